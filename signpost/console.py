@@ -1,0 +1,131 @@
+"""What the three command lines share: one error boundary, one way to print, one set of options.
+
+Rules it enforces:
+
+* an expected failure is a :class:`~signpost.errors.ToolError`; it prints what, why and the next step
+  on stderr and ends in its exit status; with ``--json`` the same goes to stdout as one document;
+* stdout carries results only, stderr everything else;
+* an unexpected exception is a defect: one line says so, the traceback comes with ``--log-level debug``.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from signpost.errors import ExitStatus, ToolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+_INTERRUPTED = 128 + 2  # the shell's convention for SIGINT
+
+Command = TypeVar("Command", bound="Callable[..., Any]")
+
+
+def json_option(command: Command) -> Command:
+    """Add ``--json`` to a command, passed on as ``as_json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(command)
+
+
+def log_level_option(command: Command) -> Command:
+    """Add ``--log-level`` to a group, passed on as ``log_level``."""
+    return click.option(
+        "--log-level",
+        type=click.Choice(LOG_LEVELS),
+        default="warning",
+        show_default=True,
+        help="How much to log on stderr.",
+    )(command)
+
+
+def start_logging(level: str) -> None:
+    """Send log records of ``level`` and above to stderr; ``logging`` is only imported when asked for."""
+    if level == "warning" and "logging" not in sys.modules:
+        return
+    import logging
+
+    logging.basicConfig(stream=sys.stderr, level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
+
+
+def emit(document: Mapping[str, Any] | Sequence[Any], text: str, *, as_json: bool) -> None:
+    """Print a result on stdout: the document when ``as_json``, else the text (nothing if empty)."""
+    if as_json:
+        import json
+
+        click.echo(json.dumps(document, indent=2, default=str))
+    elif text:
+        click.echo(text)
+
+
+def note(text: str) -> None:
+    """Print a line for people on stderr."""
+    click.echo(text, err=True)
+
+
+def run(program: click.Group, arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status. The only place where errors become text.
+
+    Args:
+        program: the click group of the program.
+        arguments: the words after the program's name; None takes them from ``sys.argv``.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return int(program.main(words, standalone_mode=False, prog_name=program.name) or 0)
+    except ToolError as error:
+        return _report(program, error, as_json="--json" in words)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return int(ExitStatus.USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        note(f"{program.name}: interrupted")
+        return _INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the boundary: a defect must still end in one clear line
+        return _report_defect(program, error, trace="debug" in words)
+
+
+def _report(program: click.Group, error: ToolError, *, as_json: bool) -> int:
+    """Say what failed, why and what to do next; return the exit status."""
+    status = int(error.status)
+    facts = {"code": error.code, "message": error.message, "next_step": error.next_step, "status": status}
+    emit({"error": facts}, "", as_json=as_json)
+    note(f"{program.name}: {error.message}\n  next: {error.next_step}")
+    return status
+
+
+def _report_defect(program: click.Group, error: Exception, *, trace: bool) -> int:
+    """Say that the program itself is at fault; return the exit status."""
+    if trace:
+        import traceback
+
+        note("".join(traceback.format_exception(error)))
+    note(
+        f"{program.name}: internal error: {type(error).__name__}: {error}\n"
+        "  next: this is a defect; run again with --log-level debug and report the traceback."
+    )
+    return int(ExitStatus.FAILED)
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    r"""Print the completion script of a shell.
+
+    \b
+    Example:
+      updog completion bash > /etc/bash_completion.d/updog
+    """
+    from click.shell_completion import get_completion_class
+
+    root = context.find_root()
+    name = root.info_name or ""
+    maker = get_completion_class(shell)
+    if maker is not None:
+        click.echo(maker(root.command, {}, name, f"_{name.replace('-', '_').upper()}_COMPLETE").source())
