@@ -5,6 +5,7 @@ Rules:
   and SHA-256 of each raw image), ``floor`` and ``hold`` of an update.
 * Members nobody here knows are ignored, kept in ``extra`` of their object and written back.
 * A faulty field is reported by its path, all faults of a file at once; no part of a faulty file is used.
+  What compares fields with each other (floor below version, no entry twice) is asked of good fields only.
 * One entry a variant, architecture and version. All entries of a variant and architecture get the same
   ``max_version`` when one of them is added, those of others never.
 * Values do not change: every ``with…`` returns another manifest.

@@ -23,7 +23,7 @@ _TIME = re.compile(
     r"[Tt ](?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})(?:\.(?P<fraction>[0-9]{1,9}))?"
     r"(?:[Zz]|(?P<sign>[+-])(?P<off_hour>[0-9]{2}):(?P<off_minute>[0-9]{2}))"
 )
-_DURATION = re.compile(r"(?:in )?(?P<number>[0-9]{1,9}) (?P<unit>minute|hour|day|week)s?")
+_DURATION = re.compile(r"(?:in )?(?P<number>[0-9]{1,7}) (?P<unit>minute|hour|day|week)s?")
 _UNITS = {
     "week": timedelta(weeks=1),
     "day": timedelta(days=1),
@@ -87,9 +87,9 @@ def format_duration(duration: timedelta) -> str:
 
 
 def spoken_time(time: datetime) -> str:
-    """Return ``2026-11-24 09:30 UTC`` for a person, rounded up to the second, which is left out when 0."""
-    second = time.replace(microsecond=0) + timedelta(seconds=bool(time.microsecond))
-    return f"{second.astimezone(UTC):%Y-%m-%d %H:%M}{second:{':%S' if second.second else ''}} UTC"
+    """Return ``2026-11-24 09:30 UTC`` for a person; the second is added where it is not 0."""
+    utc = time.astimezone(UTC)
+    return f"{utc:%Y-%m-%d %H:%M:%S} UTC" if utc.second else f"{utc:%Y-%m-%d %H:%M} UTC"
 
 
 def spoken_duration(duration: timedelta) -> str:
