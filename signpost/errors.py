@@ -73,12 +73,27 @@ class LayoutError(ToolError):
     default_next_step = "Check that --disk names the operating system's disk."
 
 
+class ReadBackError(ToolError):
+    """The disk does not give back what was written to it; the other copy of the table was left alone."""
+
+    code = "read-back"
+    default_next_step = "The disk is failing: replace it. The other copy of the table still holds."
+
+
 class TransitionRefusedError(ToolError):
-    """The flags on disk do not allow this command; nothing was written."""
+    """The flags on disk do not allow this command; nothing was written.
+
+    Attributes:
+        reason: the refusal's name in :class:`signpost.state.Refusal`, lower case.
+    """
 
     status = ExitStatus.REFUSED
     code = "transition-refused"
     default_next_step = "See `signpost status` for the flags as they are."
+
+    def __init__(self, message: str, *, next_step: str = "", reason: str = "") -> None:
+        super().__init__(message, next_step=next_step)
+        self.reason = reason
 
 
 class TableChangedError(ToolError):

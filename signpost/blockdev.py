@@ -1,0 +1,138 @@
+"""From a mounted file system to the partition and the disk below it, by sysfs.
+
+Rules it enforces:
+
+* the way down is read from sysfs alone: root file system, dm-verity device, its ``slaves/``, their disk;
+* device numbers are taken whole (minors above 255 are in use, upstream's arithmetic loses them);
+* sysfs and device numbers are arguments: only the caller knows the real ones.
+
+Partitions that are themselves device-mapper mappings (kpartx, multipath) are not followed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+from signpost.errors import LayoutError, MediumError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DEEPEST = 8  # mappings below each other; more is a loop in a damaged tree
+_BY_HAND = "Name the disk with --disk and the running slot with --active."
+
+
+class Device(NamedTuple):
+    """The numbers of a block device."""
+
+    major: int
+    minor: int
+
+    def __str__(self) -> str:
+        return f"{self.major}:{self.minor}"
+
+
+class Running(NamedTuple):
+    """What the running system stands on: a disk, and the numbers of its partitions in use for it."""
+
+    disk: Device
+    partitions: tuple[int, ...]
+
+
+def below(path: str) -> Device:
+    """Return the device of the file system that holds ``path``. Raises MediumError."""
+    number = _stat(path).st_dev
+    return Device(os.major(number), os.minor(number))
+
+
+def of_node(path: str) -> Device | None:
+    """Return the numbers of a block device node, None for any other file. Raises MediumError."""
+    found = _stat(path)
+    if not stat.S_ISBLK(found.st_mode):
+        return None
+    return Device(os.major(found.st_rdev), os.minor(found.st_rdev))
+
+
+def running(sysfs: str, device: Device) -> Running:
+    """Find the disk and the partitions below a file system's device. Raises LayoutError.
+
+    Args:
+        sysfs: where sysfs is mounted.
+        device: the file system's device, from :func:`below`.
+    """
+    partitions = list(_partitions_below(_folder(sysfs, device), _DEEPEST))
+    disks = {os.path.dirname(folder) for folder in partitions}
+    if len(disks) != 1:
+        where = ", ".join(sorted(map(os.path.basename, disks))) or "no partition"
+        raise LayoutError(f"the root file system ({device}) lies on {where}", next_step=_BY_HAND)
+    numbers = sorted(int(_attribute(folder, "partition")) for folder in partitions)
+    return Running(_number(disks.pop()), tuple(numbers))
+
+
+def node(sysfs: str, device: Device) -> str:
+    """Return the path of a device's node. Raises LayoutError."""
+    return _node(_folder(sysfs, device))
+
+
+def partition_nodes(sysfs: str, disk: Device) -> dict[int, str]:
+    """Return the device node of each partition of a disk that the kernel knows, by number."""
+    folder = _folder(sysfs, disk)
+    partitions = (os.path.join(folder, name) for name in sorted(os.listdir(folder)))
+    return {
+        int(_attribute(path, "partition")): _node(path)
+        for path in partitions
+        if os.path.exists(os.path.join(path, "partition"))
+    }
+
+
+def _partitions_below(folder: str, depth: int) -> Iterator[str]:
+    """Give the folders of the partitions a device stands on: itself, or below it through ``slaves/``."""
+    if os.path.exists(os.path.join(folder, "partition")):
+        yield folder
+        return
+    slaves = os.path.join(folder, "slaves")
+    for name in sorted(os.listdir(slaves)) if depth and os.path.isdir(slaves) else ():
+        yield from _partitions_below(os.path.realpath(os.path.join(slaves, name)), depth - 1)
+
+
+def _folder(sysfs: str, device: Device) -> str:
+    """Return a device's folder in sysfs. Raises LayoutError."""
+    folder = os.path.realpath(os.path.join(sysfs, "dev", "block", str(device)))
+    if not os.path.isdir(folder):
+        raise LayoutError(f"{device} is not a block device that {sysfs} knows", next_step=_BY_HAND)
+    return folder
+
+
+def _number(folder: str) -> Device:
+    """Return a device's numbers."""
+    major, minor = _attribute(folder, "dev").split(":")
+    return Device(int(major), int(minor))
+
+
+def _node(folder: str) -> str:
+    """Return a device's node: the kernel's own name for it in ``uevent``."""
+    for line in _attribute(folder, "uevent").splitlines():
+        key, _, value = line.partition("=")
+        if key == "DEVNAME":
+            return os.path.join("/dev", value)
+    raise LayoutError(f"{folder} has no device node")
+
+
+def _attribute(folder: str, name: str) -> str:
+    """Read a file of sysfs. Raises LayoutError."""
+    path = os.path.join(folder, name)
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError as error:
+        raise LayoutError(f"cannot read {path}: {error.strerror}", next_step=_BY_HAND) from error
+
+
+def _stat(path: str) -> os.stat_result:
+    """Return a file's status. Raises MediumError."""
+    try:
+        return os.stat(path)
+    except OSError as error:
+        raise MediumError(f"cannot examine {path}: {error.strerror}") from error
