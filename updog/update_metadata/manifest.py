@@ -144,7 +144,7 @@ class Manifest:
     def to_json(self) -> bytes:
         """Return the manifest as indented JSON with a final newline; the inverse of :meth:`from_json`."""
         document: dict[str, Any] = {
-            "updates": [_update_to_json(update) for update in self.updates],
+            "updates": [update_to_json(update) for update in self.updates],
             "migrations": migrations_to_json(self.migrations),
         }
         return (json.dumps(document | dict(self.extra), indent=2, allow_nan=False) + "\n").encode()
@@ -330,7 +330,8 @@ def _sha256(value: object) -> str:
     return value
 
 
-def _update_to_json(update: Update) -> dict[str, Any]:
+def update_to_json(update: Update) -> dict[str, Any]:
+    """Return one entry of ``updates`` as JSON values."""
     document: dict[str, Any] = {
         "variant": update.variant,
         "arch": update.arch,

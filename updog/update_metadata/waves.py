@@ -23,6 +23,7 @@ import re
 import tomllib
 from bisect import bisect_right
 from dataclasses import dataclass
+from datetime import timedelta
 from fractions import Fraction
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -33,7 +34,7 @@ from updog.update_metadata.times import format_duration, format_time, parse_dura
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
 MAX_SEED = 2048
 """The number of seeds; the greatest is one less. 2048 makes one per cent some twenty seeds."""
@@ -50,6 +51,7 @@ MAX_POLICY_CHARACTERS = 65_536
 WHOLE_FLEET = 100
 """Per cent."""
 
+_MICROSECOND = timedelta(microseconds=1)
 _KEY = re.compile(r"0|[1-9][0-9]{0,9}")
 
 
@@ -82,9 +84,10 @@ class Wave:
         """Return when the update opens for ``seed`` of this wave (below its first key: at its start)."""
         if self.end is None or self.end <= self.start or seed <= self.first_seed:
             return self.start
-        return self.start + (self.end - self.start) * (seed - self.first_seed) // (
-            self.end_seed - self.first_seed
-        )
+        # Whole numbers of any size: a timedelta itself could overflow on the way.
+        span = (self.end - self.start) // _MICROSECOND
+        offset = span * (seed - self.first_seed) // (self.end_seed - self.first_seed)
+        return self.start + timedelta(microseconds=offset)
 
     def opened(self, now: datetime) -> int:
         """Return how many seeds of this wave are ready at ``now``."""

@@ -1,0 +1,552 @@
+"""The sequences of an update: choose, check, fetch, write, prove, apply, confirm or fall back.
+
+Rules it enforces:
+
+* nothing is written before everything that can be known is known (:mod:`updog.preflight`), and, where
+  there is room, before every image lies verified on the node;
+* a slot is marked valid only after the medium has returned what was signed;
+* what is about to happen is remembered before the partition table is changed, so that a cut in between
+  leaves a plan that the table contradicts, never a change without a cause;
+* apply, revert, confirm and status never ask the network.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from signpost.app import Signpost
+from signpost.errors import ToolError
+from signpost.medium import OsMedium, opened
+from signpost.state import Command
+from updog import health, preflight
+from updog.errors import (
+    DeniedVersionError,
+    HealthError,
+    HostError,
+    NothingToDoError,
+    PreflightError,
+    ReadBackError,
+)
+from updog.image.codec import decompressed
+from updog.image.install import Region, prove, read_content, write_image
+from updog.memory import Memory
+from updog.outcome import Outcome, diagnose
+from updog.preflight import Placement
+from updog.repository import Repository, http_settings
+from updog.select import Node, VerdictCode, decide
+from updog.spool import Spool
+from updog.state import Code, Event, SlotRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from datetime import datetime
+
+    from signpost.app import PartitionView, View
+    from signpost.medium import Medium
+    from signpost.sets import Slot
+    from updog.config import Config
+    from updog.host import Host, Running
+    from updog.progress import Teller
+    from updog.select import Decision
+    from updog.state import NodeState
+    from updog.update_metadata.manifest import Content, Update
+    from updog.update_metadata.version import Version
+
+_WRITE_ORDER = ("root", "hash", "boot")  # a half-written slot has no kernel yet
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wishes:
+    """What the person asks for beside the configuration."""
+
+    version: Version | None = None
+    ignore_waves: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Status:
+    """Everything `updog status` tells."""
+
+    running: Running
+    view: View
+    state: NodeState
+    outcome: Outcome
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageCheck:
+    """Whether one image of a slot still is what was signed."""
+
+    role: str
+    size: int
+    good: bool
+
+
+class Agent:
+    """One node.
+
+    Args:
+        config: its settings.
+        host: the machine.
+        clock: returns this moment, UTC.
+        teller: is told about long work.
+        medium: how disks and state are written.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        host: Host,
+        *,
+        clock: Callable[[], datetime],
+        teller: Teller,
+        medium: Medium | None = None,
+    ) -> None:
+        self._config = config
+        self._host = host
+        self._clock = clock
+        self._teller = teller
+        self._medium = medium or OsMedium()
+        self._memory = Memory(config.state_dir, medium=self._medium, clock=clock)
+        self._spool = Spool(config.state_dir / "spool", self._medium)
+
+    # -- looking ---------------------------------------------------------------------------------
+
+    def check(self, wishes: Wishes) -> Decision:
+        """Ask the repository what there is for this node and decide.
+
+        Raises:
+            UnreachableError, TrustError, ManifestError: there is nothing to decide on.
+            BusyError: another updog is at work.
+        """
+        with self._session() as session:
+            return self._decide(session, self._repository(session), wishes)
+
+    def status(self) -> Status:
+        """Say how things stand, without the network, the lock or a write."""
+        running = self._host.running()
+        view = self._signpost(running).view()
+        state, outcome = self._reconciled(self._memory.load(), running, view)
+        return Status(running=running, view=view, state=state, outcome=outcome)
+
+    def history(self) -> tuple[Event, ...]:
+        """Return what happened on this node, oldest first."""
+        return self._memory.load().history
+
+    def verify(self, slot: Slot) -> tuple[ImageCheck, ...]:
+        """Read a slot back against the sizes and hashes that were signed.
+
+        They were recorded when updog wrote the slot. For a slot that came with the disk, the running one,
+        the repository is asked for them, and they are recorded if the slot is what they say.
+
+        Raises:
+            HostError: nobody knows what should be in the slot.
+            ReadBackError: something else is in it.
+        """
+        with self._session() as session:
+            known = session.state.slots.get(slot)
+            record = known or self._signed_record(session, slot)
+            with opened(self._medium, session.view.disk) as descriptor:
+                checks = tuple(
+                    self._image_check(record, role, session.view, slot, descriptor) for role in _WRITE_ORDER
+                )
+            if bad := [check.role for check in checks if not check.good]:
+                raise ReadBackError(f"slot {slot.value} ({record.version}) is damaged: {', '.join(bad)}")
+            slots = {**session.state.slots, slot: record}
+            session.remember(replace(session.state, slots=slots))
+            return checks
+
+    def _signed_record(self, session: _Session, slot: Slot) -> SlotRecord:
+        """Ask the repository what the running version should look like. Raises HostError."""
+        running = session.running
+        if slot is not running.slot:
+            message = f"what is in slot {slot.value} was not recorded on this node"
+            raise HostError(
+                message, next_step="Slots that updog writes are recorded; write it with `update`."
+            )
+        manifest = self._repository(session).manifest()
+        update = manifest.find(running.variant, self._config.arch, running.version)
+        if update is None or update.contents is None:
+            raise HostError(f"the repository does not say what {running.variant} {running.version} contains")
+        return _record_of(update, {role: getattr(update.contents, role) for role in _WRITE_ORDER})
+
+    def _image_check(
+        self, record: SlotRecord, role: str, view: View, slot: Slot, descriptor: int
+    ) -> ImageCheck:
+        """Read one image of a slot back."""
+        wanted = record.images[role]
+        region = self._region(descriptor, getattr(view.slots[slot], role))
+        with self._teller.phase(f"verify {role}", wanted.size) as advance:
+            found = read_content(region, wanted.size, advance=advance)
+        return ImageCheck(role=role, size=wanted.size, good=found == wanted)
+
+    # -- installing ------------------------------------------------------------------------------
+
+    def prepare(self, wishes: Wishes) -> Update:
+        """Fetch and verify every image of the chosen update without touching the inactive slot.
+
+        Raises:
+            NothingToDoError, DeniedVersionError: there is no update to prepare.
+            PreflightError: it could not be installed, or there is no room for it.
+        """
+        with self._session() as session:
+            repository = self._repository(session)
+            update = self._choose(session, repository, wishes)
+            placements = self._placements(session, repository, update)
+            if not self._spooled(repository, placements):
+                raise PreflightError(
+                    f"no room to keep the images of {update.version} in {self._config.state_dir}",
+                    next_step="Free some space there; `updog update` can also stream without it.",
+                )
+            return update
+
+    def update_image(self, wishes: Wishes) -> Update:
+        """Install the chosen update in the inactive slot and prove it; what boots next does not change.
+
+        Raises:
+            NothingToDoError, DeniedVersionError: there is no update to take.
+            RefusedError: (or a subclass) it was refused; the slot is not marked valid.
+            UnreachableError: it could not be had.
+        """
+        with self._session() as session:
+            return self._install(session, wishes)
+
+    def update(self, wishes: Wishes) -> Update:
+        """Install the chosen update and make it the one that boots next. Raises as update_image."""
+        with self._session() as session:
+            update = self._install(session, wishes)
+            self._apply(session)
+            return update
+
+    def _install(self, session: _Session, wishes: Wishes) -> Update:
+        """Choose, check, fetch, write, prove, mark valid, remember."""
+        repository = self._repository(session)
+        update = self._choose(session, repository, wishes)
+        if session.holds(update):
+            self._teller.say(f"{update.version} is in slot {session.inactive.value} already.")
+            return update
+        placements = self._placements(session, repository, update)
+        spooled = self._spooled(repository, placements)
+        if not spooled:
+            self._teller.say("No room to keep the images here first: streaming into the slot.")
+            self._probe(repository, placements)
+        record = self._write(session, repository, update, placements, spooled=spooled)
+        session.signpost.apply(Command.MARK_INACTIVE_VALID, tries=self._config.tries)
+        sentence = f"{update.version} was installed in slot {session.inactive.value} and read back."
+        state = session.state.installed(session.inactive, record, session.running.version)
+        session.remember(state.noting(self._event(Code.INSTALLED, update.version, sentence)))
+        self._spool.clear()
+        return update
+
+    def _choose(self, session: _Session, repository: Repository, wishes: Wishes) -> Update:
+        """Return the update to take. Raises NothingToDoError or DeniedVersionError with the reason."""
+        decision = self._decide(session, repository, wishes)
+        if decision.update is not None:
+            return decision.update
+        if any(verdict.code is VerdictCode.DENIED for verdict in decision.verdicts):
+            raise DeniedVersionError(decision.summary)
+        raise NothingToDoError(decision.summary)
+
+    def _decide(self, session: _Session, repository: Repository, wishes: Wishes) -> Decision:
+        """Decide on the repository's manifest; remember that this moment was seen with valid metadata."""
+        now, running, config = self._clock(), session.running, self._config
+        node = Node(
+            variant=running.variant,
+            arch=config.arch,
+            running=running.version,
+            seed=config.wave_seed(),
+            version_lock=config.version_lock,
+            ignore_waves=wishes.ignore_waves or config.ignore_waves,
+            forced=wishes.version,
+            denied=frozenset(session.state.denied),
+        )
+        latest = max(now, session.state.latest_time or now)
+        session.remember(replace(session.state, latest_time=latest))
+        return decide(repository.manifest(), node, now)
+
+    def _placements(self, session: _Session, repository: Repository, update: Update) -> tuple[Placement, ...]:
+        """Find every image's signed target and its partition, and make all checks. Raises PreflightError."""
+        preflight.check_slots(session.view)
+        preflight.check_disk(session.view, session.state)
+        preflight.check_not_in_use(session.view)
+        slot = session.view.slots[session.inactive]
+        placements = tuple(
+            Placement(
+                role=role,
+                target=repository.target(getattr(update.images, role)),
+                content=getattr(update.contents, role) if update.contents else None,
+                partition=getattr(slot, role),
+            )
+            for role in _WRITE_ORDER
+        )
+        preflight.check_sizes(placements)
+        return placements
+
+    def _spooled(self, repository: Repository, placements: tuple[Placement, ...]) -> bool:
+        """Bring every image here and verify it; False, with nothing done, where there is no room."""
+        targets = [placement.target for placement in placements]
+        self._spool.clear(keep=frozenset(target.sha256 for target in targets))
+        missing = sum(self._spool.missing(target) for target in targets)
+        if not self._config.spool or not preflight.room_for_spool(self._config.state_dir, missing):
+            return False
+        for placement in placements:
+            with self._teller.phase(f"fetch {placement.role}", placement.target.length) as advance:
+                self._spool.fetch(placement.target, repository.stream, advance)
+        for placement in placements:
+            self._try_unpacking(placement)
+        return True
+
+    def _try_unpacking(self, placement: Placement) -> None:
+        """Unpack a spooled image into nothing, so that one that does not unpack is refused before a write."""
+        raw = decompressed(self._spool.blocks(placement.target), name=placement.target.name)
+        size = 0
+        with self._teller.phase(f"unpack {placement.role}", placement.target.length) as advance:
+            for block in raw:
+                size += len(block)
+                if size > placement.partition.size:
+                    raise PreflightError(
+                        f"the {placement.role} image unpacks to more than its partition holds"
+                    )
+            advance(placement.target.length)
+
+    def _probe(self, repository: Repository, placements: tuple[Placement, ...]) -> None:
+        """Fetch and decode the first bytes of every image. Raises UnreachableError or ImageError."""
+        for placement in placements:
+            next(decompressed(repository.stream(placement.target), name=placement.target.name), b"")
+
+    def _write(
+        self,
+        session: _Session,
+        repository: Repository,
+        update: Update,
+        placements: tuple[Placement, ...],
+        *,
+        spooled: bool,
+    ) -> SlotRecord:
+        """Give the inactive slot up, write every image and read it back; return what is there now."""
+        source = self._spool.blocks if spooled else repository.verified
+        session.remember(session.state.emptied(session.inactive))
+        session.signpost.apply(Command.CLEAR_INACTIVE)
+        contents = {}
+        with opened(self._medium, session.view.disk, write=True) as descriptor:
+            for placement in placements:
+                region = self._region(descriptor, placement.partition)
+                raw = decompressed(source(placement.target), name=placement.target.name)
+                total = placement.content.size if placement.content else placement.target.length
+                with self._teller.phase(f"write {placement.role}", total) as advance:
+                    content = write_image(raw, region, expected=placement.content, advance=advance)
+                with self._teller.phase(f"read back {placement.role}", content.size) as advance:
+                    prove(region, content, advance=advance)
+                contents[placement.role] = content
+        return _record_of(update, contents)
+
+    # -- applying, confirming, going back ----------------------------------------------------------
+
+    def apply(self) -> Version:
+        """Make the installed update the one that boots next; needs no network.
+
+        Raises:
+            NothingToDoError: nothing is installed, or it boots next already.
+            TransitionRefusedError: the flags on disk do not allow it.
+        """
+        with self._session() as session:
+            return self._apply(session)
+
+    def _apply(self, session: _Session) -> Version:
+        pending = session.state.pending
+        if pending is None or session.outcome is Outcome.TRIAL:
+            raise NothingToDoError("no update is installed and waiting to be applied")
+        if session.outcome is Outcome.WAITING:
+            raise NothingToDoError(
+                f"{pending.version} boots next already", next_step="Restart the node to come up on it."
+            )
+        preflight.check_slots(session.view)
+        sentence = f"{pending.version} in slot {pending.slot.value} boots next."
+        event = self._event(Code.APPLIED, pending.version, sentence)
+        session.remember(session.state.applied(session.running.boot_id).noting(event))
+        session.signpost.apply(Command.UPGRADE_TO_INACTIVE)
+        return pending.version
+
+    def revert(self) -> Version:
+        """Take back :meth:`apply` before the restart; needs no network. The update stays installed.
+
+        Raises:
+            NothingToDoError: no applied update waits for a restart.
+        """
+        with self._session() as session:
+            pending = session.state.pending
+            if pending is None or session.outcome is not Outcome.WAITING:
+                raise NothingToDoError("no applied update waits for a restart")
+            session.signpost.apply(Command.CANCEL_UPGRADE)
+            event = self._event(Code.REVERTED, pending.version, f"{pending.version} no longer boots next.")
+            session.remember(session.state.applied(None).noting(event))
+            return pending.version
+
+    def confirm(self) -> tuple[health.Finding, ...]:
+        """Run the health checks, then mark this boot successful, or fall back with the cause recorded.
+
+        Raises:
+            HealthError: a required check failed; the other slot boots next, if it can.
+        """
+        with self._session() as session:
+            if session.view.slots[session.view.active].flags.successful:
+                return ()
+            findings = health.run_checks(self._config.health_dir, self._config.health_timeout)
+            if fatal := [finding for finding in findings if finding.fatal]:
+                self._fall_back(session, fatal)
+            session.signpost.apply(Command.MARK_SUCCESSFUL_BOOT)
+            version = session.running.version
+            sentence = f"{version} in slot {session.view.active.value} was confirmed."
+            event = self._event(Code.CONFIRMED, version, sentence)
+            session.remember(session.state.confirmed(version).noting(event))
+            return findings
+
+    def _fall_back(self, session: _Session, fatal: list[health.Finding]) -> None:
+        """Record why, make the other slot boot next, and say so. Always raises HealthError."""
+        version, slot = session.running.version, session.view.active
+        causes = "; ".join(f"{finding.check} {finding.problem}" for finding in fatal)
+        sentence = f"{version} in slot {slot.value} failed its health check: {causes}."
+        session.remember(session.state.left(self._event(Code.HEALTH_FAILED, version, sentence)))
+        try:
+            session.signpost.apply(Command.ROLLBACK_TO_INACTIVE)
+        except ToolError as error:
+            raise HealthError(
+                f"{sentence} The other slot cannot take over: {error}",
+                next_step="Mend what the check complains of and run `updog confirm` again.",
+            ) from error
+        raise HealthError(f"{sentence} Slot {slot.other.value} boots next.")
+
+    def settle(self) -> Outcome:
+        """Work out how the last restart ended and record it: what a node does once after every start."""
+        with self._session() as session:
+            return session.outcome
+
+    def clear_denial(self, version: Version) -> None:
+        """Forget that ``version`` fell back here. Raises NothingToDoError if it is not denied."""
+        with self._session() as session:
+            if version not in session.state.denied:
+                raise NothingToDoError(f"{version} is not on the deny-list")
+            sentence = f"The denial of {version} was cleared by hand."
+            event = self._event(Code.DENIAL_CLEARED, version, sentence)
+            session.remember(session.state.cleared(version).noting(event))
+
+    # -- common ground -----------------------------------------------------------------------------
+
+    @contextmanager
+    def _session(self) -> Iterator[_Session]:
+        """Hold the lock, look at everything once, and record how the last restart ended."""
+        with self._memory.locked():
+            running = self._host.running()
+            signpost = self._signpost(running)
+            view = signpost.view()
+            before = self._memory.load()
+            state, outcome = self._reconciled(before, running, view)
+            session = _Session(
+                running=running,
+                signpost=signpost,
+                view=view,
+                outcome=outcome,
+                memory=self._memory,
+                state=before,
+            )
+            session.remember(state)
+            yield session
+
+    def _reconciled(self, state: NodeState, running: Running, view: View) -> tuple[NodeState, Outcome]:
+        """Bring what is remembered in line with what the partition table and this boot say."""
+        state = replace(state, disk_guid=state.disk_guid or view.disk_guid)
+        pending = state.pending
+        new = view.slots[pending.slot].flags if pending else None
+        old_slot = pending.slot.other if pending else view.active
+        outcome = diagnose(pending, running, new, view.slots[old_slot].flags)
+        if pending is None:
+            return state, outcome
+        if outcome is Outcome.STAGED:
+            return state.applied(None), outcome
+        if outcome is Outcome.CONFIRMED:
+            return state.confirmed(pending.version), outcome
+        if outcome is Outcome.FELL_BACK:
+            sentence = _why_it_fell_back(state, running)
+            return state.left(self._event(Code.BOOT_FAILED, pending.version, sentence)), outcome
+        if outcome is Outcome.ROLLED_BACK:
+            sentence = f"{pending.version} was left by hand for slot {running.slot.value}."
+            return state.left(self._event(Code.ROLLED_BACK_BY_HAND, pending.version, sentence)), outcome
+        return state, outcome
+
+    def _repository(self, session: _Session) -> Repository:
+        """Refresh and believe the repository, or raise."""
+        return Repository(
+            self._config,
+            http_settings(self._config, session.running.version),
+            medium=self._medium,
+            now=self._clock(),
+            latest_known=session.state.latest_time,
+        )
+
+    def _signpost(self, running: Running) -> Signpost:
+        return Signpost(self._medium, running.disk, running.slot)
+
+    def _region(self, descriptor: int, partition: PartitionView) -> Region:
+        return Region(
+            medium=self._medium,
+            descriptor=descriptor,
+            offset=partition.offset,
+            size=partition.size,
+            name=partition.label,
+        )
+
+    def _event(self, code: Code, version: Version, sentence: str) -> Event:
+        return Event(time=self._clock(), code=code, version=version, sentence=sentence)
+
+
+@dataclass(kw_only=True, slots=True)
+class _Session:
+    """What one command sees while it holds the lock."""
+
+    running: Running
+    signpost: Signpost
+    view: View
+    outcome: Outcome
+    memory: Memory
+    state: NodeState
+
+    @property
+    def inactive(self) -> Slot:
+        """The slot that does not run."""
+        return self.view.active.other
+
+    def remember(self, state: NodeState) -> None:
+        """Keep ``state``, durably, if anything is new."""
+        if state != self.state:
+            self.memory.save(state)
+            self.state = state
+
+    def holds(self, update: Update) -> bool:
+        """Whether the inactive slot holds this very update already, proven and ready to be applied."""
+        pending, record = self.state.pending, self.state.slots.get(self.inactive)
+        if pending is None or record is None or update.contents is None or self.outcome is Outcome.TRIAL:
+            return False
+        wanted = {role: getattr(update.contents, role) for role in _WRITE_ORDER}
+        return pending.version == update.version and dict(record.images) == wanted
+
+
+def _record_of(update: Update, images: Mapping[str, Content]) -> SlotRecord:
+    """Return what a slot holds once ``images`` of ``update`` are in it."""
+    return SlotRecord(variant=update.variant, arch=update.arch, version=update.version, images=images)
+
+
+def _why_it_fell_back(state: NodeState, running: Running) -> str:
+    """Tell in one sentence how the pending update went down, from what its starts left behind."""
+    pending = state.pending
+    if pending is None:
+        return ""
+    stages = [attempt.stage for attempt in running.attempts if attempt.slot is pending.slot]
+    where = (
+        f"went down at stage {', '.join(stages)}" if stages else "did not come up, and left no trace where"
+    )
+    return (
+        f"{pending.version} in slot {pending.slot.value} {where}; its tries were used up and slot "
+        f"{running.slot.value} took over with {running.version}."
+    )

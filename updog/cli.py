@@ -1,0 +1,436 @@
+"""The command line of the node. Thin: words to values, one call into the agent, values to text.
+
+The only module of updog (with ``drill/cli.py``) that prints; the only one that exits.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from signpost import console
+from signpost.console import emit, json_option, log_level_option, note
+from signpost.errors import ExitStatus
+from signpost.sets import Slot
+from updog import config as configuration
+from updog.errors import HealthError
+from updog.update_metadata.errors import VersionError
+from updog.update_metadata.version import Version
+
+if TYPE_CHECKING:
+    from updog.agent import Agent, Wishes
+    from updog.progress import Teller
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Context:
+    """What the options before the command said."""
+
+    config: Path
+    disk: str | None
+    active: Slot | None
+
+
+class _VersionType(click.ParamType[Version]):
+    """A strict semantic version on the command line; a leading ``v`` is fine."""
+
+    name = "version"
+
+    def convert(
+        self, value: str | Version, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Version:
+        """Return the version, or fail as a usage error."""
+        if isinstance(value, Version):
+            return value
+        try:
+            return Version.parse_friendly(value)
+        except VersionError as error:
+            self.fail(str(error), param, ctx)
+
+
+def clock() -> datetime:
+    """Return this moment, UTC. The one place that reads the clock."""
+    return datetime.now(UTC)
+
+
+def teller(*, as_json: bool) -> Teller:
+    """Return who is told about long work: events on stdout, a bar on a terminal, else lines on stderr."""
+    from updog.progress import BarTeller, LineTeller
+
+    if as_json:
+        return LineTeller(click.echo, as_json=True)
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        return BarTeller(Console(stderr=True))
+    return LineTeller(note, as_json=False)
+
+
+def _agent(context: click.Context, *, as_json: bool = False) -> Agent:
+    """Build the agent from the configuration file and the options."""
+    from updog.agent import Agent
+    from updog.host import Host
+
+    said: _Context = context.obj
+    config = configuration.load(said.config)
+    host = Host(config, disk=said.disk, active=said.active)
+    return Agent(config, host, clock=clock, teller=teller(as_json=as_json))
+
+
+def _wishes(version: Version | None, *, ignore_waves: bool) -> Wishes:
+    from updog.agent import Wishes
+
+    return Wishes(version=version, ignore_waves=ignore_waves)
+
+
+_image_option = click.option(
+    "-i", "--image", "version", type=_VersionType(), metavar="VERSION", help="Take exactly this version."
+)
+_waves_option = click.option(
+    "-n", "--now", "--ignore-waves", "ignore_waves", is_flag=True, help="Do not wait for the wave."
+)
+_reboot_option = click.option("-r", "--reboot", is_flag=True, help="Reboot when done.")
+
+
+@click.group("updog", context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=configuration.DEFAULT_PATH,
+    show_default=True,
+    help="Configuration file.",
+)
+@click.option("--disk", metavar="PATH", help="Block device or image file with the two slots.")
+@click.option("--active", type=click.Choice(list(Slot)), help="Which slot runs, where nobody can be asked.")
+@log_level_option
+@click.version_option(package_name="updog")
+@click.pass_context
+def program(
+    context: click.Context, config: Path, disk: str | None, active: Slot | None, log_level: str
+) -> None:
+    """Check, download, verify, apply and confirm updates of this node, or fall back and say why.
+
+    Exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 nothing to do, 4 refused to protect the
+    node, 5 repository unreachable, 75 busy.
+    """
+    console.start_logging(log_level)
+    context.obj = _Context(config=config, disk=disk, active=Slot(active) if active else None)
+
+
+def _check(
+    context: click.Context, version: Version | None, *, ignore_waves: bool, everything: bool, as_json: bool
+) -> int:
+    """Print what there is for this node; exit 0 or 3."""
+    from updog import render
+
+    decision = _agent(context).check(_wishes(version, ignore_waves=ignore_waves))
+    emit(
+        render.decision_document(decision, everything=everything),
+        render.decision_text(decision, everything=everything),
+        as_json=as_json,
+    )
+    if decision.update is None:
+        note(decision.summary)
+    return int(ExitStatus.DONE if decision.update else ExitStatus.NOTHING_TO_DO)
+
+
+@program.command("check-update")
+@click.option(
+    "-a", "--all", "everything", is_flag=True, help="Every release for this node, with its verdict."
+)
+@_image_option
+@_waves_option
+@json_option
+@click.pass_context
+def check_update(
+    context: click.Context, everything: bool, version: Version | None, ignore_waves: bool, as_json: bool
+) -> int:
+    r"""Is there an update for this node? Exit 0: yes, printed as VARIANT VERSION; 3: no.
+
+    \b
+    Example:
+      updog check-update --all
+    """
+    return _check(context, version, ignore_waves=ignore_waves, everything=everything, as_json=as_json)
+
+
+@program.command("whats", hidden=True)
+@click.option(
+    "-a", "--all", "everything", is_flag=True, help="Every release for this node, with its verdict."
+)
+@_image_option
+@_waves_option
+@json_option
+@click.pass_context
+def whats(
+    context: click.Context, everything: bool, version: Version | None, ignore_waves: bool, as_json: bool
+) -> int:
+    r"""The same as check-update, under upstream's other name.
+
+    \b
+    Example:
+      updog whats --json
+    """
+    return _check(context, version, ignore_waves=ignore_waves, everything=everything, as_json=as_json)
+
+
+@program.command("why")
+@_image_option
+@_waves_option
+@json_option
+@click.pass_context
+def why(context: click.Context, version: Version | None, ignore_waves: bool, as_json: bool) -> int:
+    r"""Why this version, or why none: wave and date, lock, hold, deny-list, floor, release by release.
+
+    \b
+    Example:
+      updog why --image 1.26.1
+    """
+    from updog import render
+
+    decision = _agent(context).check(_wishes(version, ignore_waves=ignore_waves))
+    releases = [render.verdict_document(verdict) for verdict in decision.verdicts]
+    chosen = str(decision.update.version) if decision.update else None
+    document = {"summary": decision.summary, "chosen": chosen, "releases": releases}
+    emit(document, render.why_text(decision), as_json=as_json)
+    return int(ExitStatus.DONE if decision.update else ExitStatus.NOTHING_TO_DO)
+
+
+def _told(what: str, version: object, *, as_json: bool, said: str) -> None:
+    """Print the result of a command that changed something: one line, or the last NDJSON event."""
+    if as_json:
+        import json
+
+        click.echo(
+            json.dumps({"event": "result", "command": what, "version": str(version), "sentence": said})
+        )
+    else:
+        click.echo(said)
+
+
+@program.command("prepare")
+@_image_option
+@_waves_option
+@json_option
+@click.pass_context
+def prepare(context: click.Context, version: Version | None, ignore_waves: bool, as_json: bool) -> None:
+    r"""Fetch and verify everything that can be had, without touching the inactive slot.
+
+    \b
+    Example:
+      updog prepare
+    """
+    update = _agent(context, as_json=as_json).prepare(_wishes(version, ignore_waves=ignore_waves))
+    said = f"{update.variant} {update.version} is here and verified; the inactive slot is untouched."
+    _told("prepare", update.version, as_json=as_json, said=said)
+
+
+@program.command("update")
+@_image_option
+@_waves_option
+@_reboot_option
+@json_option
+@click.pass_context
+def update_command(
+    context: click.Context, version: Version | None, ignore_waves: bool, reboot: bool, as_json: bool
+) -> None:
+    r"""Install the update in the inactive slot, prove it, and make it boot next.
+
+    \b
+    Example:
+      updog update --reboot
+    """
+    agent = _agent(context, as_json=as_json)
+    update = agent.update(_wishes(version, ignore_waves=ignore_waves))
+    said = f"Update applied: {update.variant} {update.version}; it runs after a restart."
+    _told("update", update.version, as_json=as_json, said=said)
+    _reboot(context, wanted=reboot)
+
+
+@program.command("update-image")
+@_image_option
+@_waves_option
+@json_option
+@click.pass_context
+def update_image(context: click.Context, version: Version | None, ignore_waves: bool, as_json: bool) -> None:
+    r"""Install the update in the inactive slot and prove it; what boots next does not change.
+
+    \b
+    Example:
+      updog update-image && updog update-apply --reboot
+    """
+    update = _agent(context, as_json=as_json).update_image(_wishes(version, ignore_waves=ignore_waves))
+    said = f"{update.variant} {update.version} is installed; `updog update-apply` makes it boot next."
+    _told("update-image", update.version, as_json=as_json, said=said)
+
+
+@program.command("update-apply")
+@_reboot_option
+@json_option
+@click.pass_context
+def update_apply(context: click.Context, reboot: bool, as_json: bool) -> None:
+    r"""Make the installed update boot next. Needs no network.
+
+    \b
+    Example:
+      updog update-apply --reboot
+    """
+    version = _agent(context).apply()
+    _told("update-apply", version, as_json=as_json, said=f"{version} boots next; it runs after a restart.")
+    _reboot(context, wanted=reboot)
+
+
+@program.command("update-revert")
+@json_option
+@click.pass_context
+def update_revert(context: click.Context, as_json: bool) -> None:
+    r"""Take update-apply back before the restart; the update stays installed. Needs no network.
+
+    \b
+    Example:
+      updog update-revert
+    """
+    version = _agent(context).revert()
+    _told(
+        "update-revert", version, as_json=as_json, said=f"{version} no longer boots next; it stays installed."
+    )
+
+
+@program.command("confirm")
+@json_option
+@click.pass_context
+def confirm(context: click.Context, as_json: bool) -> None:
+    r"""Run the health checks, then mark this boot successful; or fall back, with the cause recorded.
+
+    \b
+    Example:
+      updog confirm          # what updog-confirm.service runs after every start
+    """
+    try:
+        findings = _agent(context).confirm()
+    except HealthError:
+        _reboot(context, wanted=True)
+        raise
+    warnings = [f"{finding.check} {finding.problem}" for finding in findings if finding.problem]
+    for warning in warnings:
+        note(f"warning: {warning}")
+    emit({"confirmed": True, "warnings": warnings}, "This boot is confirmed.", as_json=as_json)
+
+
+@program.command("boot-record")
+@json_option
+@click.pass_context
+def boot_record(context: click.Context, as_json: bool) -> None:
+    r"""Work out how the last restart ended and record it; run once after every start.
+
+    \b
+    Example:
+      updog boot-record      # what updog-boot-record.service runs
+    """
+    outcome = _agent(context).settle()
+    emit({"standing": outcome.value}, f"update: {outcome.value}", as_json=as_json)
+
+
+@program.command("status")
+@json_option
+@click.pass_context
+def status(context: click.Context, as_json: bool) -> None:
+    r"""Slots, versions, what boots next, what is pending, the last rollback and its cause. Needs no network.
+
+    \b
+    Example:
+      updog status --json | jq .last_rollback
+    """
+    from updog import render
+
+    found = _agent(context).status()
+    emit(render.status_document(found), render.status_text(found), as_json=as_json)
+
+
+@program.command("history")
+@json_option
+@click.pass_context
+def history(context: click.Context, as_json: bool) -> None:
+    r"""What happened on this node, oldest first, kept across both slots.
+
+    \b
+    Example:
+      updog history
+    """
+    from updog import render
+
+    events = _agent(context).history()
+    emit([event.to_json() for event in events], render.history_text(events), as_json=as_json)
+
+
+@program.command("verify")
+@click.option("--slot", type=click.Choice(list(Slot)), help="Which slot; by default the running one.")
+@json_option
+@click.pass_context
+def verify(context: click.Context, slot: Slot | None, as_json: bool) -> None:
+    r"""Read a slot back against its signed hashes.
+
+    \b
+    Example:
+      updog verify --slot B
+    """
+    from updog import render
+
+    agent = _agent(context)
+    which = Slot(slot) if slot else agent.status().running.slot
+    checks = agent.verify(which)
+    emit(render.verify_document(which, checks), f"Slot {which} is what was signed.", as_json=as_json)
+
+
+@program.command("deny-list")
+@click.option(
+    "--clear", "version", type=_VersionType(), metavar="VERSION", help="Let this version be taken again."
+)
+@json_option
+@click.pass_context
+def deny_list(context: click.Context, version: Version | None, as_json: bool) -> None:
+    r"""Versions that fell back on this node and are not taken again, and why.
+
+    \b
+    Example:
+      updog deny-list --clear 1.26.1
+    """
+    agent = _agent(context)
+    if version is not None:
+        agent.clear_denial(version)
+    denied = agent.status().state.denied
+    document = [event.to_json() for event in denied.values()]
+    emit(document, "\n".join(f"{v}  {event.sentence}" for v, event in denied.items()), as_json=as_json)
+
+
+def _reboot(context: click.Context, *, wanted: bool) -> None:
+    """Reboot by the configured command, or say that a person has to."""
+    from updog.host import Host
+
+    if not wanted:
+        return
+    if not Host(configuration.load(context.obj.config)).reboot():
+        note("No reboot_command is configured: restart the node yourself.")
+
+
+def _add_groups() -> None:
+    """Hang the subordinate command lines into the tree."""
+    from updog.conformance import tuf
+    from updog.drill.cli import drill
+
+    program.add_command(drill)
+    program.add_command(tuf)
+    program.add_command(console.completion)
+
+
+_add_groups()
+
+
+def main() -> None:
+    """Run updog and exit with its status."""
+    sys.exit(console.run(program))

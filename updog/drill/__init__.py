@@ -1,0 +1,1 @@
+"""Drills: a node in a folder, for trying things out and for CI."""

@@ -1,0 +1,113 @@
+"""`updog drill`: make a node in a folder and switch it on and off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from signpost.console import emit, json_option
+from signpost.errors import ExitStatus
+from updog.drill.node import DrillNode, Stage
+from updog.update_metadata.version import Version
+
+if TYPE_CHECKING:
+    from updog.agent import Agent
+
+_folder = click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+
+
+@click.group("drill")
+def drill() -> None:
+    """A node in a folder, played by the real bootloader rule, for trying things out and for CI."""
+
+
+def _node(folder: Path) -> DrillNode:
+    from signpost.medium import OsMedium
+    from updog.cli import clock
+
+    return DrillNode(folder, medium=OsMedium(), clock=clock)
+
+
+def _agent(node: DrillNode) -> Agent:
+    """Return the agent that runs on the node."""
+    from updog.agent import Agent
+    from updog.cli import clock
+    from updog.config import load
+    from updog.host import Host
+    from updog.progress import Silence
+
+    config = load(node.config_path)
+    return Agent(config, Host(config), clock=clock, teller=Silence())
+
+
+@drill.command("new")
+@_folder
+@click.option("--metadata-url", required=True, help="Base URL of the TUF metadata.")
+@click.option("--targets-url", required=True, help="Base URL of the targets.")
+@click.option(
+    "--trusted-root", type=click.Path(path_type=Path, exists=True), required=True, help="root.json."
+)
+@click.option("--variant", required=True, help="VARIANT_ID of the system in slot A.")
+@click.option("--version", "version", required=True, help="VERSION_ID of the system in slot A.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Place in the waves, 0 to 2047.")
+@json_option
+def new(
+    folder: Path,
+    metadata_url: str,
+    targets_url: str,
+    trusted_root: Path,
+    variant: str,
+    version: str,
+    seed: int,
+    as_json: bool,
+) -> None:
+    r"""Make a node of FOLDER/disk.img, running slot A, which is checked against the repository.
+
+    \b
+    Example:
+      repo-tools --repo repo disk create node/disk.img --version 1.0.0
+      updog drill new node --metadata-url http://127.0.0.1:8080/metadata/ \
+          --targets-url http://127.0.0.1:8080/targets/ --trusted-root repo/metadata/1.root.json \
+          --variant demo --version 1.0.0
+    """
+    node = _node(folder)
+    settings = {"metadata_base_url": metadata_url, "targets_base_url": targets_url, "seed": seed}
+    node.create(
+        variant=variant,
+        version=Version.parse_friendly(version),
+        root=trusted_root.read_bytes(),
+        settings=settings,
+    )
+    agent = _agent(node)
+    agent.verify(agent.status().running.slot)
+    said = f"{folder} runs {variant} {version} from slot A. Try: updog --config {node.config_path} status"
+    emit({"folder": str(folder), "config": str(node.config_path)}, said, as_json=as_json)
+
+
+@drill.command("boot")
+@_folder
+@click.option("--fail", type=click.Choice(list(Stage)), help="Let the start end at this stage.")
+@json_option
+def boot(folder: Path, fail: Stage | None, as_json: bool) -> int:
+    r"""Switch the node off and on: the bootloader's rule, the try counted, the slot brought up, or down.
+
+    Exit status: 0 it is up, 1 it went down (boot again: the bootloader takes what is left), 4 nothing boots.
+
+    \b
+    Example:
+      updog drill boot node --fail kernel
+    """
+    node = _node(folder)
+    result = node.boot(Stage(fail) if fail else None)
+    document = {"slot": result.slot, "version": str(result.version), "down_at": result.down_at}
+    if result.down_at is not None:
+        emit(
+            document, f"slot {result.slot} ({result.version}) went down at {result.down_at}", as_json=as_json
+        )
+        return int(ExitStatus.FAILED)
+    outcome = _agent(node).settle()
+    said = f"slot {result.slot} ({result.version}) is up; update: {outcome.value}"
+    emit({**document, "standing": outcome.value}, said, as_json=as_json)
+    return int(ExitStatus.DONE)

@@ -1,0 +1,214 @@
+"""A node in a folder: disk image, configuration, trusted root, state; and a machine that plays it.
+
+The layout of the folder::
+
+    disk.img            the A/B disk (`repo-tools disk create` makes it)
+    updog.toml          its configuration; every path in it is relative, so the folder can be moved
+    root.json           the TUF root shipped in the image
+    state/              what updog keeps across both slots
+    health.d/           required/ and wanted/ checks; one required check obeys `boot --fail health`
+    run/                what a start leaves: boot.json (the boot record) and os-release
+    console.log         what a person at the machine would have seen
+
+Rules it enforces:
+
+* the slot is taken by the bootloader's own rule (:func:`signpost.state.next_boot`), and the try is counted
+  on the disk before anything of the slot is looked at;
+* a slot comes up only if its three partitions still hold what was signed, as dm-verity would have it;
+* while the machine is down there is no boot record, so nothing on the node can be asked or changed.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from signpost.app import BootStage, Signpost
+from signpost.errors import NothingBootableError
+from signpost.medium import opened
+from signpost.sets import Slot
+from updog import durable
+from updog.config import load
+from updog.errors import ConfigError
+from updog.image.install import Region, read_content
+from updog.memory import Memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from signpost.medium import Medium
+    from updog.state import SlotRecord
+    from updog.update_metadata.version import Version
+
+_FOLDERS = ("state", "run", "health.d/required", "health.d/wanted")
+_SETTINGS: dict[str, Any] = {
+    "disk": "disk.img",
+    "trusted_root": "root.json",
+    "state_dir": "state",
+    "os_release": "run/os-release",
+    "boot_record": "run/boot.json",
+    "health_dir": "health.d",
+    "health_timeout": 10,
+    "reboot_command": [],
+}
+_HEALTH_CHECK = """#!/bin/sh
+# Fails when `updog drill boot --fail health` asked for it.
+if [ -e "$(dirname "$0")/../../run/fail-health" ]; then
+    echo "the service did not answer (drill)"
+    exit 1
+fi
+"""
+
+
+class Stage(StrEnum):
+    """Where a start can be made to end, in the order a machine goes through them."""
+
+    KERNEL = "kernel"
+    VERITY = "verity"
+    INIT = "init"
+    HEALTH = "health"
+
+
+_STAGE_OF_DAMAGE = {"boot": Stage.KERNEL, "root": Stage.VERITY, "hash": Stage.VERITY}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Boot:
+    """How a start went: the slot taken, the version in it, and the stage it went down at (None: it is up)."""
+
+    slot: Slot
+    version: Version
+    down_at: Stage | None
+
+
+class DrillNode:
+    """A node in ``folder``.
+
+    Args:
+        folder: where everything of it is.
+        medium: how its disk and state are written.
+        clock: returns this moment, UTC.
+    """
+
+    def __init__(self, folder: Path, *, medium: Medium, clock: Callable[[], datetime]) -> None:
+        self.folder = folder
+        self._medium = medium
+        self._clock = clock
+        self._run = folder / "run"
+
+    @property
+    def disk(self) -> Path:
+        """The disk image."""
+        return self.folder / "disk.img"
+
+    @property
+    def config_path(self) -> Path:
+        """The configuration file, for ``updog --config``."""
+        return self.folder / "updog.toml"
+
+    def create(self, *, variant: str, version: Version, root: bytes, settings: Mapping[str, Any]) -> None:
+        """Write the node's files around its disk, and leave it running ``version`` from slot A.
+
+        Args:
+            variant: VARIANT_ID of the system in slot A.
+            version: VERSION_ID of the system in slot A.
+            root: the trusted TUF root.
+            settings: keys of ``updog.toml`` beside the node's own paths.
+
+        Raises:
+            ConfigError: there is no disk, or there is a node already, or the settings are faulty.
+        """
+        if not self.disk.exists():
+            message = f"{self.disk} is not there"
+            raise ConfigError(message, next_step=f"Make it: repo-tools disk create {self.disk} --version X")
+        if self.config_path.exists():
+            raise ConfigError(f"{self.folder} holds a node already", next_step="Choose another folder.")
+        for name in _FOLDERS:
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        check = self.folder / "health.d/required/10-drill"
+        durable.write_bytes(self._medium, check, _HEALTH_CHECK.encode(), mode=0o755)
+        durable.write_bytes(self._medium, self.folder / "root.json", root)
+        text = "".join(
+            f"{key} = {json.dumps(value)}\n" for key, value in (_SETTINGS | dict(settings)).items()
+        )
+        durable.write_bytes(self._medium, self.config_path, text.encode())
+        load(self.config_path)
+        self._bring_up(Slot.A, variant, version, [])
+
+    def boot(self, fail: Stage | None = None) -> Boot:
+        """Switch the machine off and on: take a slot by the bootloader's rule, count the try, start it.
+
+        Raises:
+            NothingBootableError: no slot is eligible; the machine stays down.
+            ConfigError: nobody recorded what is in the slot that was taken.
+        """
+        attempts = self._switch_off()
+        slot = self._take()
+        state_dir = load(self.config_path).state_dir
+        record = Memory(state_dir, medium=self._medium, clock=self._clock).load().slots.get(slot)
+        if record is None:
+            raise ConfigError(f"what is in slot {slot} was not recorded", next_step="Make the node anew.")
+        down_at = fail if fail not in {None, Stage.HEALTH} else self._damage(record, slot)
+        if down_at is not None:
+            attempts.append({"slot": slot, "stage": down_at})
+            durable.write_json(self._medium, self._run / "attempts.json", attempts)
+            self._log(f"slot {slot}, {record.version}: went down at stage {down_at}")
+        else:
+            attempts.append({"slot": slot, "stage": "running, not confirmed"})
+            self._bring_up(slot, record.variant, record.version, attempts)
+        if fail is Stage.HEALTH:
+            durable.write_bytes(self._medium, self._run / "fail-health", b"")
+        return Boot(slot=slot, version=record.version, down_at=down_at)
+
+    def _switch_off(self) -> list[dict[str, str]]:
+        """Take the boot record away; return the starts since the last one that was confirmed to matter."""
+        kept = self._run / "attempts.json"
+        attempts = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
+        for name in ("boot.json", "fail-health"):
+            self._medium.remove(str(self._run / name))
+        return list(attempts)
+
+    def _take(self) -> Slot:
+        """Do what the bootloader does. Raises NothingBootableError, said on the console too."""
+        try:
+            return BootStage(self._medium, str(self.disk)).take_next()
+        except NothingBootableError as error:
+            self._log(f"no slot can be started: {error}")
+            raise
+
+    def _damage(self, record: SlotRecord, slot: Slot) -> Stage | None:
+        """Find where a start would end because the slot no longer holds what was signed."""
+        partitions = Signpost(self._medium, str(self.disk), slot).view().slots[slot]
+        with opened(self._medium, str(self.disk)) as descriptor:
+            for role, stage in _STAGE_OF_DAMAGE.items():
+                place = getattr(partitions, role)
+                region = Region(
+                    medium=self._medium,
+                    descriptor=descriptor,
+                    offset=place.offset,
+                    size=place.size,
+                    name=place.label,
+                )
+                wanted = record.images[role]
+                if read_content(region, wanted.size, advance=lambda _count: None) != wanted:
+                    return stage
+        return None
+
+    def _bring_up(self, slot: Slot, variant: str, version: Version, attempts: list[dict[str, str]]) -> None:
+        """Leave what a system that came up leaves."""
+        release = f'ID=drill\nVERSION_ID={version}\nVARIANT_ID="{variant}"\n'
+        durable.write_bytes(self._medium, self._run / "os-release", release.encode())
+        durable.write_json(self._medium, self._run / "attempts.json", attempts[-1:])
+        record = {"slot": slot, "boot_id": str(uuid.uuid4()), "attempts": attempts[:-1]}
+        durable.write_json(self._medium, self._run / "boot.json", record)
+        self._log(f"slot {slot}, {version}: up")
+
+    def _log(self, line: str) -> None:
+        """Add a line to the console's log."""
+        with (self.folder / "console.log").open("a", encoding="utf-8") as log:
+            log.write(f"{self._clock():%Y-%m-%dT%H:%M:%SZ} {line}\n")

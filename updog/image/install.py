@@ -1,0 +1,117 @@
+"""Put a raw image on its place and prove that it is there: write, flush, drop the cache, read back.
+
+Rules it enforces:
+
+* nothing is ever written outside the region that was given;
+* bytes go to the medium in order, in bounded blocks; memory does not grow with the image;
+* the image counts as there only after the medium itself has returned the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from updog.errors import DigestError, ImageError, ReadBackError
+from updog.image.codec import BLOCK_BYTES
+from updog.update_metadata.manifest import Content
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from signpost.medium import Medium
+
+    Advance = Callable[[int], None]
+    """Told about every block that is done, in bytes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Region:
+    """A partition as a stretch of an open disk: ``offset`` and ``size`` in bytes."""
+
+    medium: Medium
+    descriptor: int
+    offset: int
+    size: int
+    name: str
+
+    def write(self, data: bytes, position: int) -> None:
+        """Write at ``position`` inside the region.
+
+        Raises:
+            ImageError: the data would end outside it; nothing of it is written.
+            MediumError: the medium failed.
+        """
+        if position + len(data) > self.size:
+            raise ImageError(f"the image for {self.name} is larger than its {self.size} bytes")
+        self.medium.write_at(self.descriptor, data, self.offset + position)
+
+    def blocks(self, length: int) -> Iterator[bytes]:
+        """Yield the first ``length`` bytes of the region in bounded blocks. Raises MediumError."""
+        for position in range(0, length, BLOCK_BYTES):
+            size = min(BLOCK_BYTES, length - position)
+            yield self.medium.read_at(self.descriptor, size, self.offset + position)
+
+    def settle(self) -> None:
+        """Flush what was written and drop the kernel's copy, so that reading asks the medium."""
+        self.medium.flush(self.descriptor)
+        self.medium.forget(self.descriptor)
+
+
+def write_image(
+    raw: Iterator[bytes], region: Region, *, expected: Content | None, advance: Advance
+) -> Content:
+    """Write the raw image at the start of ``region``, flush it, and return what was written.
+
+    Args:
+        raw: the image's bytes; whatever they raise is passed on.
+        region: where it goes.
+        expected: signed size (bytes) and SHA-256 of the raw image, where the manifest has them.
+        advance: told about every block written.
+
+    Raises:
+        ImageError: the image is larger than the region.
+        DigestError: it is not the one expected.
+        MediumError: the medium failed.
+    """
+    digest, position = hashlib.sha256(), 0
+    for block in raw:
+        region.write(block, position)
+        digest.update(block)
+        position += len(block)
+        advance(len(block))
+    written = Content(size=position, sha256=digest.hexdigest())
+    if expected is not None and written != expected:
+        raise DigestError(
+            f"the image for {region.name} unpacks to {written.size} bytes with SHA-256 {written.sha256}, "
+            f"signed are {expected.size} bytes with {expected.sha256}"
+        )
+    region.settle()
+    return written
+
+
+def read_content(region: Region, size: int, *, advance: Advance) -> Content:
+    """Read ``size`` bytes back from the start of ``region`` and return what they are.
+
+    Raises:
+        MediumError: the medium failed.
+    """
+    digest, seen = hashlib.sha256(), 0
+    for block in region.blocks(size):
+        digest.update(block)
+        seen += len(block)
+        advance(len(block))
+    return Content(size=seen, sha256=digest.hexdigest())
+
+
+def prove(region: Region, content: Content, *, advance: Advance) -> None:
+    """Read the image back from the medium and compare.
+
+    Raises:
+        ReadBackError: the medium returns something else than ``content``.
+        MediumError: the medium failed.
+    """
+    found = read_content(region, content.size, advance=advance)
+    if found != content:
+        raise ReadBackError(f"{region.name} reads back as {found.sha256}, written was {content.sha256}")

@@ -1,0 +1,170 @@
+"""Values to text and to JSON documents, for people and for machines. PURE: nothing here prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from updog.outcome import Outcome
+from updog.update_metadata.manifest import update_to_json
+from updog.update_metadata.times import format_time
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from updog.agent import ImageCheck, Status
+    from updog.select import Decision, Verdict
+    from updog.state import Event, NodeState
+
+    Json = dict[str, Any]
+
+_STANDING = {
+    Outcome.NONE: "no update pending",
+    Outcome.STAGED: "{version} is installed in slot {slot}; `updog update-apply` makes it boot next",
+    Outcome.WAITING: "{version} in slot {slot} boots next; restart to come up on it",
+    Outcome.TRIAL: "{version} runs on trial; `updog confirm` keeps it or falls back",
+    Outcome.CONFIRMED: "{version} is confirmed",
+    Outcome.FELL_BACK: "{version} fell back",
+    Outcome.ROLLED_BACK: "{version} was left by hand",
+}
+
+
+def status_document(status: Status) -> Json:
+    """Return `updog status --json` (schema in docs/reference/status.md)."""
+    running, view, state = status.running, status.view, status.state
+    slots = {}
+    for slot, sees in view.slots.items():
+        version = state.version_in(slot)
+        slots[slot.value] = {
+            "version": str(version) if version else None,
+            "priority": sees.flags.priority,
+            "tries_left": sees.flags.tries,
+            "successful": sees.flags.successful,
+            "active": slot is view.active,
+            "next": slot is view.next,
+        }
+    rollback = state.last_rollback
+    return {
+        "running": {
+            "variant": running.variant,
+            "version": str(running.version),
+            "slot": running.slot.value,
+            "confirmed": view.slots[view.active].flags.successful,
+        },
+        "disk": {"path": view.disk, "guid": str(view.disk_guid), "faults": list(view.faults)},
+        "slots": slots,
+        "next": view.next.value if view.next else None,
+        "standing": status.outcome.value,
+        "pending": state.pending.to_json() if state.pending else None,
+        "denied": [
+            {"version": str(version), "cause": event.to_json()} for version, event in state.denied.items()
+        ],
+        "last_rollback": rollback.to_json() if rollback else None,
+    }
+
+
+def status_text(status: Status) -> str:
+    """Return `updog status` for people."""
+    running, view, state = status.running, status.view, status.state
+    confirmed = "confirmed" if view.slots[view.active].flags.successful else "NOT confirmed"
+    rows = [("slot", "version", "priority", "tries", "successful", "")]
+    for slot, sees in view.slots.items():
+        marks = [
+            mark for mark, on in (("runs", slot is view.active), ("boots next", slot is view.next)) if on
+        ]
+        flags = sees.flags
+        good = "yes" if flags.successful else "no"
+        version = str(state.version_in(slot) or "unknown")
+        rows.append((slot.value, version, str(flags.priority), str(flags.tries), good, ", ".join(marks)))
+    lines = [
+        f"running   {running.variant} {running.version} from slot {running.slot.value}, {confirmed}",
+        f"disk      {view.disk}",
+        f"update    {_standing(status)}",
+        "",
+        *table(rows),
+        "",
+        *_trouble(state),
+        *(f"table     {fault}; `signpost repair` mends it" for fault in view.faults),
+    ]
+    if view.next is None:
+        lines.append("boot      NOTHING IS BOOTABLE: see docs/how-to/rescue.md before any restart")
+    return "\n".join(lines).rstrip()
+
+
+def _standing(status: Status) -> str:
+    """Say where the pending update stands and what to do next."""
+    pending = status.state.pending
+    if pending is None:
+        return _STANDING[Outcome.NONE]
+    return _STANDING[status.outcome].format(version=pending.version, slot=pending.slot.value)
+
+
+def _trouble(state: NodeState) -> list[str]:
+    """Tell of the last rollback and of what is denied."""
+    rollback = state.last_rollback
+    lines = [f"rollback  {_moment(rollback)} {rollback.code.value}: {rollback.sentence}"] if rollback else []
+    if state.denied:
+        versions = ", ".join(str(version) for version in state.denied)
+        lines.append(
+            f"denied    {versions} (until a newer version is confirmed, or `updog deny-list --clear`)"
+        )
+    return lines
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows as lines with aligned columns."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+
+
+def history_text(events: Sequence[Event]) -> str:
+    """Return the history, oldest first, a line an event."""
+    return "\n".join(f"{_moment(event)}  {event.code.value:20}  {event.sentence}" for event in events)
+
+
+def _moment(event: Event) -> str:
+    return f"{event.time:%Y-%m-%d %H:%M} UTC"
+
+
+def decision_document(decision: Decision, *, everything: bool) -> Json | list[Json]:
+    """Return what upstream prints: the update (an object), or with ``everything`` a list of all."""
+    if everything:
+        return [verdict_document(verdict) for verdict in decision.verdicts]
+    update = decision.update
+    if update is None:
+        return {"update": None, "summary": decision.summary}
+    return {**update_to_json(update), "summary": decision.summary}
+
+
+def verdict_document(verdict: Verdict) -> Json:
+    """Return what was decided about one release, and why."""
+    return {
+        **update_to_json(verdict.update),
+        "verdict": verdict.code.value,
+        "sentence": verdict.sentence,
+        "ready_at": format_time(verdict.ready_at) if verdict.ready_at else None,
+    }
+
+
+def decision_text(decision: Decision, *, everything: bool) -> str:
+    """Return the update as upstream prints it (`VARIANT VERSION`), or all of them with their verdicts."""
+    if everything:
+        rows = [(v.update.variant, str(v.update.version), v.sentence) for v in decision.verdicts]
+        return "\n".join(table(rows)) if rows else ""
+    update = decision.update
+    return f"{update.variant} {update.version}" if update else ""
+
+
+def why_text(decision: Decision) -> str:
+    """Return why this version, or why none, release by release."""
+    rows = [(str(verdict.update.version), verdict.sentence) for verdict in decision.verdicts]
+    return "\n".join([decision.summary, *([""] if rows else []), *(table(rows) if rows else [])])
+
+
+def verify_document(slot: str, checks: Sequence[ImageCheck]) -> Json:
+    """Return what `updog verify` read."""
+    return {
+        "slot": slot,
+        "images": {check.role: {"size": check.size, "good": check.good} for check in checks},
+    }

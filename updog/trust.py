@@ -1,0 +1,217 @@
+"""The signed repository as this node believes it: the only module of updog that imports ``tuf``.
+
+Rules it enforces, beyond the client workflow of the TUF specification (section 5), which python-tuf does:
+
+* the root shipped in the image starts every check (``bootstrap``); later roots come from the state
+  folder or the network;
+* the metadata seen last is kept between runs, so that a rollback is noticed by a node that was off;
+* a clock that was set back does not bring expired metadata to life: expiry is checked once more
+  against the latest time this node has known;
+* running into the limit of root rotations is an error, not the end of the walk;
+* everything is flushed to the medium before it is relied on.
+
+tuf's exceptions end here, each as one of :mod:`updog.errors`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from tuf.api import exceptions as tuf_errors
+from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
+from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
+
+from updog.errors import (
+    DigestError,
+    EndlessDataError,
+    ExpiredError,
+    HttpStatusError,
+    MissingTargetError,
+    RollbackError,
+    SignatureError,
+    TrustError,
+    UnreachableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+    from pathlib import Path
+
+    from signpost.medium import Medium
+    from updog.transport import Transport
+
+log = logging.getLogger(__name__)
+
+MAX_ROOT_ROTATIONS = 1024  # as tough; a node that slept for twenty weekly-rotated years still arrives
+MAX_METADATA_BYTES = 16 << 20  # above python-tuf's own limits per role, which are the ones that bite
+_FRACTIONAL_EXPIRY = re.compile(rb'"expires"\s*:\s*"[^"]*\.[0-9]+Z"')
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """A file the repository vouches for: its name, length in bytes, and hex SHA-256."""
+
+    name: str
+    length: int
+    sha256: str
+
+    @property
+    def path(self) -> str:
+        """Its name under the targets URL with consistent snapshots: the hash stands before the base name."""
+        folder, slash, base = self.name.rpartition("/")
+        return f"{folder}{slash}{self.sha256}.{base}"
+
+
+class _Fetcher(FetcherInterface):
+    """python-tuf's port to the network, over our transport. Remembers the last body for messages."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.last = b""
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        try:
+            pieces: list[bytes] = []
+            for block in self._transport.stream(url, limit=MAX_METADATA_BYTES):
+                pieces.append(block)
+                yield block
+        except HttpStatusError as error:
+            raise tuf_errors.DownloadHTTPError(error.message, error.http_status) from error
+        self.last = b"".join(pieces)
+
+
+class Trust:
+    """One check of the repository; make a new one for each (its reference time is fixed).
+
+    Args:
+        folder: where metadata is kept between runs; made if missing.
+        bootstrap: the root metadata shipped in the image.
+        metadata_url: base URL of the metadata, ending in a slash.
+        transport: how bytes are had.
+        medium: how they are kept.
+    """
+
+    def __init__(
+        self, folder: Path, *, bootstrap: bytes, metadata_url: str, transport: Transport, medium: Medium
+    ) -> None:
+        self._folder = folder
+        self._medium = medium
+        self._fetcher = _Fetcher(transport)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = UpdaterConfig(max_root_rotations=MAX_ROOT_ROTATIONS, targets_max_length=MAX_METADATA_BYTES)
+        try:
+            self._first_root = Metadata[Root].from_bytes(bootstrap).signed.version
+            self._updater = Updater(
+                str(folder), metadata_url, fetcher=self._fetcher, config=config, bootstrap=bootstrap
+            )
+        except (tuf_errors.RepositoryError, ValueError) as error:
+            raise TrustError(f"the trusted root is not valid: {error}") from error
+
+    def refresh(self, now: datetime, *, latest_known: datetime | None = None) -> None:
+        """Walk root, timestamp, snapshot and targets as the specification says, and keep them.
+
+        Args:
+            now: this moment, for the second look at expiry.
+            latest_known: the latest moment this node has known; a clock before it is not believed.
+
+        Raises:
+            TrustError: (or a subclass) the metadata is not to be believed.
+            UnreachableError: it could not be had.
+        """
+        try:
+            self._updater.refresh()
+        except Exception as error:  # noqa: BLE001 - sorted by _translate, which raises what it does not know
+            self._translate(error)
+        self._check_root_walk()
+        self._check_expiry(max(now, latest_known or now))
+        self._flush()
+
+    def target(self, name: str) -> Target:
+        """Return what is signed about the target ``name``.
+
+        Raises:
+            MissingTargetError: no trusted role lists it.
+            TrustError: a delegated role does not verify, or the target has no SHA-256.
+        """
+        try:
+            info = self._updater.get_targetinfo(name)
+        except Exception as error:  # noqa: BLE001 - sorted by _translate, which raises what it does not know
+            self._translate(error)
+        if info is None:
+            raise MissingTargetError(f"the signed targets metadata does not list {name!r}")
+        sha256 = info.hashes.get("sha256")
+        if sha256 is None:
+            raise TrustError(f"target {name!r} is signed without a SHA-256")
+        return Target(name=name, length=info.length, sha256=sha256)
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """The version number of each top-level role that is believed now."""
+        return {role: self._signed(role).version for role in _ROLES}
+
+    def _signed(self, role: str) -> Root | Timestamp | Snapshot | Targets:
+        """Return the metadata of a role as it lies, verified, in the state folder."""
+        metadata: Metadata[Any] = Metadata.from_file(str(self._folder / f"{role}.json"))
+        signed: Root | Timestamp | Snapshot | Targets = metadata.signed
+        return signed
+
+    def _check_root_walk(self) -> None:
+        """Reaching the limit of rotations is silent in python-tuf: the newest root may be further on."""
+        walked = self.versions[Root.type] - self._first_root
+        if walked >= MAX_ROOT_ROTATIONS:
+            raise TrustError(f"gave up after {walked} root rotations; ship a newer root in the image")
+
+    def _check_expiry(self, latest: datetime) -> None:
+        """Expiry by the latest known time, in case the clock that python-tuf read was set back."""
+        for role in _ROLES:
+            signed = self._signed(role)
+            if signed.is_expired(latest):
+                when, known = f"{signed.expires:%Y-%m-%d %H:%M}", f"{latest:%Y-%m-%d %H:%M}"
+                raise ExpiredError(f"{role}.json expired on {when} UTC; this node has known {known} UTC")
+
+    def _flush(self) -> None:
+        """python-tuf does not fsync what it keeps; do so before anything relies on it."""
+        history = self._folder / "root_history"
+        for path in (*self._folder.glob("*.json"), *history.glob("*.json")):
+            descriptor = self._medium.open(str(path), write=False)
+            self._medium.flush(descriptor)
+            self._medium.close(descriptor)
+        self._medium.flush_folder(str(history))
+        self._medium.flush_folder(str(self._folder))
+
+    def _translate(self, error: Exception) -> NoReturn:
+        """Raise the error of ours that says what tuf's error means to an operator."""
+        for kind, ours in _TRANSLATION:
+            if isinstance(error, kind):
+                raise ours(self._explain(error)) from error
+        raise error
+
+    def _explain(self, error: Exception) -> str:
+        """Return tuf's message, or explain what it cannot: pubsys writes fractions of a second."""
+        if isinstance(error, tuf_errors.RepositoryError) and _FRACTIONAL_EXPIRY.search(self._fetcher.last):
+            return (
+                "the repository writes `expires` with fractions of a second (pubsys does), which this client "
+                "does not read; the publisher must sign with whole seconds"
+            )
+        cause = error.__cause__
+        return f"{error}: {cause}" if isinstance(cause, UnreachableError) else str(error)
+
+
+_ROLES = (Root.type, Timestamp.type, Snapshot.type, Targets.type)
+# The first kind that fits wins, so the special stand before the general.
+_TRANSLATION: tuple[tuple[type[Exception], type[TrustError | UnreachableError | DigestError]], ...] = (
+    (tuf_errors.ExpiredMetadataError, ExpiredError),
+    (tuf_errors.BadVersionNumberError, RollbackError),
+    (tuf_errors.EqualVersionNumberError, RollbackError),
+    (tuf_errors.UnsignedMetadataError, SignatureError),
+    (tuf_errors.LengthOrHashMismatchError, DigestError),
+    (tuf_errors.DownloadLengthMismatchError, EndlessDataError),
+    (EndlessDataError, EndlessDataError),
+    (tuf_errors.DownloadError, UnreachableError),
+    (UnreachableError, UnreachableError),
+    (tuf_errors.RepositoryError, TrustError),
+)
