@@ -1,0 +1,1 @@
+"""repo-tools: images into targets, a signed TUF repository, releases in waves, kept alive and taken back."""

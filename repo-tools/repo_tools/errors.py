@@ -1,0 +1,134 @@
+"""Every error of repo-tools, each with its exit status and its next step.
+
+Faults of the wire model (a version, a manifest, a policy) come from
+:mod:`updog.update_metadata.errors` and pass through unchanged.
+"""
+
+from __future__ import annotations
+
+from signpost.errors import ExitStatus, ToolError, UsageError
+
+
+class ConfigError(UsageError):
+    """repo.toml is missing, unreadable or has faults (all of them are listed)."""
+
+    code = "config"
+    default_next_step = "Correct repo.toml; docs/how-to/publish.md shows one."
+
+
+class NoRepositoryError(UsageError):
+    """The folder holds no repository."""
+
+    code = "no-repository"
+    default_next_step = "Pass --repo DIR, or make a repository with `repo-tools new DIR`."
+
+
+class RepositoryExistsError(UsageError):
+    """The folder for a new repository holds something already; nothing was changed."""
+
+    code = "repository-exists"
+    default_next_step = "Name a folder that is empty or does not exist."
+
+
+class RepositoryBusyError(ToolError):
+    """Another publisher holds the repository's lock; nothing was changed."""
+
+    status = ExitStatus.BUSY
+    code = "busy"
+    default_next_step = "Wait for it to end, then run the command again."
+
+
+class SigningKeyError(UsageError):
+    """A private key cannot be used: missing, unreadable, of a wrong kind, or its passphrase is wrong."""
+
+    code = "signing-key"
+    default_next_step = "Check the key's URI in repo.toml and that the key can be reached from here."
+
+
+class ThresholdError(ToolError):
+    """The keys at hand make fewer valid signatures than the role's threshold; nothing was published."""
+
+    code = "threshold"
+    default_next_step = "Make the missing keys available in repo.toml; `repo-tools root show` lists them."
+
+
+class BrokenRepositoryError(ToolError):
+    """The repository's own metadata does not verify; nothing was changed."""
+
+    code = "repository-broken"
+    default_next_step = "See `repo-tools validate`; restore the damaged file from a mirror or a backup."
+
+
+class ImageError(UsageError):
+    """An image cannot be published: missing, empty, or not readable."""
+
+    code = "image"
+    default_next_step = "Check the paths given to --boot, --root and --hash."
+
+
+class StoredImageError(ToolError):
+    """A published image is not what was signed, or is not a well-formed compressed stream."""
+
+    code = "stored-image"
+    default_next_step = (
+        "See `repo-tools validate`; restore the target from a mirror or publish a new version."
+    )
+
+
+class VerityError(ToolError):
+    """The dm-verity hash image cannot be made."""
+
+    code = "verity"
+    default_next_step = "Install veritysetup (Debian package cryptsetup-bin), or pass --hash FILE."
+
+
+class ReleaseError(UsageError):
+    """The release that was named does not exist, or several fit the name."""
+
+    code = "release"
+    default_next_step = "`repo-tools waves show` lists what is published; pass --variant and --arch."
+
+
+class NothingToRefreshError(ToolError):
+    """Nothing is near expiry; nothing was changed."""
+
+    status = ExitStatus.NOTHING_TO_DO
+    code = "nothing-to-do"
+    default_next_step = "Pass a longer --within to re-sign earlier."
+
+
+class NothingToWithdrawError(ToolError):
+    """The release is withdrawn already; nothing was changed."""
+
+    status = ExitStatus.NOTHING_TO_DO
+    code = "nothing-to-do"
+    default_next_step = "`repo-tools waves show` tells what is on offer."
+
+
+class RepositoryUnreachableError(ToolError):
+    """The repository's server gave no usable answer."""
+
+    status = ExitStatus.UNREACHABLE
+    code = "unreachable"
+    default_next_step = "Check the URL and the network, then try again."
+
+
+class DiskExistsError(UsageError):
+    """The file for a new disk image exists; it was not touched."""
+
+    code = "disk-exists"
+    default_next_step = "Name another file, or remove this one first."
+
+
+class DiskLayoutError(UsageError):
+    """The partitions asked for do not fit the disk or the release; no file was left behind."""
+
+    code = "disk-layout"
+    default_next_step = "Pass a larger --size, or --slot-size values that hold the images."
+
+
+class ServeError(ToolError):
+    """The loopback server cannot listen."""
+
+    code = "serve"
+    default_next_step = "Choose another --port; 0 takes a free one."

@@ -1,0 +1,137 @@
+"""The two places a repository can be read from: a folder, and a web server.
+
+Rules:
+
+* reading never changes anything and takes no lock;
+* a file that is not there is None; any other failure is an error that names the path or the URL;
+* the server's bytes are capped while they stream, and asked for without content encoding.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from repo_tools.errors import RepositoryUnreachableError
+from signpost.errors import MediumError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import requests
+
+    from repo_tools.chain import Source
+
+BLOCK_BYTES = 1 << 20  # one read; larger gains nothing measurable
+_PATIENCE = (10, 60)  # seconds to connect, and between two reads
+_ABSENT = frozenset({403, 404, 410})  # what buckets and web servers answer for a file they do not have
+
+
+class FolderSource:
+    """A repository on this machine.
+
+    Args:
+        folder: holds ``metadata`` and ``targets``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, path: str, most: int) -> bytes | None:
+        """Return a file of at most ``most`` bytes. Raises MediumError."""
+        blocks = self.blocks(path)
+        return None if blocks is None else _joined(blocks, most, str(self._folder / path))
+
+    def blocks(self, path: str) -> Iterator[bytes] | None:
+        """Return a file block by block. Raises MediumError."""
+        whole = self._folder / path
+        return _file_blocks(whole) if whole.is_file() else None
+
+    def names(self, folder: str) -> list[str] | None:
+        """Return the names of the files in a folder, sorted; none where it is not there."""
+        place = self._folder / folder
+        return sorted(entry.name for entry in place.iterdir()) if place.is_dir() else []
+
+
+def _file_blocks(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(BLOCK_BYTES):
+                yield block
+    except OSError as error:
+        raise MediumError(f"cannot read {path}: {error.strerror}") from error
+
+
+class UrlSource:
+    """A repository behind a base URL; ``names`` cannot be asked there.
+
+    Args:
+        base: URL of the folder that holds ``metadata`` and ``targets``.
+    """
+
+    def __init__(self, base: str) -> None:
+        import requests
+
+        self._base = base.rstrip("/")
+        self._session = requests.Session()
+        self._session.headers["Accept-Encoding"] = "identity"
+
+    def read(self, path: str, most: int) -> bytes | None:
+        """Return a file of at most ``most`` bytes. Raises RepositoryUnreachableError."""
+        blocks = self.blocks(path)
+        return None if blocks is None else _joined(blocks, most, f"{self._base}/{path}")
+
+    def blocks(self, path: str) -> Iterator[bytes] | None:
+        """Return a file block by block. Raises RepositoryUnreachableError."""
+        url = f"{self._base}/{path}"
+        response = self._get(url)
+        if response.status_code in _ABSENT:
+            response.close()
+            return None
+        if not response.ok:
+            response.close()
+            raise RepositoryUnreachableError(f"{url} answered HTTP {response.status_code}")
+        return _body(response, url)
+
+    def names(self, folder: str) -> list[str] | None:
+        """Return None: a web server lists nothing."""
+        del folder
+        return None
+
+    def _get(self, url: str) -> requests.Response:
+        from requests import RequestException
+
+        try:
+            return self._session.get(url, stream=True, timeout=_PATIENCE)
+        except RequestException as error:
+            raise RepositoryUnreachableError(f"cannot get {url}: {error}") from error
+
+
+def _body(response: requests.Response, url: str) -> Iterator[bytes]:
+    from requests import RequestException
+
+    try:
+        with response:
+            yield from response.iter_content(BLOCK_BYTES)
+    except RequestException as error:
+        raise RepositoryUnreachableError(f"{url} broke off: {error}") from error
+
+
+def _joined(blocks: Iterator[bytes], most: int, place: str) -> bytes:
+    content = bytearray()
+    for block in blocks:
+        content += block
+        if len(content) > most:
+            raise RepositoryUnreachableError(
+                f"{place} is longer than {most} bytes",
+                next_step="No repository has such a file; check the place.",
+            )
+    return bytes(content)
+
+
+def source_of(place: str | Path) -> Source:
+    """Return the source of a repository named by an http(s) URL or a folder."""
+    from pathlib import Path
+
+    text = str(place)
+    return UrlSource(text) if text.startswith(("http://", "https://")) else FolderSource(Path(text))
