@@ -1,0 +1,33 @@
+# The developer's commands; CI calls the same ones. Each works on a fresh clone of a Debian 12 machine,
+# as root or with sudo, and installs what it needs, saying so.
+
+PYTHON := .venv/bin/python
+
+.PHONY: demo test lint bench docs clean
+
+demo: .venv/ready  ## the main job end to end on real images
+	$(PYTHON) tools/demo.py
+
+test: .venv/ready lint  ## everything CI runs
+	$(PYTHON) tools/generate_reference.py --check
+	$(PYTHON) -m coverage erase
+	$(PYTHON) -m pytest -n 2 --cov --cov-report=
+	$(PYTHON) -m coverage report
+
+lint: .venv/ready  ## ruff, mypy and the layering
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+bench: .venv/ready  ## the ratios that the documents quote
+	$(PYTHON) tools/bench.py
+
+docs: .venv/ready  ## write the generated reference pages anew
+	$(PYTHON) tools/generate_reference.py
+
+.venv/ready: pyproject.toml tools/system-packages tools/bootstrap
+	tools/bootstrap
+
+clean:
+	rm -rf .venv .cache
