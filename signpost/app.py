@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from signpost.gptprio import Flags
     from signpost.medium import Medium
     from signpost.sets import Layout, Slot
-    from signpost.state import Command
+    from signpost.state import Choice, Command
 
 
 class PartitionView(NamedTuple):
@@ -114,20 +114,27 @@ class BootStage:
             LayoutError: the partition to boot belongs to no slot.
         """
         loaded = self._disk.load()
+        choice, slot = self._choose(loaded)
+        if choice.counted:
+            entry = loaded.table.entries[choice.entry_index]
+            self._disk.store(loaded, {choice.entry_index: _with_flags(entry, choice.after)})
+        return slot
+
+    def predict(self) -> Slot:
+        """Return the slot :meth:`take_next` would take, writing nothing. Raises as that does."""
+        return self._choose(self._disk.load())[1]
+
+    def _choose(self, loaded: Loaded) -> tuple[Choice, Slot]:
+        """Return what the bootloader takes, and the slot it belongs to."""
         entries = loaded.table.entries
         choice = state.next_boot(entries)
         if choice is None:
             raise NothingBootableError(f"{self.disk}: no slot can boot")
         slot = sets.find(entries).slot_of(choice.entry_index)
         if slot is None:
-            raise LayoutError(
-                f"{self.disk}: partition {choice.entry_index + 1} is the next to boot and belongs to no slot"
-            )
-        if choice.counted:
-            self._disk.store(
-                loaded, {choice.entry_index: _with_flags(entries[choice.entry_index], choice.after)}
-            )
-        return slot
+            number = choice.entry_index + 1
+            raise LayoutError(f"{self.disk}: partition {number} is the next to boot and belongs to no slot")
+        return choice, slot
 
     def repair_disk(self) -> tuple[str, ...]:
         """Put both copies of the table right and return the faults there were; write nothing if none."""
@@ -218,6 +225,15 @@ def find_on(medium: Medium, disk: str, *, sysfs: str = "/sys", root: str = "/") 
             next_step="Leave --disk out, or say which slot of it counts as running with --active A or B.",
         )
     return Signpost(medium, disk, _active(disk, BootStage(medium, disk).layout(), below))
+
+
+def devices(disk: str, *, sysfs: str = "/sys") -> dict[int, str]:
+    """Return the device node of each partition, by number; empty for an image file or without sysfs."""
+    device = blockdev.of_node(disk)
+    try:
+        return blockdev.partition_nodes(sysfs, device) if device else {}
+    except LayoutError:
+        return {}
 
 
 def _active(disk: str, layout: Layout, below: blockdev.Running) -> Slot:

@@ -10,6 +10,7 @@ Rules it enforces:
 
 from __future__ import annotations
 
+import inspect
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -40,6 +41,17 @@ def log_level_option(command: Command) -> Command:
         show_default=True,
         help="How much to log on stderr.",
     )(command)
+
+
+def example(*lines: str) -> Callable[[Command], Command]:
+    """Add an example to a command's help, printed line by line; stands below ``@group.command``."""
+
+    def add(command: Command) -> Command:
+        text = "\n".join(["\b", "Example:", *(f"  {line}" for line in lines)])
+        command.__doc__ = f"{inspect.cleandoc(command.__doc__ or '')}\n\n{text}"
+        return command
+
+    return add
 
 
 def start_logging(level: str) -> None:
@@ -115,13 +127,9 @@ def _report_defect(program: click.Group, error: Exception, *, trace: bool) -> in
 @click.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
+@example("updog completion bash > /etc/bash_completion.d/updog")
 def completion(context: click.Context, shell: str) -> None:
-    r"""Print the completion script of a shell.
-
-    \b
-    Example:
-      updog completion bash > /etc/bash_completion.d/updog
-    """
+    """Print the completion script of a shell."""
     from click.shell_completion import get_completion_class
 
     root = context.find_root()
