@@ -106,12 +106,16 @@ _reboot_option = click.option("-r", "--reboot", is_flag=True, help="Reboot when 
     help="Configuration file.",
 )
 @click.option("--disk", metavar="PATH", help="Block device or image file with the two slots.")
-@click.option("--active", type=click.Choice(list(Slot)), help="Which slot runs, where nobody can be asked.")
+@click.option(
+    "--active",
+    type=click.Choice([slot.value for slot in Slot]),
+    help="Which slot runs, where nobody can be asked.",
+)
 @log_level_option
 @click.version_option(package_name="updog")
 @click.pass_context
 def program(
-    context: click.Context, config: Path, disk: str | None, active: Slot | None, log_level: str
+    context: click.Context, config: Path, disk: str | None, active: str | None, log_level: str
 ) -> None:
     """Check, download, verify, apply and confirm updates of this node, or fall back and say why.
 
@@ -369,10 +373,12 @@ def history(context: click.Context, as_json: bool) -> None:
 
 
 @program.command("verify")
-@click.option("--slot", type=click.Choice(list(Slot)), help="Which slot; by default the running one.")
+@click.option(
+    "--slot", type=click.Choice([slot.value for slot in Slot]), help="Which slot; by default the running one."
+)
 @json_option
 @click.pass_context
-def verify(context: click.Context, slot: Slot | None, as_json: bool) -> None:
+def verify(context: click.Context, slot: str | None, as_json: bool) -> None:
     r"""Read a slot back against its signed hashes.
 
     \b

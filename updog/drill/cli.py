@@ -88,9 +88,11 @@ def new(
 
 @drill.command("boot")
 @_folder
-@click.option("--fail", type=click.Choice(list(Stage)), help="Let the start end at this stage.")
+@click.option(
+    "--fail", type=click.Choice([stage.value for stage in Stage]), help="Let the start end at this stage."
+)
 @json_option
-def boot(folder: Path, fail: Stage | None, as_json: bool) -> int:
+def boot(folder: Path, fail: str | None, as_json: bool) -> int:
     r"""Switch the node off and on: the bootloader's rule, the try counted, the slot brought up, or down.
 
     Exit status: 0 it is up, 1 it went down (boot again: the bootloader takes what is left), 4 nothing boots.

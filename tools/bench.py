@@ -1,0 +1,139 @@
+"""`make bench`: the ratios that docs/benchmarks.md quotes, both sides of each measured in one run.
+
+Each pair of whole processes is run in turn, A B A B …; quoted are the minimum, median and maximum of the
+ratio A/B, pair by pair, so that a machine whose speed drifts does not decide.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fixtures.os.build import build_releases
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_BIN = Path(sys.executable).parent
+VARIANT = "demo"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """Two commands to compare, and what has to be put right before each run of the first."""
+
+    name: str
+    ours: Sequence[str]
+    other: Sequence[str]
+    reset: Callable[[], None] = lambda: None
+
+
+def seconds(command: Sequence[str], *, accept: tuple[int, ...] = (0, 3)) -> float:
+    """Return the wall time of a whole process, in seconds."""
+    started = time.perf_counter()
+    status = subprocess.run(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+    ).returncode
+    if status not in accept:
+        raise SystemExit(f"{command[0]} ended in status {status}")
+    return time.perf_counter() - started
+
+
+def compare(pair: Pair, runs: int) -> str:
+    """Run a pair in turn and return one row of the table."""
+    ratios, ours, others = [], [], []
+    for number in range(runs + 1):
+        pair.reset()
+        mine, theirs = seconds(pair.ours), seconds(pair.other)
+        if number:  # the first pair warms up
+            ours.append(mine)
+            others.append(theirs)
+            ratios.append(mine / theirs)
+    middle = statistics.median
+    spread = f"{min(ratios):.2f} / {middle(ratios):.2f} / {max(ratios):.2f}"
+    return f"| {pair.name} | {middle(ours) * 1e3:.0f} ms | {middle(others) * 1e3:.0f} ms | {spread} |"
+
+
+def run(*words: str) -> None:
+    """Run a command that must succeed, without its output."""
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+
+
+def prepare(folder: Path, cache: Path) -> tuple[Path, str]:
+    """Make a repository with 1.0.0 and 1.1.0 and a node on 1.0.0; return its configuration and an image."""
+    releases = build_releases(cache, lambda line: print(line, file=sys.stderr))
+    tool = [str(_BIN / "repo-tools"), "--repo", str(folder / "repo")]
+    run(tool[0], "new", str(folder / "repo"))
+    for version in ("1.0.0", "1.1.0"):
+        images = [f"--{role}={path}" for role, path in releases[version].images().items()]
+        named = ["--variant", VARIANT, "--arch", platform.machine(), "--version", version]
+        run(*tool, "publish", *named, *images)
+    node = folder / "node"
+    node.mkdir()
+    run(*tool, "disk", "create", str(node / "disk.img"), "--version", "1.0.0")
+    base = (folder / "repo").as_uri()
+    places = ["--metadata-url", f"{base}/metadata/", "--targets-url", f"{base}/targets/"]
+    root = ["--trusted-root", str(folder / "repo/metadata/1.root.json")]
+    named = ["--variant", VARIANT, "--version", "1.0.0"]
+    run(str(_BIN / "updog"), "drill", "new", str(node), *places, *root, *named)
+    (image,) = (folder / "repo/targets").glob("*-1.1.0-root.erofs.zst")
+    return node, str(image)
+
+
+def pairs(folder: Path, node: Path, image: str) -> list[Pair]:
+    """Return what is compared."""
+    python = sys.executable
+    updog = [str(_BIN / "updog"), "--config", str(node / "updog.toml")]
+    signpost = [str(_BIN / "signpost"), "--disk", str(node / "disk.img"), "--active", "A", "status"]
+    peer = f"zstd -dc {image} | dd of={folder}/peer.img bs=1M conv=fsync"
+    saved = folder / "saved"
+    shutil.copytree(node / "state", saved)
+    with (node / "disk.img").open("rb") as file:
+        table = file.read(1 << 20)
+
+    def reset() -> None:
+        shutil.rmtree(node / "state")
+        shutil.copytree(saved, node / "state")
+        with (node / "disk.img").open("r+b") as file:
+            file.write(table)
+        subprocess.run([str(_BIN / "signpost"), "--disk", str(node / "disk.img"), "repair"], check=True,
+                       stdout=subprocess.DEVNULL)  # fmt: skip
+
+    return [
+        Pair(name="`signpost status` / `python3 -c 'import click'`", ours=signpost,
+             other=[python, "-c", "import click"]),
+        Pair(name="no-update check / `python3 -c 'import tuf.ngclient'`",
+             ours=[*updog, "check-update", "--image", "0.9.0"], other=[python, "-c", "import tuf.ngclient"]),
+        Pair(name=r"full install, proven / `zstd -dc \| dd conv=fsync` of its root image, unverified",
+             ours=[*updog, "update-image"], other=["sh", "-c", peer], reset=reset),
+    ]  # fmt: skip
+
+
+def main() -> None:
+    """Prepare, compare, print a table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--cache", type=Path, default=Path(".cache/os"))
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        folder = Path(name)
+        node, image = prepare(folder, options.cache.resolve())
+        print(f"{platform.machine()}, Python {platform.python_version()}, {options.runs} runs")
+        print("| ours / other | ours, median | other, median | ratio min / median / max |\n|---|---|---|---|")
+        for pair in pairs(folder, node, image):
+            print(compare(pair, options.runs), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""`make demo`: the main job, end to end, on a real Debian system, by the commands that people type.
+
+A signed repository publishes two releases in waves; a node takes the newer one into its inactive slot,
+verifies it, boots it and confirms; then it refuses to stay on a third, broken one, falls back, and says why.
+Every line that starts with `$` is a command you can type yourself; the folder stays for that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fixtures.os.build import build_releases
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fixtures.os.release import Release
+
+VARIANT = "demo"
+SEED = "1203"  # in the middle of the fleet, so that the first waves pass it by
+_BIN = Path(sys.executable).parent
+_NOTHING_TO_DO, _WENT_DOWN = 3, 1
+
+
+class DemoError(Exception):
+    """A command did not end as the demo says it does."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Row:
+    """One line of the closing timeline."""
+
+    seconds: float
+    event: str
+    running: str
+    flags: dict[str, str]
+    wire: int
+
+
+@dataclass(kw_only=True, slots=True)
+class Demo:
+    """The folder that the demo works in, and what has happened so far."""
+
+    folder: Path
+    started: float = field(default_factory=time.monotonic)
+    rows: list[Row] = field(default_factory=list)
+    wire: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def node(self) -> Path:
+        """The drill's node."""
+        return self.folder / "node"
+
+    def title(self, text: str) -> None:
+        """Print a heading."""
+        print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n== {text}", flush=True)
+
+    def run(self, *words: str, expect: int = 0) -> None:
+        """Show and run a command. Raises DemoError when it ends in another exit status than expected."""
+        print(f"$ {shlex.join(words)}", flush=True)
+        status = subprocess.run([str(_BIN / words[0]), *words[1:]], cwd=self.folder, check=False).returncode
+        if status != expect:
+            raise DemoError(f"{shlex.join(words)} ended in status {status}, not {expect}")
+        if expect:
+            print(f"(exit status {status})", flush=True)
+
+    def updog(self, *words: str, expect: int = 0) -> None:
+        """Run updog on the node."""
+        self.run("updog", "--config", "node/updog.toml", *words, expect=expect)
+
+    def repo(self, *words: str, expect: int = 0) -> None:
+        """Run repo-tools on the repository."""
+        self.run("repo-tools", "--repo", "repo", *words, expect=expect)
+
+    def status(self) -> dict[str, Any]:
+        """Return `updog status --json`."""
+        command = [str(_BIN / "updog"), "--config", "node/updog.toml", "status", "--json"]
+        document: dict[str, Any] = json.loads(subprocess.check_output(command, cwd=self.folder))
+        return document
+
+    def record(self, event: str, *, wire: int = 0) -> None:
+        """Add a line to the timeline: what happened, what runs, the flags of both slots."""
+        status = self.status()
+        running = status["running"]
+        flags = {name: _flags(slot) for name, slot in status["slots"].items()}
+        mark = "" if running["confirmed"] else "?"
+        self.rows.append(
+            Row(
+                seconds=time.monotonic() - self.started,
+                event=event,
+                running=f"{running['slot']} {running['version']}{mark}",
+                flags=flags,
+                wire=wire,
+            )
+        )
+
+    def publish(self, release: Release, *more: str) -> None:
+        """Publish a release of the real system."""
+        images = [f"--{role}=images/{release.version}/{path.name}" for role, path in release.images().items()]
+        named = ("--variant", VARIANT, "--arch", platform.machine(), "--version", release.version)
+        self.repo("publish", *named, *images, *more)
+        folder = self.folder / "repo/targets"
+        self.wire[release.version] = sum(
+            path.stat().st_size for path in folder.glob(f"*-{release.version}-*") if path.is_file()
+        )
+
+    def timeline(self) -> str:
+        """Return the closing table."""
+        head = f"{'s':>6}  {'event':32} {'runs':9} {'slot A':14} {'slot B':14} wire"
+        lines = [
+            f"{row.seconds:6.1f}  {row.event:32} {row.running:9} {row.flags['A']:14} {row.flags['B']:14} "
+            + (f"{row.wire / 1e6:.1f} MB" if row.wire else "")
+            for row in self.rows
+        ]
+        return "\n".join([head, *(line.rstrip() for line in lines)])
+
+
+def _flags(slot: dict[str, Any]) -> str:
+    """Return a slot's version and flags in one word or two."""
+    good = "ok" if slot["successful"] else "-"
+    return f"{slot['version'] or '-'} {slot['priority']}/{slot['tries_left']}/{good}"
+
+
+@contextmanager
+def served(demo: Demo) -> Iterator[str]:
+    """Serve the repository on loopback and yield its URL."""
+    command = [str(_BIN / "repo-tools"), "--repo", "repo", "serve", "--port", "0", "--json"]
+    server = subprocess.Popen(command, cwd=demo.folder, stdout=subprocess.PIPE, text=True)
+    try:
+        yield _url(server)
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait()
+
+
+def _url(server: subprocess.Popen[str]) -> str:
+    """Read the URL from the server's first words."""
+    if server.stdout is None:
+        raise DemoError("the server says nothing")
+    line = server.stdout.readline()
+    if not line:
+        raise DemoError("the server did not start")
+    url: str = json.loads(line)["url"]
+    print(f"$ repo-tools --repo repo serve   # at {url}", flush=True)
+    return url
+
+
+def play(demo: Demo, releases: dict[str, Release]) -> None:
+    """Play the whole story."""
+    demo.title("1. A signed repository with a first release, and a node made from it")
+    demo.run("repo-tools", "new", "repo")
+    demo.publish(releases["1.0.0"], "--waves", "none")
+    demo.node.mkdir()
+    demo.repo("disk", "create", "node/disk.img", "--version", "1.0.0")
+    with served(demo) as url:
+        places = ("--metadata-url", f"{url}/metadata/", "--targets-url", f"{url}/targets/")
+        root = ("--trusted-root", "repo/metadata/1.root.json")
+        demo.run(
+            "updog", "drill", "new", "node", *places, *root,
+            "--variant", VARIANT, "--version", "1.0.0", "--seed", SEED,
+        )  # fmt: skip
+        demo.record("node made")
+        take_the_security_update(demo, releases["1.1.0"])
+        refuse_the_broken_one(demo, releases["1.2.0"])
+    demo.title("5. The repository proves whole")
+    demo.repo("validate")
+
+
+def take_the_security_update(demo: Demo, release: Release) -> None:
+    """1.1.0: published in waves, waited for, opened, installed, booted, confirmed."""
+    demo.title("2. A security update, published in waves")
+    demo.publish(release, "--waves", "default")
+    demo.repo("waves", "show", release.version)
+    demo.updog("why", expect=_NOTHING_TO_DO)
+    earlier = (datetime.now(UTC) - timedelta(hours=4)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    demo.repo("waves", "set", release.version, "--policy", "ohno", "--start-at", earlier)
+    demo.title("3. The node takes it into its inactive slot, boots it and confirms")
+    demo.updog("check-update")
+    demo.updog("update")
+    demo.record("1.1.0 installed and applied", wire=demo.wire[release.version])
+    demo.run("signpost", "--disk", "node/disk.img", "--active", "A", "status")
+    demo.run("updog", "drill", "boot", "node")
+    demo.record("booted into 1.1.0")
+    demo.updog("confirm")
+    demo.record("1.1.0 confirmed")
+    demo.updog("verify")
+
+
+def refuse_the_broken_one(demo: Demo, release: Release) -> None:
+    """1.2.0: installed, cannot start, fallen back from, denied."""
+    demo.title("4. A broken release: the node does not stay on it")
+    demo.publish(release, "--waves", "default")
+    demo.updog("update", "--now")  # somebody did not want to wait for the wave
+    demo.record("1.2.0 installed and applied", wire=demo.wire[release.version])
+    demo.run("updog", "drill", "boot", "node", "--fail", "init", expect=_WENT_DOWN)
+    demo.run("updog", "drill", "boot", "node")
+    demo.record("1.2.0 went down, back on 1.1.0")
+    demo.updog("check-update", expect=_NOTHING_TO_DO)
+    demo.updog("status")
+    demo.updog("history")
+
+
+def main() -> None:
+    """Build or find the releases, play the story, close with the timeline."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--folder", type=Path, default=Path(".cache/demo"), help="where to work; made anew")
+    parser.add_argument("--cache", type=Path, default=Path(".cache/os"), help="where built images are kept")
+    options = parser.parse_args()
+    print("Two releases of a small Debian system and a broken third one (built once, then kept):", flush=True)
+    releases = build_releases(options.cache.resolve(), lambda line: print(f"  {line}", flush=True))
+    shutil.rmtree(options.folder, ignore_errors=True)
+    options.folder.mkdir(parents=True)
+    demo = Demo(folder=options.folder.resolve())
+    (demo.folder / "images").symlink_to(releases["1.0.0"].folder.parent)
+    play(demo, releases)
+    demo.title("Timeline (? is not confirmed yet; a slot's flags are priority/tries left/successful)")
+    print(demo.timeline())
+    rollback = demo.status()["last_rollback"]
+    print(f"\nLast rollback: {rollback['code']}: {rollback['sentence']}")
+    print(f"The folder stays: try `updog --config {options.folder}/node/updog.toml status`.")
+
+
+if __name__ == "__main__":
+    main()
