@@ -41,7 +41,6 @@ class Code(Enum):
     BOOT_FAILED = "boot-failed"
     HEALTH_FAILED = "health-check-failed"
     ROLLED_BACK_BY_HAND = "rolled-back-by-hand"
-    INSTALL_FAILED = "install-failed"
     DENIAL_CLEARED = "denial-cleared"
     STATE_LOST = "state-lost"
 
