@@ -10,7 +10,7 @@ Rules it enforces:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from signpost import blockdev, gptprio, sets, state
@@ -47,8 +47,7 @@ class SlotView(NamedTuple):
     flags: Flags
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DiskView:
+class DiskView(NamedTuple):
     """A disk as it is, whichever slot runs.
 
     Attributes:
@@ -62,6 +61,7 @@ class DiskView:
         faults: what `repair` would put right; empty when the table is sound.
         notes: what is odd about the partitions.
         single: whether there is no slot B.
+        running: the slot that runs, if that is known.
     """
 
     disk: str
@@ -74,13 +74,20 @@ class DiskView:
     faults: tuple[str, ...]
     notes: tuple[str, ...]
     single: bool
+    running: Slot | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
 class View(DiskView):
-    """A disk as it is, with the slot that runs."""
+    """A disk as it is, with the slot that runs. Only :class:`Signpost` makes one, and it knows the slot."""
 
-    active: Slot
+    __slots__ = ()
+
+    @property
+    def active(self) -> Slot:
+        """The slot that runs."""
+        if self.running is None:
+            raise LayoutError(f"the running slot of {self.disk} is not known")
+        return self.running
 
 
 class BootStage:
@@ -196,8 +203,7 @@ class Signpost(BootStage):
     def _view(self, loaded: Loaded) -> View:
         """Look at the disk from the active slot."""
         self._layout(loaded)
-        seen = _look(self.disk, loaded)
-        return View(active=self.active, **{name: getattr(seen, name) for name in DiskView.__slots__})
+        return View(*_look(self.disk, loaded)._replace(running=self.active))
 
 
 def find_running(medium: Medium, *, sysfs: str = "/sys", root: str = "/") -> Signpost:

@@ -311,7 +311,7 @@ def _document(view: app.DiskView, devices: Mapping[int, str]) -> dict[str, Any]:
         "disk_guid": view.disk_guid,
         "sector_size": view.sector_size,
         "single": view.single,
-        "active": _active(view),
+        "active": view.running,
         "next": view.next,
         "next_partition": view.next_partition,
         "ever_booted": view.ever_booted,
@@ -331,16 +331,11 @@ def _slot_document(seen: app.SlotView, devices: Mapping[int, str]) -> dict[str, 
     return partitions | {"priority": flags.priority, "tries": flags.tries, "successful": flags.successful}
 
 
-def _active(view: app.DiskView) -> Slot | None:
-    """Return the running slot if the view knows it."""
-    return view.active if isinstance(view, app.View) else None
-
-
 def _status_lines(view: app.DiskView, devices: Mapping[int, str]) -> list[str]:
     """Return the status for people."""
     return [
         f"disk    {view.disk} ({view.sector_size}-byte sectors, GUID {view.disk_guid})",
-        f"active  {_active(view) or 'not known'}",
+        f"active  {view.running or 'not known'}",
         f"next    {_next(view)}",
         "",
         *_slot_table(view, devices),
@@ -386,7 +381,7 @@ def _slot_row(view: app.DiskView, slot: Slot, devices: Mapping[int, str]) -> tup
 
 def _roles(view: app.DiskView, slot: Slot) -> str:
     """Say what a slot is at the moment."""
-    roles = (("active", _active(view)), ("next", view.next))
+    roles = (("active", view.running), ("next", view.next))
     return ", ".join(role for role, holder in roles if holder is slot)
 
 

@@ -123,13 +123,15 @@ def _name_to_bytes(name: str) -> bytes:
     return name.encode("utf-16-le", "surrogatepass")
 
 
-class _Field(NamedTuple):
+class _Field:
     """One field of a structure: its attribute, its struct code, and how its value reads and prints."""
 
-    name: str
-    code: str
-    read: Callable[[Any], Any] = _same
-    show: Callable[[Any], Any] = _same
+    __slots__ = ("code", "name", "read", "show")
+
+    def __init__(
+        self, name: str, code: str, read: Callable[[Any], Any] = _same, show: Callable[[Any], Any] = _same
+    ) -> None:
+        self.name, self.code, self.read, self.show = name, code, read, show
 
 
 class _Layout:
@@ -253,8 +255,7 @@ class Entry:
         return shown.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """A header and the entries it describes: one copy of the partition table."""
 
     header: Header
@@ -268,7 +269,7 @@ class Table:
         blank, unused = bytes(size), Entry.from_bytes(bytes(size))
         pieces = (array[start : start + size] for start in range(0, header.array_bytes, size))
         entries = (unused if piece == blank else Entry.from_bytes(piece) for piece in pieces)
-        return cls(header=header, entries=tuple(entries))
+        return cls(header, tuple(entries))
 
     def array(self) -> bytes:
         """Print the entries."""
@@ -281,12 +282,12 @@ class Table:
     def with_entries(self, changes: Mapping[int, Entry]) -> Table:
         """Return this table with entries replaced, by index, and both checksums renewed."""
         entries = (changes.get(index, entry) for index, entry in enumerate(self.entries))
-        return replace(self, entries=tuple(entries)).sealed()
+        return self._replace(entries=tuple(entries)).sealed()
 
     def sealed(self) -> Table:
         """Return this table with both checksums computed anew: entries first, the header covers them."""
         header = replace(self.header, entries_crc=crc32(self.array()))
-        return replace(self, header=replace(header, header_crc=header.checksum()))
+        return self._replace(header=replace(header, header_crc=header.checksum()))
 
     @property
     def sector_size(self) -> int:
@@ -580,7 +581,7 @@ def _placed_pair(trusted: Table, arrays: tuple[int, int], last_usable: int, last
     common = replace(trusted.header, last_usable_lba=last_usable)
     primary = replace(common, my_lba=PRIMARY_LBA, alternate_lba=last_lba, entries_lba=arrays[0])
     backup = replace(common, my_lba=last_lba, alternate_lba=PRIMARY_LBA, entries_lba=arrays[1])
-    return Pair(replace(trusted, header=primary).sealed(), replace(trusted, header=backup).sealed())
+    return Pair(trusted._replace(header=primary).sealed(), trusted._replace(header=backup).sealed())
 
 
 # --- making ----------------------------------------------------------------------------------------
