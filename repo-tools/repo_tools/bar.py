@@ -6,12 +6,12 @@ import json
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
+from repo_tools.render import size_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from repo_tools.progress import Progress, Step
-
-_MIB = 1 << 20
 
 
 def event_line(step: Step) -> str:
@@ -21,7 +21,7 @@ def event_line(step: Step) -> str:
 
 def plain_line(step: Step) -> str:
     """Return a finished step as one line for people. PURE."""
-    return f"{step.action} {step.item}: {step.total / _MIB:.1f} MiB"
+    return f"{step.action} {step.item}: {size_text(step.total)}"
 
 
 @contextmanager

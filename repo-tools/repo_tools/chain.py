@@ -44,6 +44,10 @@ class Source(Protocol):
         """Return a file's content in blocks of bounded size, None where there is none."""
         ...
 
+    def size(self, path: str) -> int | None:
+        """Return the size of a file in bytes, None where there is none."""
+        ...
+
     def names(self, folder: str) -> list[str] | None:
         """Return the names of the files in ``metadata`` or ``targets``, None where that cannot be asked."""
         ...

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from repo_tools.spans import parse_span
+from repo_tools.quantities import parse_size, parse_span
 from signpost.console import completion, emit, json_option, log_level_option, note, run, start_logging
+from signpost.errors import ExitStatus
 from updog.update_metadata.times import parse_duration, parse_time
 from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import timedelta
 
     from repo_tools.keys import Secrets
 
@@ -253,6 +255,308 @@ def _packing(repo: Path, compression: str | None, level: int | None) -> Any:
     return packing
 
 
+def _which(version: Version, variant: str | None, arch: str | None) -> Any:
+    from repo_tools.release import Which
+
+    return Which(version=version, variant=variant, arch=arch)
+
+
+def _family_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--variant`` and ``--arch``, needed where several releases have the version."""
+    command = click.option("--arch", help="Needed where several releases have the version.")(command)
+    return click.option("--variant", help="Needed where several releases have the version.")(command)
+
+
+@cli.group()
+def waves() -> None:
+    r"""Show and change how a release spreads over the fleet.
+
+    \b
+    Example:
+      repo-tools waves show 1.1.0
+    """
+
+
+@waves.command("show")
+@click.argument("version", type=_VERSION, required=False)
+@_family_options
+@json_option
+@click.pass_obj
+def waves_show(
+    repo: Path, /, *, version: Version | None, variant: str | None, arch: str | None, as_json: bool
+) -> None:
+    r"""Show a release's waves: starts, seeds, share of the fleet, and now. Without VERSION: all releases.
+
+    \b
+    Example:
+      repo-tools waves show 1.1.0
+
+    Exit status: 0 done, 1 the repository is broken, 2 no such release.
+    """
+    from repo_tools import render
+    from repo_tools.release import manifest_of
+
+    manifest = manifest_of(_existing(repo))
+    now = _now()
+    if version is None:
+        rows = [render.release_row(update, now) for update in manifest.updates]
+        emit({"releases": rows}, render.releases_text(rows), as_json=as_json)
+        return
+    update = _which(version, variant, arch).of(manifest)
+    emit(render.waves_document(update, now), render.waves_text(update, now), as_json=as_json)
+
+
+@waves.command("set")
+@click.argument("version", type=_VERSION)
+@click.option("--policy", required=True, help="default, accelerated, slow-roll, ohno, FILE.toml or none.")
+@click.option(
+    "--start-at", type=_TIME, help="When the waves start: RFC 3339, or 'in 2 days'.  [default: now]"
+)
+@_family_options
+@json_option
+@click.pass_obj
+def waves_set(
+    repo: Path,
+    /,
+    *,
+    version: Version,
+    policy: str,
+    start_at: datetime | None,
+    variant: str | None,
+    arch: str | None,
+    as_json: bool,
+) -> None:
+    r"""Give a published release other waves, and sign.
+
+    Nodes for which it has opened already may have taken it; the new waves hold for the others.
+
+    \b
+    Example:
+      repo-tools waves set 1.1.0 --policy slow-roll --start-at "in 2 days"
+
+    Exit status: 0 done, 1 failed, 2 no such release or policy, 75 busy.
+    """
+    from repo_tools import render
+    from repo_tools.release import policy_named, set_waves, waves_of
+
+    now = _now()
+    planned = waves_of(policy_named(policy), start_at or now)
+    which = _which(version, variant, arch)
+    outcome = set_waves(repo, which, planned, now=now, secrets=_secrets())
+    text = f"{render.waves_text(outcome.update, now)}\n{render.versions_text(outcome.versions)}"
+    emit(outcome.to_json(), text, as_json=as_json)
+
+
+@cli.command()
+@click.argument("version", type=_VERSION)
+@click.option("--dry-run", is_flag=True, help="Say what it would do, and change nothing.")
+@_family_options
+@json_option
+@click.pass_obj
+def withdraw(
+    repo: Path, /, *, version: Version, dry_run: bool, variant: str | None, arch: str | None, as_json: bool
+) -> None:
+    r"""Take a release back: nodes that run it go down to the one below, no other node takes it.
+
+    Its images stay where they are, for nodes in the middle of a download.
+
+    \b
+    Example:
+      repo-tools withdraw 1.1.0 --dry-run
+
+    Exit status: 0 done, 1 failed, 2 no such release or a newer one is on offer, 3 withdrawn already, 75 busy.
+    """
+    from repo_tools import release, render
+
+    which = _which(version, variant, arch)
+    if dry_run:
+        plan = release.plan_withdrawal(release.manifest_of(_existing(repo)), which)
+        emit(plan.to_json() | {"dry_run": True}, render.withdrawal_text(plan, done=False), as_json=as_json)
+        return
+    plan, versions = release.withdraw(repo, which, now=_now(), secrets=_secrets())
+    text = f"{render.withdrawal_text(plan, done=True)}\n{render.versions_text(versions)}"
+    emit(plan.to_json() | {"metadata": dict(versions)}, text, as_json=as_json)
+
+
+@cli.command()
+@click.option(
+    "--within", type=_SPAN, default="3d", show_default=True, help="Sign anew what expires in this time."
+)
+@json_option
+@click.pass_obj
+def refresh(repo: Path, /, *, within: timedelta, as_json: bool) -> int:
+    r"""Sign anew what is near expiry, if the repository is whole.
+
+    \b
+    Example:
+      repo-tools refresh --within 3d
+
+    Exit status: 0 done, 1 failed, or a root near expiry whose keys are not at hand, 3 nothing near, 75 busy.
+    """
+    from repo_tools import render
+    from repo_tools.expiry import refresh
+
+    done = refresh(repo, within=within, now=_now(), secrets=_secrets())
+    emit(done.to_json(), render.refreshed_text(done), as_json=as_json)
+    return int(ExitStatus.FAILED if done.unsigned else ExitStatus.DONE)
+
+
+@cli.command()
+@click.option("--within", type=_SPAN, default="3d", show_default=True, help="What counts as near.")
+@json_option
+@click.pass_obj
+def expirations(repo: Path, /, *, within: timedelta, as_json: bool) -> int:
+    r"""Say when each role's signature runs out.
+
+    \b
+    Example:
+      repo-tools expirations --within 1w
+
+    Exit status: 0 all later than --within, 1 one has expired or is near, or does not verify.
+    """
+    from repo_tools import render
+    from repo_tools.chain import walk
+    from repo_tools.expiry import expirations
+    from repo_tools.session import complete
+    from repo_tools.source import FolderSource
+
+    chain = walk(FolderSource(_existing(repo)))
+    complete(chain)
+    rows = expirations(chain, now=_now())
+    near = any(row.within(within) for row in rows)
+    document = {"expirations": [row.to_json() | {"near": row.within(within)} for row in rows]}
+    emit(document, render.expirations_text(rows, within), as_json=as_json)
+    return int(ExitStatus.FAILED if near else ExitStatus.DONE)
+
+
+@cli.command()
+@click.argument("place", metavar="[URL or DIR]", required=False)
+@json_option
+@click.pass_obj
+def validate(repo: Path, /, *, place: str | None, as_json: bool) -> int:
+    r"""Check a whole repository as a client would, and then some; list every fault at once.
+
+    All roots, signatures, versions and expiries; every target's length and SHA-256; every image's raw
+    content by unpacking it; waves, max_version, floors and migrations; files that nothing signs.
+
+    \b
+    Example:
+      repo-tools validate https://updates.example.com
+
+    Exit status: 0 clean (notes are clean), 1 findings, 2 no repository here, 5 unreachable.
+    """
+    from repo_tools import render
+    from repo_tools.bar import reporting
+    from repo_tools.check import check
+    from repo_tools.source import source_of
+
+    is_url = place is not None and "://" in place
+    source = source_of(place if place and is_url else _existing(Path(place) if place else repo))
+    with reporting(sys.stdout, sys.stderr, as_json=as_json) as progress:
+        report = check(source, now=_now(), progress=progress)
+    _emit_last(render.report_document(report), render.report_text(report), as_json=as_json)
+    return int(ExitStatus.DONE if report.clean else ExitStatus.FAILED)
+
+
+@cli.group()
+def disk() -> None:
+    r"""Make disk images for a node's first boot.
+
+    \b
+    Example:
+      repo-tools disk create node.img --version 1.0.0
+    """
+
+
+@disk.command("create")
+@click.argument("file", metavar="DISK", type=_PATH)
+@click.option("--version", required=True, type=_VERSION, help="The release to put in slot A.")
+@_family_options
+@click.option("--size", type=_Parsed("size", parse_size), help="Of the whole disk.  [default: what it takes]")
+@click.option("--sector-size", type=click.Choice(["512", "4096"]), default="512", show_default=True)
+@click.option(
+    "--slot-size",
+    default="",
+    metavar="boot=64MiB,…",
+    help="Of one slot's partitions.  [default: twice the image]",
+)
+@json_option
+@click.pass_obj
+def disk_create(
+    repo: Path,
+    /,
+    *,
+    file: Path,
+    version: Version,
+    variant: str | None,
+    arch: str | None,
+    size: int | None,
+    sector_size: str,
+    slot_size: str,
+    as_json: bool,
+) -> None:
+    r"""Make a disk image with two slots and a verified release in slot A. Needs no privilege.
+
+    With --json: one JSON object a line, the last one lists partitions and digests.
+
+    \b
+    Example:
+      repo-tools disk create node.img --version 1.0.0 --slot-size root=2GiB
+
+    Exit status: 0 done, 1 failed, 2 wrong usage, DISK exists, or the sizes do not fit.
+    """
+    from repo_tools import disk as making
+    from repo_tools import render
+    from repo_tools.bar import reporting
+
+    slot_sizes = making.parse_slot_sizes(slot_size)
+    plan = making.Plan(size=size, sector_size=int(sector_size), slot_sizes=slot_sizes)
+    which = _which(version, variant, arch)
+    with reporting(sys.stdout, sys.stderr, as_json=as_json) as progress:
+        made = making.create(_existing(repo), file, which, plan=plan, progress=progress)
+    _emit_last(made.to_json(), render.disk_text(made), as_json=as_json)
+
+
+@cli.group()
+def root() -> None:
+    r"""Look at the root of trust.
+
+    \b
+    Example:
+      repo-tools root show
+    """
+
+
+@root.command("show")
+@json_option
+@click.pass_obj
+def root_show(repo: Path, /, *, as_json: bool) -> None:
+    r"""Show the roles, their keys and thresholds, when root expires, and which keys are at hand.
+
+    \b
+    Example:
+      repo-tools root show
+
+    Exit status: 0 done, 1 the roots do not verify, 2 no repository here.
+    """
+    from repo_tools import config, render
+    from repo_tools.chain import walk
+    from repo_tools.session import complete
+    from repo_tools.source import FolderSource
+
+    newest = complete(walk(FolderSource(_existing(repo)))).root.signed
+    document = render.root_document(newest, config.load(repo).signers)
+    emit(document, render.root_text(document, newest.expires - _now()), as_json=as_json)
+
+
+def _existing(repo: Path) -> Path:
+    """Return the folder if it holds a repository. Raises NoRepositoryError."""
+    from repo_tools.store import Store
+    from signpost.medium import OsMedium
+
+    return Store.existing(repo, OsMedium()).folder
+
+
 @cli.command()
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one."
@@ -272,11 +576,8 @@ def serve(repo: Path, /, *, port: int, bind: str, as_json: bool) -> None:
     Exit status: 0 ended by Ctrl-C, 1 cannot listen, 2 no repository here.
     """
     from repo_tools.serve import listen
-    from repo_tools.store import Store
-    from signpost.medium import OsMedium
 
-    Store.existing(repo, OsMedium())
-    with listen(repo, bind=bind, port=port) as server:
+    with listen(_existing(repo), bind=bind, port=port) as server:
         document = {
             "url": server.url,
             "metadata": f"{server.url}/metadata/",

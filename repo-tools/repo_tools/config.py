@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from repo_tools.errors import ConfigError
-from repo_tools.spans import parse_span
+from repo_tools.quantities import parse_span
 from updog.update_metadata import fields
 from updog.update_metadata.errors import FaultsError, TimeError
 from updog.update_metadata.times import format_duration

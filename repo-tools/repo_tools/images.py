@@ -192,6 +192,32 @@ class _Raw:
         return Content(size=size, sha256=self._digest.hexdigest())
 
 
+class Measured:
+    """The blocks of a stored file, counted and hashed as they pass."""
+
+    def __init__(self, blocks: Iterator[bytes], step: Step, progress: Progress) -> None:
+        self._blocks, self._step, self._progress = blocks, step, progress
+        self._digest = hashlib.sha256()
+        self.length = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for block in self._blocks:
+            self._digest.update(block)
+            self.length += len(block)
+            self._progress(self._step.at(self.length))
+            yield block
+
+    def drain(self) -> None:
+        """Read what nobody has read yet."""
+        for _ in self:
+            pass
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of what has passed, in hexadecimal."""
+        return self._digest.hexdigest()
+
+
 def unpacked(blocks: Iterator[bytes], name: str) -> Iterator[bytes]:
     """Yield the raw image behind the blocks of a target, in blocks of bounded size.
 

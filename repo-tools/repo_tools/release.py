@@ -8,6 +8,8 @@ Rules:
 * the manifest says of every image what it unpacks to, so that a node can read a slot back against it;
 * taking back means lowering ``max_version`` to the release below: nodes above it go down to that one. Only
   the newest release on offer can be taken back; an older one is passed over anyway;
+* a release that was taken back never comes back by itself: the next publish, which raises ``max_version``
+  again, takes its entry off the manifest; and its version number is not used a second time;
 * a command that names a release by version alone is refused where several variants have that version.
 """
 
@@ -109,12 +111,14 @@ class Outcome:
         update: the release concerned, as it now is in the manifest.
         versions: role → its new version; empty if nothing was written.
         targets: what was added. root_hash: of the dm-verity tree, if it was made here.
+        dropped: withdrawn releases that were taken off the manifest, so as not to come back.
     """
 
     update: Update
     versions: Mapping[str, int]
     targets: tuple[Staged, ...] = ()
     root_hash: str | None = None
+    dropped: tuple[Version, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as ``--json`` prints it."""
@@ -128,6 +132,7 @@ class Outcome:
         }
         if self.targets:
             document["targets"] = [_target_to_json(item) for item in self.targets]
+            document["dropped"] = [str(version) for version in self.dropped]
         return document | ({"root_hash": self.root_hash} if self.root_hash else {})
 
 
@@ -171,6 +176,7 @@ def publish(
 def _publish(session: Session, release: NewRelease, now: datetime, progress: Progress) -> Outcome:
     policy = policy_named(release.waves or session.config.waves)
     draft = _entry(release, session, waves_of(policy, release.start_at or now))
+    _require_new_version(session, draft)
     _with(session.manifest, draft, release)  # refuses what can be refused
     session.require_signers()
     staged, root_hash = _stage_images(session, release, progress)
@@ -178,7 +184,21 @@ def _publish(session: Session, release: NewRelease, now: datetime, progress: Pro
     manifest = _with(session.manifest, update, release)
     versions = session.commit(manifest, list(staged.values()), now)
     final = manifest.find(*update.key) or update
-    return Outcome(update=final, versions=versions, targets=tuple(staged.values()), root_hash=root_hash)
+    gone = tuple(old.version for old in session.manifest.updates if not manifest.find(*old.key))
+    return Outcome(
+        update=final, versions=versions, targets=tuple(staged.values()), root_hash=root_hash, dropped=gone
+    )
+
+
+def _require_new_version(session: Session, draft: Update) -> None:
+    """Refuse a version that was published before and is off the manifest: its name means other bytes."""
+    if session.manifest.find(*draft.key):
+        return  # the manifest itself refuses that, in better words
+    stem = draft.images.boot.rpartition("-boot")[0]
+    if any(name.startswith(f"{stem}-boot") for name in session.published.targets.signed.targets):
+        raise ReleaseError(
+            f"{draft} was published and withdrawn before", next_step="Publish under a new version number."
+        )
 
 
 def _check_words(release: NewRelease) -> None:
@@ -192,8 +212,16 @@ def _check_words(release: NewRelease) -> None:
 
 
 def _with(manifest: Manifest, update: Update, release: NewRelease) -> Manifest:
-    """Return the manifest with the release, read back so that nothing a node refuses is ever signed."""
-    return Manifest.from_json(manifest.with_update(update, max_version=release.max_version).to_json())
+    """Return the manifest with the release, read back so that nothing a node refuses is ever signed.
+
+    Withdrawn releases that the new ``max_version`` would offer again are taken off.
+    """
+    after = manifest.with_update(update, max_version=release.max_version)
+    limit = after.updates[-1].max_version
+    for old in manifest.updates_of(update.variant, update.arch):
+        if old.max_version < old.version <= limit:
+            after = after.without_update(*old.key)
+    return Manifest.from_json(after.to_json())
 
 
 def _entry(release: NewRelease, session: Session, waves: Waves) -> Update:

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from updog.update_metadata.times import format_time, spoken_duration, spoken_time
+from updog.update_metadata.waves import MAX_SEED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+    from fractions import Fraction
 
+    from tuf.api.metadata import Root
+
+    from repo_tools.check import Report
+    from repo_tools.disk import CreatedDisk
+    from repo_tools.expiry import Expiration, Refreshed
     from repo_tools.new import Created
-    from repo_tools.release import Outcome
+    from repo_tools.release import Outcome, Withdrawal
+    from updog.update_metadata.manifest import Update
+    from updog.update_metadata.waves import Wave
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _STEP = 1024
@@ -70,6 +84,7 @@ def published_text(outcome: Outcome) -> str:
         if starts
         else "open to all now"
     )
+    lines += [f"took the withdrawn {version} off the manifest" for version in outcome.dropped]
     lines += [f"dm-verity root hash: {outcome.root_hash}"] if outcome.root_hash else []
     return "\n".join([*lines, versions_text(outcome.versions)])
 
@@ -77,3 +92,221 @@ def published_text(outcome: Outcome) -> str:
 def versions_text(versions: Mapping[str, int]) -> str:
     """Return the metadata that were signed, such as ``signed targets 3, snapshot 3, timestamp 4``."""
     return "signed " + ", ".join(f"{role} {version}" for role, version in versions.items())
+
+
+def _percent(share: Fraction | float) -> str:
+    return f"{float(share) * 100:.1f} %"
+
+
+def release_row(update: Update, now: datetime) -> dict[str, Any]:
+    """Return one release as the list of all of them shows it."""
+    withdrawn = update.version > update.max_version
+    return {
+        "variant": update.variant,
+        "arch": update.arch,
+        "version": str(update.version),
+        "max_version": str(update.max_version),
+        "waves": len(_waves_of(update)),
+        "share_open": 0.0 if withdrawn else round(float(update.waves.share_open(now)), 4),
+        "withdrawn": withdrawn,
+    }
+
+
+def releases_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the list of all releases."""
+    if not rows:
+        return "nothing is published yet"
+    cells = [(row["variant"], row["arch"], row["version"], row["max_version"], _offer(row)) for row in rows]
+    return table_text(("variant", "arch", "version", "max version", "on offer to"), cells)
+
+
+def _offer(row: Mapping[str, Any]) -> str:
+    return "withdrawn" if row["withdrawn"] else f"{_percent(row['share_open'])} of the fleet"
+
+
+def _waves_of(update: Update) -> list[Wave]:
+    seeds = [start.seed for start in update.waves.starts if start.seed < MAX_SEED]
+    return [wave for seed in seeds if (wave := update.waves.position(seed))]
+
+
+def _state(wave: Wave, now: datetime) -> str:
+    if now < wave.start:
+        return "coming"
+    return "passed" if wave.end is None or wave.end <= now else "now"
+
+
+def waves_document(update: Update, now: datetime) -> dict[str, Any]:
+    """Return a release's waves as ``--json`` prints them."""
+    return {
+        **release_row(update, now),
+        "now": format_time(now),
+        "waves": [
+            {
+                "wave": wave.number,
+                "start": format_time(wave.start),
+                "first_seed": wave.first_seed,
+                "end_seed": wave.end_seed,
+                "cumulative_share": round(wave.end_seed / MAX_SEED, 4),
+                "state": _state(wave, now),
+            }
+            for wave in _waves_of(update)
+        ],
+    }
+
+
+def waves_text(update: Update, now: datetime) -> str:
+    """Return a release's waves as a table, and the share of the fleet over time as a plot."""
+    row = release_row(update, now)
+    head = f"{update}: {_offer(row)}" if row["withdrawn"] else f"{update}: open to {_offer(row)} now"
+    waves = _waves_of(update)
+    if not waves:
+        return head
+    cells = [
+        (
+            str(wave.number),
+            spoken_time(wave.start),
+            f"{wave.first_seed}…{wave.end_seed - 1}",
+            _percent(wave.end_seed / MAX_SEED),
+            _state(wave, now),
+        )
+        for wave in waves
+    ]
+    table = table_text(("wave", "starts", "seeds", "reached at its end", ""), cells)
+    return f"{head}\n{table}\n\n{plot_text(update, now)}"
+
+
+_PLOT_WIDTH, _PLOT_HEIGHT = 60, 6
+_EIGHTHS = " ▁▂▃▄▅▆▇█"
+
+
+def plot_text(update: Update, now: datetime) -> str:
+    """Return the share of the fleet that an update is open for, over the time of its roll-out."""
+    starts = [wave.start for wave in _waves_of(update)]
+    first = min(starts)
+    span = max(max(starts) - first, timedelta(minutes=1)) * 21 / 20  # a little beyond the last wave
+    moments = [first + span * column / (_PLOT_WIDTH - 1) for column in range(_PLOT_WIDTH)]
+    levels = [round(float(update.waves.share_open(moment)) * _PLOT_HEIGHT * 8) for moment in moments]
+    lines = [
+        f"{100 * (row + 1) // _PLOT_HEIGHT:3d} % |"
+        + "".join(_EIGHTHS[max(0, min(8, level - 8 * row))] for level in levels).rstrip()
+        for row in reversed(range(_PLOT_HEIGHT))
+    ]
+    ends = f"{first:%m-%d %H:%M}", f"{first + span:%m-%d %H:%M}"
+    lines.append("      +" + "-" * _PLOT_WIDTH)
+    lines.append(f"       {ends[0]}{ends[1]:>{_PLOT_WIDTH - len(ends[0])}}")
+    mark = _now_mark(moments, now)
+    return "\n".join([*lines, *([mark] if mark else [])])
+
+
+def _now_mark(moments: Sequence[datetime], now: datetime) -> str:
+    """Return the line that points at now; nothing where now is outside the plot."""
+    for column, (left, right) in enumerate(pairwise(moments)):
+        if left <= now < right:
+            return " " * (7 + column) + "^ now"
+    return ""
+
+
+def withdrawal_text(plan: Withdrawal, *, done: bool) -> str:
+    """Return what withdrawing does, or did."""
+    verb = "withdrew" if done else "would withdraw"
+    change = f"max_version of {plan.update.variant} on {plan.update.arch}: {plan.before} to {plan.after}"
+    if plan.falls_to:
+        effect = f"nodes above {plan.after} go down to {plan.falls_to.version}"
+    else:
+        effect = "no earlier release is published: nodes that run it keep it, no other node takes it"
+    return f"{verb} {plan.update}\n  {change}\n  {effect}"
+
+
+def refreshed_text(done: Refreshed) -> str:
+    """Return what `refresh` did."""
+    lines = [versions_text(done.versions)] if done.versions else []
+    lines += [f"had expired already: {', '.join(done.late)}"] if done.late else []
+    lines += [f"NOT signed: {role}: {reason}" for role, reason in done.unsigned.items()]
+    return "\n".join(lines)
+
+
+def expirations_text(rows: Sequence[Expiration], within: timedelta) -> str:
+    """Return when each role's signature runs out, with what is near marked."""
+    cells = [
+        (
+            row.role,
+            str(row.version),
+            spoken_time(row.expires),
+            row.spoken(),
+            "near" if row.within(within) else "",
+        )
+        for row in rows
+    ]
+    return table_text(("role", "version", "expires", "left", ""), cells)
+
+
+def report_document(report: Report) -> dict[str, Any]:
+    """Return what `validate` found as ``--json`` prints it."""
+    return {
+        "clean": report.clean,
+        "targets": report.targets,
+        "releases": report.updates,
+        "findings": [finding.to_json() for finding in report.findings],
+    }
+
+
+def report_text(report: Report) -> str:
+    """Return what `validate` found, each fault with its next step."""
+    lines = [
+        f"{finding.severity} {finding.code}: {finding.place}: {finding.message}\n  next: {finding.next_step}"
+        for finding in report.findings
+    ]
+    counts = f"{report.targets} targets, {report.updates} releases"
+    return "\n".join([*lines, f"{'clean' if report.clean else 'NOT clean'}: {counts}"])
+
+
+def disk_text(made: CreatedDisk) -> str:
+    """Return the partitions of a new disk."""
+    cells = [
+        (
+            str(partition.number),
+            partition.label,
+            size_text(partition.extent.offset),
+            size_text(partition.extent.size),
+            str(partition.slot or ""),
+        )
+        for partition in made.partitions
+    ]
+    head = f"made {made.path}: {size_text(made.size)}, sectors of {made.sector_size}, {made.update} in slot A"
+    return f"{head}\n{table_text(('number', 'label', 'at', 'size', 'slot'), cells)}"
+
+
+def root_document(root: Root, uris: Mapping[str, str]) -> dict[str, Any]:
+    """Return the roles of a root as ``--json`` prints them; ``uris`` says which keys are at hand."""
+    return {
+        "version": root.version,
+        "expires": format_time(root.expires),
+        "roles": {
+            name: {
+                "threshold": role.threshold,
+                "keys": [
+                    {"keyid": keyid, "scheme": root.keys[keyid].scheme, "uri": uris.get(keyid)}
+                    for keyid in role.keyids
+                ],
+            }
+            for name, role in root.roles.items()
+        },
+    }
+
+
+def root_text(document: Mapping[str, Any], left: timedelta) -> str:
+    """Return the roles of a root; ``left`` is the time until it expires."""
+    when = f"expires in {spoken_duration(left)}" if left > timedelta() else "has EXPIRED"
+    cells = [
+        (
+            name,
+            f"{role['threshold']} of {len(role['keys'])}",
+            key["keyid"][:16],
+            key["scheme"],
+            key["uri"] or "not at hand",
+        )
+        for name, role in document["roles"].items()
+        for key in role["keys"]
+    ]
+    table = table_text(("role", "threshold", "key", "scheme", "private key"), cells)
+    return f"root version {document['version']}, {when} ({document['expires']})\n{table}"

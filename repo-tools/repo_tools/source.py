@@ -47,6 +47,11 @@ class FolderSource:
         whole = self._folder / path
         return _file_blocks(whole) if whole.is_file() else None
 
+    def size(self, path: str) -> int | None:
+        """Return the size of a file in bytes."""
+        whole = self._folder / path
+        return whole.stat().st_size if whole.is_file() else None
+
     def names(self, folder: str) -> list[str] | None:
         """Return the names of the files in a folder, sorted; none where it is not there."""
         place = self._folder / folder
@@ -83,38 +88,46 @@ class UrlSource:
 
     def blocks(self, path: str) -> Iterator[bytes] | None:
         """Return a file block by block. Raises RepositoryUnreachableError."""
-        url = f"{self._base}/{path}"
-        response = self._get(url)
-        if response.status_code in _ABSENT:
-            response.close()
-            return None
-        if not response.ok:
-            response.close()
-            raise RepositoryUnreachableError(f"{url} answered HTTP {response.status_code}")
-        return _body(response, url)
+        response = self._asked("GET", path)
+        return None if response is None else _body(response)
+
+    def size(self, path: str) -> int | None:
+        """Return the size that the server says a file has. Raises RepositoryUnreachableError."""
+        response = self._asked("HEAD", path)
+        return None if response is None else int(response.headers.get("Content-Length", -1))
 
     def names(self, folder: str) -> list[str] | None:
         """Return None: a web server lists nothing."""
         del folder
         return None
 
-    def _get(self, url: str) -> requests.Response:
+    def _asked(self, method: str, path: str) -> requests.Response | None:
+        """Return the server's answer, None where it has no such file. Raises RepositoryUnreachableError."""
         from requests import RequestException
 
+        url = f"{self._base}/{path}"
         try:
-            return self._session.get(url, stream=True, timeout=_PATIENCE)
+            response = self._session.request(
+                method, url, stream=True, timeout=_PATIENCE, allow_redirects=True
+            )
         except RequestException as error:
             raise RepositoryUnreachableError(f"cannot get {url}: {error}") from error
+        if response.ok:
+            return response
+        response.close()
+        if response.status_code in _ABSENT:
+            return None
+        raise RepositoryUnreachableError(f"{url} answered HTTP {response.status_code}")
 
 
-def _body(response: requests.Response, url: str) -> Iterator[bytes]:
+def _body(response: requests.Response) -> Iterator[bytes]:
     from requests import RequestException
 
     try:
         with response:
             yield from response.iter_content(BLOCK_BYTES)
     except RequestException as error:
-        raise RepositoryUnreachableError(f"{url} broke off: {error}") from error
+        raise RepositoryUnreachableError(f"{response.url} broke off: {error}") from error
 
 
 def _joined(blocks: Iterator[bytes], most: int, place: str) -> bytes:

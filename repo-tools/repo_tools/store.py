@@ -125,7 +125,7 @@ class Store:
         """
         names = self.source.names("metadata") or []
         paths = [self.metadata / f"{version}.targets.json" for version in numbered(names, "targets")]
-        return {name for path in paths for name in _listed(path)}
+        return {name for path in paths for name in listed_in(path.read_bytes())}
 
     def place(self, staged: Sequence[Staged]) -> None:
         """Move staged targets to where readers look for them, durably. Raises MediumError."""
@@ -149,14 +149,13 @@ class Store:
             self.medium.remove(str(path))
 
 
-def _listed(path: Path) -> Iterator[str]:
-    """Yield the file names that one targets metadata leads to; none if it cannot be read."""
+def listed_in(data: bytes) -> set[str]:
+    """Return the file names that one targets metadata leads to; none if it cannot be read."""
     try:
-        targets = Metadata[Targets].from_bytes(path.read_bytes()).signed.targets
-    except (RepositoryError, OSError):
-        return
-    for name, target in targets.items():
-        yield from (file_of(name, digest) for digest in target.hashes.values())
+        targets = Metadata[Targets].from_bytes(data).signed.targets
+    except RepositoryError:
+        return set()
+    return {file_of(name, digest) for name, target in targets.items() for digest in target.hashes.values()}
 
 
 def file_of(name: str, digest: str) -> str:

@@ -1,0 +1,165 @@
+"""When signatures run out, and signing anew what is near it.
+
+Rules:
+
+* a role is *near* when it expires within the span asked for; an expired one is near as well;
+* refreshing signs nothing anew that it has not verified first, and nothing over a fault: a missing target
+  or a broken chain is reported instead (expiry is the one fault it is there to mend);
+* a role whose keys are not at hand in time is said, never passed over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from repo_tools.errors import BrokenRepositoryError, NothingToRefreshError
+from repo_tools.keys import Secrets, no_secrets
+from repo_tools.session import writing
+from signpost.medium import OsMedium
+from updog.update_metadata.times import format_time, spoken_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from repo_tools.chain import Chain
+    from repo_tools.session import Session
+    from updog.durable import Medium
+
+SOON = timedelta(days=3)
+"""What `refresh` and `expirations` call near unless told otherwise: a long weekend."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Expiration:
+    """When one role's signature runs out.
+
+    Attributes:
+        role: whose. name: of the file. version: of it. expires: when. left: until then; negative if past.
+    """
+
+    role: str
+    name: str
+    version: int
+    expires: datetime
+    left: timedelta
+
+    @property
+    def expired(self) -> bool:
+        """Whether it has run out: at that very second a client refuses it (TUF specification §5.3.10)."""
+        return self.left <= timedelta()
+
+    def within(self, span: timedelta) -> bool:
+        """Whether it runs out in this time."""
+        return self.left <= span
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as ``--json`` prints it."""
+        return {
+            "role": self.role,
+            "file": self.name,
+            "version": self.version,
+            "expires": format_time(self.expires),
+            "seconds_left": int(self.left.total_seconds()),
+        }
+
+    def spoken(self) -> str:
+        """Return what is left, for a person."""
+        return (
+            f"expired {spoken_duration(-self.left)} ago"
+            if self.expired
+            else f"in {spoken_duration(self.left)}"
+        )
+
+
+def expirations(chain: Chain, *, now: datetime) -> list[Expiration]:
+    """Return when the verified roles of a chain run out, from the root down."""
+    return [
+        Expiration(
+            role=link.signed.type,
+            name=link.name,
+            version=link.signed.version,
+            expires=link.signed.expires,
+            left=link.signed.expires - now,
+        )
+        for link in chain.verified()
+    ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refreshed:
+    """What a refresh did.
+
+    Attributes:
+        versions: role → its new version. late: roles that had expired already.
+        unsigned: roles that are near expiry and could not be signed, with the reason.
+    """
+
+    versions: Mapping[str, int]
+    late: tuple[str, ...]
+    unsigned: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as ``--json`` prints it."""
+        return {
+            "metadata": dict(self.versions),
+            "had_expired": list(self.late),
+            "unsigned": dict(self.unsigned),
+        }
+
+
+def refresh(
+    folder: Path,
+    *,
+    within: timedelta,
+    now: datetime,
+    medium: Medium | None = None,
+    secrets: Secrets = no_secrets,
+) -> Refreshed:
+    """Sign anew every role that runs out within a span.
+
+    A root that cannot be signed here does not keep the other roles from it; it is told in ``unsigned``.
+
+    Raises:
+        NothingToRefreshError: none does.
+        BrokenRepositoryError: the repository has faults; nothing was signed.
+        ThresholdError, SigningKeyError, RepositoryBusyError, MediumError: as their names say.
+    """
+    from repo_tools.chain import walk
+
+    with writing(folder, medium or OsMedium(), secrets) as session:
+        rows = expirations(walk(session.store.source), now=now)
+        near = [row.role for row in rows if row.within(within)]
+        if not near:
+            raise NothingToRefreshError(f"nothing expires within {spoken_duration(within)}")
+        _require_whole(session, now)
+        unsigned = _missing_root_keys(session) if "root" in near else {}
+        roles = [role for role in near if role not in unsigned]
+        versions = session.resign(roles, now) if roles else {}
+        late = tuple(row.role for row in rows if row.expired)
+        return Refreshed(versions=versions, late=late, unsigned=unsigned)
+
+
+def _require_whole(session: Session, now: datetime) -> None:
+    """Refuse to put fresh signatures over a repository with faults other than expiry."""
+    from repo_tools.check import check
+    from repo_tools.findings import Severity
+
+    report = check(session.store.source, now=now, deep=False)
+    for finding in report.findings:
+        if finding.severity is Severity.ERROR and not finding.code.endswith("-expired"):
+            raise BrokenRepositoryError(
+                f"{finding.place}: {finding.message} ({finding.code})", next_step=finding.next_step
+            )
+
+
+def _missing_root_keys(session: Session) -> dict[str, str]:
+    """Return why the root cannot be signed here, if it cannot."""
+    role = session.published.root.signed.roles["root"]
+    at_hand = sum(session.signers.has(keyid) for keyid in role.keyids)
+    if at_hand >= role.threshold:
+        return {}
+    return {"root": f"{at_hand} of the {role.threshold} keys it needs are at hand"}
