@@ -89,8 +89,9 @@ class _Tail:
         self._thread.join(_LAST_WORDS_SECONDS)  # a child with a session of its own may hold the pipe
 
     def _drain(self) -> None:
-        while self._stream and (block := os.read(self._stream.fileno(), _PIPE_BYTES)):
-            self._kept = (self._kept + block)[-KEPT_BYTES:]
+        with contextlib.suppress(ValueError):  # closed meanwhile: a daemon goes on, nobody listens any more
+            while self._stream and (block := os.read(self._stream.fileno(), _PIPE_BYTES)):
+                self._kept = (self._kept + block)[-KEPT_BYTES:]
 
     def last_line(self) -> str:
         """Return the last line that was printed."""

@@ -40,6 +40,8 @@ class Memory:
     def __init__(self, folder: Path, *, medium: Medium, clock: Callable[[], datetime]) -> None:
         self.folder = folder
         self._path = folder / "state.json"
+        self._aside = folder / "state.json.damaged"
+        self._damaged = False
         self._medium = medium
         self._clock = clock
 
@@ -68,17 +70,24 @@ class Memory:
     def load(self) -> NodeState:
         """Return what is remembered; nothing if nothing, or nothing readable, is there."""
         if not self._path.exists():
-            return NodeState()
+            return self._lost(f"it was put aside as {self._aside}") if self._aside.exists() else NodeState()
         try:
             return NodeState.from_json(durable.read_bytes(self._medium, self._path))
         except (ConfigError, MediumError) as error:
             log.warning("%s: %s", self._path, error)
-            sentence = f"The state file could not be read ({error}); history and deny-list start anew."
-            event = Event(time=self._clock(), code=Code.STATE_LOST, version=None, sentence=sentence)
-            return NodeState().noting(event)
+            self._damaged = True
+            return self._lost(str(error))
+
+    def _lost(self, cause: str) -> NodeState:
+        """Return the state of a node that knows only that it once knew more."""
+        sentence = f"The state file could not be read ({cause}); history and deny-list start anew."
+        return NodeState().noting(
+            Event(time=self._clock(), code=Code.STATE_LOST, version=None, sentence=sentence)
+        )
 
     def save(self, state: NodeState) -> None:
         """Replace what is remembered, durably; a damaged predecessor is kept. Raises MediumError."""
-        if state.history and state.history[-1].code is Code.STATE_LOST and self._path.exists():
-            self._medium.rename(str(self._path), f"{self._path}.damaged")
+        if self._damaged:
+            self._medium.rename(str(self._path), str(self._aside))
+            self._damaged = False
         durable.write_json(self._medium, self._path, state.to_json())

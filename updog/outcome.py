@@ -41,7 +41,8 @@ def diagnose(pending: Pending | None, running: Running, new: Flags | None, old: 
     if running.slot is pending.slot:
         return Outcome.CONFIRMED if new.successful else Outcome.TRIAL
     if new.priority == 0:
-        return Outcome.STAGED
+        # Without a try, or as one that ran before, it cannot be upgraded to: somebody cleared it.
+        return Outcome.STAGED if new.tries and not new.successful else Outcome.NONE
     if running.boot_id == pending.boot_id:
         return Outcome.WAITING  # applied during this very boot
     if new.priority < old.priority:

@@ -108,7 +108,7 @@ class BarTeller:
 
     def say(self, sentence: str) -> None:
         """Print the sentence."""
-        self._console.print(sentence, highlight=False)
+        self._console.print(sentence, highlight=False, markup=False)
 
     @contextmanager
     def phase(self, name: str, total: int) -> Iterator[Callable[[int], None]]:

@@ -125,7 +125,7 @@ class Event:
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Read what :meth:`to_json` wrote. Raises KeyError, TypeError or ValueError on anything else."""
         return cls(
-            time=datetime.fromisoformat(value["time"]),
+            time=_moment(value["time"]),
             code=Code(value["code"]),
             version=Version.parse(value["version"]) if value["version"] else None,
             sentence=value["sentence"],
@@ -215,7 +215,15 @@ class NodeState:
                 pending=Pending.from_json(value["pending"]) if value["pending"] else None,
                 denied={event.version: event for event in denials if event.version},
                 history=tuple(Event.from_json(event) for event in value["history"]),
-                latest_time=datetime.fromisoformat(value["latest_time"]) if value["latest_time"] else None,
+                latest_time=_moment(value["latest_time"]) if value["latest_time"] else None,
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ConfigError(f"the state document is damaged: {error!r}") from error
+
+
+def _moment(text: str) -> datetime:
+    """Read an aware time, which can be compared with any other. Raises TypeError or ValueError."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone")
+    return moment

@@ -75,7 +75,7 @@ class _MalformedError(Exception):
 def _lz4(blocks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield the content of one LZ4 frame that ends where the stream ends."""
     frame = lz4.frame.LZ4FrameDecompressor()
-    for block in blocks:
+    for block in filter(None, blocks):
         if frame.eof:
             raise _MalformedError("data after the end of the frame")
         data = block
@@ -97,12 +97,12 @@ def _zstd(blocks: Iterator[bytes]) -> Iterator[bytes]:
     The library's reader, the only one of its interfaces with bounded output, takes a stream that is cut
     inside a frame for a shorter one. So one frame of our own follows the stream: only if the decoder stood
     between two frames does its content come out at the end. That content is random, so that no image can
-    end in it, and repeated, so that its frame does not contain it literally.
+    end in it, and repeated, so that its frame does not contain it literally. It comes in two pieces: the
+    library forgets the first bytes of a frame's header when a whole frame follows them in one piece.
     """
     sentinel = secrets.token_bytes(16) * 8
-    source = cast(
-        "IO[bytes]", _Reader(itertools.chain(blocks, [zstandard.ZstdCompressor().compress(sentinel)]))
-    )
+    frame = zstandard.ZstdCompressor().compress(sentinel)
+    source = cast("IO[bytes]", _Reader(itertools.chain(blocks, [frame[:1], frame[1:]])))
     context = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
     tail = b""
     with context.stream_reader(source, read_size=BLOCK_BYTES, read_across_frames=True) as reader:

@@ -1,0 +1,151 @@
+"""Whatever a node remembers is read back as it was; whatever else lies there is refused by one error."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from signpost.gptprio import Flags
+from signpost.sets import Slot
+from updog.errors import ConfigError
+from updog.host import BootId, Running
+from updog.outcome import Outcome, diagnose
+from updog.state import MAX_HISTORY, Code, Event, NodeState, Pending, SlotRecord
+from updog.update_metadata.manifest import Content
+from updog.update_metadata.version import Version
+
+texts = st.text(max_size=20)
+numbers = st.integers(0, 1000)
+versions = st.builds(
+    lambda major, minor, patch, rest: Version.parse(f"{major}.{minor}.{patch}{rest}"),
+    numbers,
+    numbers,
+    numbers,
+    st.sampled_from(["", "-rc.1", "-0", "+build", "-rc.1+build.7"]),
+)
+moments = st.datetimes(timezones=st.just(UTC)).map(
+    lambda moment: moment.replace(microsecond=0)
+)  # an event's second is all that people ask for
+contents = st.builds(
+    Content, size=st.integers(0, 2**53 - 1), sha256=st.text("0123456789abcdef", min_size=64, max_size=64)
+)
+records = st.builds(
+    SlotRecord,
+    variant=texts,
+    arch=texts,
+    version=versions,
+    images=st.dictionaries(st.sampled_from(["boot", "root", "hash"]), contents),
+)
+slots = st.sampled_from(Slot)
+pendings = st.builds(Pending, version=versions, slot=slots, previous=versions, boot_id=st.none() | texts)
+events = st.builds(
+    Event, time=moments, code=st.sampled_from(Code), version=st.none() | versions, sentence=texts
+)
+denials = st.lists(events.filter(lambda event: event.version is not None), max_size=4).map(
+    lambda found: {event.version: event for event in found}
+)
+states = st.builds(
+    NodeState,
+    disk_guid=st.none() | texts,
+    slots=st.dictionaries(slots, records),
+    pending=st.none() | pendings,
+    denied=denials,
+    history=st.lists(events, max_size=6).map(tuple),
+    latest_time=st.none() | moments,
+)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(states)
+def test_json_gives_back_every_state(state: NodeState) -> None:
+    assert NodeState.from_json(json.dumps(state.to_json()).encode()) == state
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_state_or_one_error(data: bytes) -> None:
+    """D76, D93."""
+    try:
+        NodeState.from_json(data)
+    except ConfigError:
+        return
+
+
+def _places(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the path of every value inside a document."""
+    inner: list[tuple[Any, Any]] = []
+    if isinstance(document, dict):
+        inner = list(document.items())
+    elif isinstance(document, list):
+        inner = list(enumerate(document))
+    return [found for key, value in inner for found in [(*path, key), *_places(value, (*path, key))]]
+
+
+@settings(max_examples=300)
+@given(states, st.randoms(use_true_random=False), values)
+def test_a_state_with_one_value_changed_is_a_state_or_one_error(
+    state: NodeState, random: Any, value: Any
+) -> None:
+    """D76: what the agent is given is always of the right types for its own comparisons."""
+    document = state.to_json()
+    *way, last = random.choice(_places(document))
+    place: Any = document
+    for step in way:
+        place = place[step]
+    place[last] = value
+    try:
+        found = NodeState.from_json(json.dumps(document).encode())
+    except ConfigError:
+        return
+    assert found.latest_time is None or found.latest_time.tzinfo is not None
+    assert all(event.time.tzinfo is not None for event in found.history)
+
+
+@given(states, st.lists(events, max_size=10))
+def test_the_history_never_grows_beyond_its_bound_and_keeps_the_newest(
+    state: NodeState, more: list[Event]
+) -> None:
+    full = NodeState(history=(state.history * MAX_HISTORY)[:MAX_HISTORY])
+    for event in more:
+        full = full.noting(event)
+    assert len(full.history) <= MAX_HISTORY
+    assert not more or full.history[-len(more) :] == tuple(more)
+
+
+@given(states, versions)
+def test_confirming_never_forgives_a_newer_version(state: NodeState, version: Version) -> None:
+    """D43."""
+    after = state.confirmed(version)
+    assert after.pending is None
+    assert all((denied in after.denied) == (denied > version) for denied in state.denied)
+
+
+@given(states, events)
+def test_leaving_a_version_denies_it_until_somebody_says_otherwise(state: NodeState, event: Event) -> None:
+    left = state.left(event)
+    assert left.pending is None
+    assert event.version is None or left.denied[event.version] == event
+    assert event.version is None or event.version not in left.cleared(event.version).denied
+
+
+flags = st.builds(Flags, priority=st.integers(0, 15), tries=st.integers(0, 15), successful=st.booleans())
+boots = st.none() | st.sampled_from(["one", "two"])
+
+
+@given(pendings, boots, slots, st.sampled_from(["one", "two"]), flags, flags)
+def test_an_update_whose_slot_does_not_run_is_never_on_trial_nor_confirmed(
+    pending: Pending, boot: str | None, slot: Slot, now: str, new: Flags, old: Flags
+) -> None:
+    plan = Pending(version=pending.version, slot=pending.slot, previous=pending.previous, boot_id=boot)
+    running = Running(variant="v", version=pending.version, boot_id=BootId(now), slot=slot, disk="d")
+    stands = diagnose(plan, running, new, old)
+    assert (stands in {Outcome.TRIAL, Outcome.CONFIRMED}) == (slot is plan.slot)
+    if stands is Outcome.FELL_BACK:
+        assert boot != now

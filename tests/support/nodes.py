@@ -1,0 +1,441 @@
+"""Real nodes for anybody's tests: a drill node in a folder, on a small real repository behind a file URL.
+
+    node = make_node(tmp_path)                 # runs 1.0.0 from slot A, confirmed; 1.1.0 is published
+    node.updog("update"); node.boot(); node.updog("confirm")
+
+Disk, boot rule, health checks, signatures and command line are the product's own. A node is copied from one
+that is made once a process, so that a test has its own within a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid5
+
+from signpost import gpt, gptprio, sets
+from signpost.app import BootStage, DiskView
+from signpost.console import run
+from signpost.errors import MediumError
+from signpost.gptprio import Flags
+from signpost.medium import OsMedium
+from signpost.sets import Slot
+from tests.support.repositories import ARCH, VARIANT, SmallRepository, make_repository
+from updog import cli
+from updog.agent import Agent
+from updog.config import load
+from updog.drill.node import DrillNode, Stage
+from updog.host import Host
+from updog.memory import Memory
+from updog.progress import Silence
+from updog.update_metadata.version import Version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from signpost.app import PartitionView
+    from signpost.medium import Medium
+    from updog.drill.node import Boot
+    from updog.state import NodeState
+
+MEBIBYTE = 1 << 20
+RUNNING, NEWER, NEWEST = "1.0.0", "1.1.0", "1.2.0"
+CONFIRMED = Flags(priority=2, successful=True)
+_NAMES = UUID("a4b53e5f-11f1-4d5a-9f0c-3b1f1d0f6a10")
+_ROLES = ("boot", "root", "hash")
+
+
+def guid(name: str) -> gpt.Guid:
+    """Return a GUID that is always the same for a name."""
+    return gpt.guid(str(uuid5(_NAMES, name)))
+
+
+def disk_bytes(
+    images: Mapping[str, bytes],
+    *,
+    flags: Mapping[Slot, Flags],
+    slot_size: int = MEBIBYTE,
+    name: str = "disk",
+    sector_size: int = 512,
+) -> bytes:
+    """Return an A/B disk with ``images`` (role → raw bytes) in slot A; one slot only where ``flags`` has one.
+
+    Args:
+        images: what slot A holds.
+        flags: of each slot.
+        slot_size: bytes of each partition.
+        name: decides the GUIDs.
+        sector_size: of the partition table.
+    """
+    types = {"boot": sets.BOOT, "root": sets.ROOT, "hash": sets.HASH}
+    parts = [
+        gpt.NewPartition(
+            type=types[role],
+            unique=guid(f"{name} {role} {slot}"),
+            size=slot_size,
+            name=f"{role.upper()}-{slot}",
+            attributes=gptprio.with_flags(0, flags[slot]) if role == "boot" else 0,
+        )
+        for slot in flags
+        for role in _ROLES
+    ]
+    parts.append(gpt.NewPartition(sets.PRIVATE, guid(f"{name} private"), MEBIBYTE, "PRIVATE"))
+    size = slot_size * 3 * len(flags) + 3 * MEBIBYTE
+    table = gpt.new_table(parts, disk_size=size, disk_guid=guid(name), sector_size=sector_size)
+    disk = bytearray(size)
+    for offset, data in table.writes():
+        disk[offset : offset + len(data)] = data
+    places = table.pair.primary.extents()
+    for number, role in enumerate(_ROLES, start=1):
+        start = places[number].offset
+        disk[start : start + len(images[role])] = images[role]
+    return bytes(disk)
+
+
+TWO_SLOTS = {Slot.A: CONFIRMED, Slot.B: Flags()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What a command line said and how it ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """The one JSON document on stdout; anything beside it is an error."""
+        return json.loads(self.out)
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The NDJSON lines on stdout."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+def now() -> datetime:
+    """Return this moment: a TUF client compares expiries with the real one."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A node in a folder, on its own copy of a repository."""
+
+    folder: Path
+    repository: SmallRepository
+
+    @property
+    def disk(self) -> Path:
+        """The disk image."""
+        return self.folder / "disk.img"
+
+    @property
+    def config(self) -> Path:
+        """The configuration file."""
+        return self.folder / "updog.toml"
+
+    @property
+    def state_file(self) -> Path:
+        """What updog remembers."""
+        return self.folder / "state" / "state.json"
+
+    # -- what people do -----------------------------------------------------------------------------
+
+    def updog(self, *words: str, options: Sequence[str] = ()) -> Said:
+        """Run ``updog`` on this node, in this process."""
+        return command_line(["--config", str(self.config), *options, *words])
+
+    def updog_process(self, *words: str) -> subprocess.Popen[str]:
+        """Start ``updog`` on this node as a process of its own."""
+        return subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "from updog.cli import main; main()",
+                "--config",
+                str(self.config),
+                *words,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def boot(self, fail: Stage | None = None) -> Said:
+        """Switch the node off and on through the command line."""
+        return command_line(
+            ["drill", "boot", str(self.folder), "--json", *(["--fail", fail] if fail else [])]
+        )
+
+    def publish(self, version: str, **facts: Any) -> None:
+        """Publish the synthetic release of a version."""
+        self.repository.publish(version, now=now(), **facts)
+
+    def lose_repository(self) -> None:
+        """Take the repository away, as a network does that is down."""
+        shutil.rmtree(self.repository.folder)
+
+    def configure(self, **settings: object) -> None:
+        """Set keys of ``updog.toml``; None removes one."""
+        lines = self.config.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if line.partition(" =")[0] not in settings]
+        added = [f"{key} = {json.dumps(value)}" for key, value in settings.items() if value is not None]
+        self.config.write_text("\n".join([*kept, *added, ""]), encoding="utf-8")
+
+    def health_check(self, name: str, script: str, *, kind: str = "required") -> Path:
+        """Add a health check."""
+        return health_check(self.folder / "health.d", name, script, kind=kind)
+
+    # -- the same below the command line -------------------------------------------------------------
+
+    def agent(self, medium: Medium | None = None, *, clock: Callable[[], datetime] = now) -> Agent:
+        """Return the agent that runs on this node."""
+        config = load(self.config)
+        return Agent(config, Host(config), clock=clock, teller=Silence(), medium=medium)
+
+    def start(self, fail: Stage | None = None) -> Boot:
+        """Switch the node off and on; nothing on it runs yet."""
+        return DrillNode(self.folder, medium=OsMedium(), clock=now).boot(fail)
+
+    def copy(self, folder: Path) -> Node:
+        """Return a node that is as this one is now, on the same repository."""
+        shutil.copytree(self.folder, folder)
+        return Node(folder=folder, repository=self.repository)
+
+    # -- what can be seen ----------------------------------------------------------------------------
+
+    def look(self) -> DiskView:
+        """Return the disk as it is."""
+        return BootStage(OsMedium(), str(self.disk)).look()
+
+    def flags(self, slot: Slot) -> Flags:
+        """Return a slot's flags."""
+        return self.look().slots[slot].flags
+
+    def state(self) -> NodeState:
+        """Return what the node remembers."""
+        return Memory(self.folder / "state", medium=OsMedium(), clock=now).load()
+
+    def codes(self) -> list[str]:
+        """Return the codes of the history, oldest first."""
+        return [event.code.value for event in self.state().history]
+
+    def content(self, slot: Slot, role: str, size: int) -> bytes:
+        """Return the first bytes of one of a slot's partitions."""
+        place: PartitionView = getattr(self.look().slots[slot], role)
+        with self.disk.open("rb") as disk:
+            disk.seek(place.offset)
+            return disk.read(size)
+
+    def holds(self, slot: Slot, version: str) -> bool:
+        """Tell whether a slot holds the images of a version, byte for byte."""
+        images = images_of(self.repository, version)
+        return all(self.content(slot, role, len(data)) == data for role, data in images.items())
+
+    def damage(self, slot: Slot, role: str, position: int = 0) -> None:
+        """Turn one byte of a slot's image over."""
+        place: PartitionView = getattr(self.look().slots[slot], role)
+        with self.disk.open("r+b") as disk:
+            disk.seek(place.offset + position)
+            byte = disk.read(1)[0]
+            disk.seek(place.offset + position)
+            disk.write(bytes([byte ^ 0xFF]))
+
+    def disk_digest(self) -> str:
+        """Return the SHA-256 of the whole disk."""
+        return hashlib.sha256(self.disk.read_bytes()).hexdigest()
+
+
+def command_line(words: Sequence[str]) -> Said:
+    """Run ``updog`` in this process and return what it said."""
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = run(cli.program, list(words))
+    return Said(status=status, out=out.getvalue(), err=err.getvalue())
+
+
+def images_of(repository: SmallRepository, version: str) -> dict[str, bytes]:
+    """Return the raw images of a version, by role."""
+    release = repository.synthesize(version)
+    return {
+        "boot": release.boot.read_bytes(),
+        "root": release.root.read_bytes(),
+        "hash": release.hash.read_bytes(),
+    }
+
+
+def health_check(folder: Path, name: str, script: str, *, kind: str = "required") -> Path:
+    """Put an executable shell script into ``folder``/``kind``."""
+    path = folder / kind / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def make_node(folder: Path, *, published: Sequence[str] = (NEWER,), **settings: object) -> Node:
+    """Return a node in ``folder``/node that runs 1.0.0 from slot A, confirmed.
+
+    Args:
+        folder: an empty one.
+        published: what its repository offers beside 1.0.0.
+        **settings: keys of its ``updog.toml``.
+    """
+    template = _template()
+    repository = SmallRepository(
+        folder=folder / "repo", now=template.repository.now, images=template.repository.images
+    )
+    shutil.copytree(template.repository.folder, repository.folder)
+    for version in published:
+        repository.publish(version)
+    shutil.copytree(template.folder, folder / "node")
+    node = Node(folder=folder / "node", repository=repository)
+    node.configure(**{**urls(repository), **settings})
+    return node
+
+
+def urls(repository: SmallRepository) -> dict[str, str]:
+    """Return where a repository is, as ``updog.toml`` has it."""
+    base = repository.folder.as_uri()
+    return {"metadata_base_url": f"{base}/metadata/", "targets_base_url": f"{base}/targets/"}
+
+
+@cache
+def _template() -> Node:
+    """Return the node that all others are copied from."""
+    folder = Path(tempfile.mkdtemp(prefix="node-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    repository = make_repository(folder / "repo", versions=[RUNNING])
+    node = Node(folder=folder / "node", repository=repository)
+    node.folder.mkdir()
+    node.disk.write_bytes(disk_bytes(images_of(repository, RUNNING), flags=TWO_SLOTS))
+    DrillNode(node.folder, medium=OsMedium(), clock=now).create(
+        variant=VARIANT,
+        version=Version.parse(RUNNING),
+        root=repository.root_json,
+        settings={**urls(repository), "arch": ARCH, "seed": 7, "send_query": False},
+    )
+    agent = node.agent()
+    agent.verify(Slot.A)
+    return node
+
+
+# -- media that misbehave ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A call of a medium: its name, the file it was made on, where in it, and what was written."""
+
+    name: str
+    path: str
+    offset: int = 0
+    data: bytes = b""
+
+
+class FailingMedium(OsMedium):
+    """The real storage, except that the ``at``-th call and all after it until :meth:`mend` fail.
+
+    Args:
+        at: number of the first call that fails, from 0; None: none does.
+        errno: how it fails.
+        only: the names of the calls that are counted; those of a disk are ``write flush forget read``.
+
+    Attributes:
+        steps: the calls that were counted, in order.
+    """
+
+    def __init__(
+        self, at: int | None = None, *, errno: int = errno.EIO, only: Sequence[str] = (), once: bool = False
+    ) -> None:
+        self.steps: list[Step] = []
+        self._at = at
+        self._errno = errno
+        self._only = only
+        self._once = once
+        self._paths: dict[int, str] = {}
+
+    def _step(self, name: str, where: int | str, offset: int = 0, data: bytes | memoryview = b"") -> None:
+        """Count a call, and let it fail if it is its turn."""
+        if self._only and name not in self._only:
+            return
+        path = where if isinstance(where, str) else self._paths.get(where, "")
+        number = len(self.steps)
+        self.steps.append(Step(name=name, path=path, offset=offset, data=bytes(data)))
+        if self._at is not None and (number == self._at or (number > self._at and not self._once)):
+            cause = OSError(self._errno, os.strerror(self._errno))
+            raise MediumError(f"cannot {name} {path}: {cause.strerror}") from cause
+
+    def open(self, path: str, *, write: bool) -> int:
+        descriptor = super().open(path, write=write)
+        self._paths[descriptor] = path
+        return descriptor
+
+    def create(self, path: str, mode: int = 0o644) -> int:
+        self._step("create", path)
+        descriptor = super().create(path, mode)
+        self._paths[descriptor] = path
+        return descriptor
+
+    def read_at(self, descriptor: int, length: int, offset: int) -> bytes:
+        self._step("read", descriptor, offset)
+        return super().read_at(descriptor, length, offset)
+
+    def write_at(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
+        self._step("write", descriptor, offset, data)
+        super().write_at(descriptor, data, offset)
+
+    def flush(self, descriptor: int) -> None:
+        self._step("flush", descriptor)
+        super().flush(descriptor)
+
+    def forget(self, descriptor: int) -> None:
+        self._step("forget", descriptor)
+        super().forget(descriptor)
+
+    def rename(self, source: str, target: str) -> None:
+        self._step("rename", target)
+        super().rename(source, target)
+
+    def remove(self, path: str) -> None:
+        self._step("remove", path)
+        super().remove(path)
+
+    def flush_folder(self, path: str) -> None:
+        self._step("flush folder", path)
+        super().flush_folder(path)
+
+
+class LyingMedium(OsMedium):
+    """A disk that returns one byte other than it was written (D79).
+
+    Args:
+        position: of the byte on the disk.
+    """
+
+    def __init__(self, position: int) -> None:
+        self._position = position
+
+    def read_at(self, descriptor: int, length: int, offset: int) -> bytes:
+        data = bytearray(super().read_at(descriptor, length, offset))
+        place = self._position - offset
+        if 0 <= place < len(data):
+            data[place] ^= 0x01
+        return bytes(data)

@@ -1,0 +1,203 @@
+"""What the node remembers: how it changes, and its JSON."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from signpost.sets import Slot
+from updog.errors import ConfigError
+from updog.state import MAX_HISTORY, ROLLBACKS, Code, Event, NodeState, Pending, SlotRecord
+from updog.update_metadata.manifest import Content
+from updog.update_metadata.version import Version
+
+V1, V2, V3 = (Version.parse(text) for text in ("1.0.0", "1.1.0", "1.2.0"))
+MOMENT = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
+RECORD = SlotRecord(
+    variant="synthetic",
+    arch="x86_64",
+    version=V2,
+    images={role: Content(size=4096, sha256=role[0] * 64) for role in ("boot", "root", "hash")},
+)
+
+
+def _event(code: Code, version: Version | None = V2, minutes: int = 0) -> Event:
+    time = MOMENT + timedelta(minutes=minutes)
+    return Event(time=time, code=code, version=version, sentence=f"{version}: {code.value}.")
+
+
+FULL = NodeState(
+    disk_guid="61c63862-c98a-598a-b5b3-eefb91d0e8d2",
+    slots={Slot.A: RECORD, Slot.B: RECORD},
+    pending=Pending(version=V2, slot=Slot.B, previous=V1, boot_id="boot"),
+    denied={V3: _event(Code.BOOT_FAILED, V3)},
+    history=(_event(Code.INSTALLED), _event(Code.STATE_LOST, None)),
+    latest_time=MOMENT,
+)
+
+
+def _encoded(document: object) -> bytes:
+    return json.dumps(document).encode()
+
+
+@pytest.mark.parametrize("state", [NodeState(), FULL], ids=["empty", "full"])
+def test_the_json_is_read_back_as_it_was(state: NodeState) -> None:
+    assert NodeState.from_json(_encoded(state.to_json())) == state
+
+
+def test_the_json_is_that_of_format_1() -> None:
+    """D99: a later version must read this file; change it only with a new format."""
+    assert NodeState(disk_guid="guid", latest_time=MOMENT, history=(_event(Code.APPLIED),)).to_json() == {
+        "format": 1,
+        "disk_guid": "guid",
+        "slots": {},
+        "pending": None,
+        "denied": [],
+        "latest_time": "2026-11-24T09:30:00+00:00",
+        "history": [
+            {
+                "time": "2026-11-24T09:30:00+00:00",
+                "code": "applied",
+                "version": "1.1.0",
+                "sentence": "1.1.0: applied.",
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b"7",
+        b"{}",
+        b"\xff\xfe",
+        b"\x00" * 512,
+        b"[" * 100_000,
+        b'{"format": 1}',
+        b'{"format": 2}',
+    ],
+    ids=[
+        "empty",
+        "torn",
+        "null",
+        "list",
+        "number",
+        "no format",
+        "not UTF-8",
+        "zeros",
+        "deep",
+        "bare",
+        "later format",
+    ],
+)
+def test_anything_else_is_refused_by_one_error(text: bytes) -> None:
+    """D76."""
+    with pytest.raises(ConfigError):
+        NodeState.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("slots",), []),
+        (("slots",), {"C": RECORD.to_json()}),
+        (("slots", "A"), None),
+        (("slots", "A", "version"), "one"),
+        (("slots", "A", "images"), "root"),
+        (("slots", "A", "images", "root"), {"size": 1}),
+        (("pending", "slot"), "C"),
+        (("pending",), "B"),
+        (("denied",), None),
+        (("denied", 0, "code"), "no such code"),
+        (("history", 0, "time"), "yesterday"),
+        (("history", 0, "time"), 5),
+        (("history", 0), []),
+        (("latest_time",), "2026"),
+        (("latest_time",), "2026-11-24T09:30:00"),
+        (("latest_time",), 7),
+    ],
+)
+def test_one_bad_field_is_refused_too(path: tuple[str | int, ...], value: object) -> None:
+    document: Any = FULL.to_json()
+    place = document
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    with pytest.raises(ConfigError):
+        NodeState.from_json(_encoded(document))
+
+
+@pytest.mark.parametrize("length", range(0, len(_encoded(FULL.to_json())), 37))
+def test_a_truncated_document_is_refused(length: int) -> None:
+    with pytest.raises(ConfigError):
+        NodeState.from_json(_encoded(FULL.to_json())[:length])
+
+
+def test_the_history_is_bounded_and_loses_its_oldest() -> None:
+    state = NodeState()
+    for number in range(MAX_HISTORY + 3):
+        state = state.noting(_event(Code.APPLIED, minutes=number))
+    assert len(state.history) == MAX_HISTORY
+    assert state.history[0] == _event(Code.APPLIED, minutes=3)
+    assert state.history[-1] == _event(Code.APPLIED, minutes=MAX_HISTORY + 2)
+    assert NodeState.from_json(_encoded(state.to_json())) == state
+
+
+def test_leaving_a_version_keeps_its_history_bounded_too() -> None:
+    state = NodeState(history=(_event(Code.APPLIED),) * MAX_HISTORY)
+    assert len(state.left(_event(Code.BOOT_FAILED)).history) == MAX_HISTORY
+
+
+def test_a_version_that_was_left_is_denied_with_its_cause() -> None:
+    cause = _event(Code.BOOT_FAILED)
+    state = FULL.left(cause)
+    assert state.denied[V2] == cause
+    assert state.denied[V3] == FULL.denied[V3]
+    assert state.pending is None
+    assert state.last_rollback == cause
+
+
+def test_a_confirmed_version_forgives_itself_and_all_before_it_but_none_after() -> None:
+    """D43."""
+    denied = {version: _event(Code.BOOT_FAILED, version) for version in (V1, V2, V3)}
+    assert set(NodeState(denied=denied).confirmed(V2).denied) == {V3}
+
+
+def test_a_denial_can_be_cleared_alone() -> None:
+    denied = {version: _event(Code.BOOT_FAILED, version) for version in (V1, V2)}
+    state = NodeState(denied=denied)
+    assert set(state.cleared(V1).denied) == {V2}
+    assert state.cleared(V3) == state
+
+
+def test_the_last_rollback_is_the_newest_of_its_kind() -> None:
+    events = [_event(code, minutes=number) for number, code in enumerate([*ROLLBACKS, Code.CONFIRMED])]
+    assert NodeState(history=tuple(events)).last_rollback == events[-2]
+    assert NodeState(history=(_event(Code.CONFIRMED),)).last_rollback is None
+
+
+def test_before_a_slot_is_written_nothing_is_known_to_be_in_it() -> None:
+    state = FULL.emptied(Slot.B)
+    assert state.version_in(Slot.B) is None
+    assert state.version_in(Slot.A) == V2
+    assert state.pending is None
+
+
+def test_an_installed_slot_is_pending_until_it_is_confirmed() -> None:
+    state = NodeState().installed(Slot.B, RECORD, V1)
+    assert state.version_in(Slot.B) == V2
+    assert state.pending == Pending(version=V2, slot=Slot.B, previous=V1)
+    assert state.applied("boot").pending == Pending(version=V2, slot=Slot.B, previous=V1, boot_id="boot")
+    assert state.applied("boot").applied(None) == state
+    assert state.confirmed(V2).pending is None
+
+
+def test_applying_nothing_is_nothing() -> None:
+    assert NodeState().applied("boot") == NodeState()
