@@ -3,6 +3,9 @@
 
 PYTHON := .venv/bin/python
 
+# Whole processes are started and timed here: let Python keep compiled modules, as an installed wheel does.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint bench docs clean
 
 demo: .venv/ready  ## the main job end to end on real images
