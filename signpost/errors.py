@@ -118,3 +118,17 @@ class NothingBootableError(ToolError):
     status = ExitStatus.REFUSED
     code = "nothing-bootable"
     default_next_step = "Both slots are out: boot a rescue system and see docs/how-to/rescue.md."
+
+
+class BootEntryError(ToolError):
+    """A slot's boot entry is missing, or is none that starts a kernel."""
+
+    code = "boot-entry"
+    default_next_step = "Write the slot anew; a BOOT image holds one file loader/entries/NAME.conf."
+
+
+class KernelLoadError(ToolError):
+    """The kernel of a slot cannot be loaded (the cause is the ``OSError``)."""
+
+    code = "kernel-load"
+    default_next_step = "Write the slot anew, or choose the other one with `signpost`."
