@@ -47,7 +47,7 @@ UNUSED = Guid("00000000-0000-0000-0000-000000000000")
 _SIGNATURE = b"EFI PART"
 _REVISION = 0x0001_0000
 _LEAST_ENTRY = 128
-_LEAST_ARRAY = 16384  # UEFI 5.3.1: a minimum of 16,384 bytes is reserved for the array
+_LEAST_ARRAY = 16384
 _NAME_UNITS = 36
 
 
@@ -561,13 +561,19 @@ def _primary_array(examined: Examined, trusted: Header) -> int:
 
 def _backup_array(examined: Examined, trusted: Header) -> int:
     """Return the sector for the backup's entries: where a valid header there has them, else before it."""
-    header, size = examined.backup.header, _sectors(trusted, examined.geometry.sector_size)
-    last_lba = examined.geometry.last_lba
+    sector_size, last_lba = examined.geometry.sector_size, examined.geometry.last_lba
+    header, size = examined.backup.header, _sectors(trusted, sector_size)
     places = [header.entries_lba] if header and header.my_lba == last_lba else []
-    for place in (*places, last_lba - size):
+    for place in (*places, last_lba - _reserved(trusted.array_bytes, sector_size), last_lba - size):
         if trusted.last_usable_lba < place <= last_lba - size:
             return place
     raise TableError("there is no room for the backup copy of the partition table at the end of the disk")
+
+
+def _reserved(array_bytes: int, sector_size: int) -> int:
+    """Return how many sectors to keep free for an array."""
+    # 5.3.1: "a minimum of 16,384 bytes ... must be reserved for the GPT Partition Entry Array".
+    return -(-max(array_bytes, _LEAST_ARRAY) // sector_size)
 
 
 def _last_usable(examined: Examined, trusted: Header, backup_array: int) -> int:
@@ -632,7 +638,7 @@ def new_table(
         UsageError: a name is too long for its 36 UTF-16 units.
     """
     last_lba = disk_size // sector_size - 1
-    reserved = -(-max(entry_count * entry_size, _LEAST_ARRAY) // sector_size)
+    reserved = _reserved(entry_count * entry_size, sector_size)
     header = Header(
         signature=_SIGNATURE,
         revision=_REVISION,

@@ -1,0 +1,281 @@
+"""Media for tests: in memory, recording every call, failing at a chosen one; and what a power cut leaves.
+
+Each implements :class:`signpost.medium.Medium`, as the operating system's own does; nothing is patched.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import random
+from typing import TYPE_CHECKING, NamedTuple
+
+from signpost.errors import DiskBusyError, MediumError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from signpost.medium import Medium
+
+SURVEYED = 4
+"""Up to this many changed sectors every state of every sector is tried: 4 to the power of this."""
+
+SAMPLES = 48
+"""Above it, this many seeded random states of a flush epoch are tried."""
+
+
+class MemoryMedium:
+    """Files in memory. A path names a file; opening one that is not there fails."""
+
+    def __init__(self, files: dict[str, bytes] | None = None, *, sector_size: int | None = None) -> None:
+        self.files = {path: bytearray(data) for path, data in (files or {}).items()}
+        self.locked: dict[str, int] = {}
+        self._sector_size = sector_size
+        self._open: dict[int, str] = {}
+        self._numbers = itertools.count(3)
+
+    def path(self, descriptor: int) -> str:
+        """Return the path behind a descriptor."""
+        return self._open[descriptor]
+
+    def open(self, path: str, *, write: bool) -> int:
+        if path not in self.files:
+            raise MediumError(f"cannot open {path}: {'for writing ' * write}no such file")
+        return self._opened(path)
+
+    def create(self, path: str, mode: int = 0o644) -> int:
+        if path in self.files or mode < 0:
+            raise MediumError(f"cannot create {path}: it exists")
+        self.files[path] = bytearray()
+        return self._opened(path)
+
+    def close(self, descriptor: int) -> None:
+        path = self._open.pop(descriptor)
+        if self.locked.get(path) == descriptor:
+            del self.locked[path]
+
+    def read_at(self, descriptor: int, length: int, offset: int) -> bytes:
+        return bytes(self.files[self.path(descriptor)][offset : offset + length])
+
+    def write_at(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
+        file = self.files[self.path(descriptor)]
+        file.extend(bytes(max(0, offset - len(file))))
+        file[offset : offset + len(data)] = data
+
+    def flush(self, descriptor: int) -> None:
+        self.path(descriptor)
+
+    def forget(self, descriptor: int) -> None:
+        self.path(descriptor)
+
+    def rename(self, source: str, target: str) -> None:
+        self.files[target] = self.files.pop(source)
+
+    def remove(self, path: str) -> None:
+        self.files.pop(path, None)
+
+    def flush_folder(self, path: str) -> None:
+        if not any(name.rpartition("/")[0] == path for name in self.files):
+            raise MediumError(f"cannot flush {path}: no such folder")
+
+    def size(self, descriptor: int) -> int:
+        return len(self.files[self.path(descriptor)])
+
+    def sector_size(self, descriptor: int) -> int | None:
+        self.path(descriptor)
+        return self._sector_size
+
+    def lock(self, descriptor: int) -> None:
+        path = self.path(descriptor)
+        if self.locked.setdefault(path, descriptor) != descriptor:
+            raise DiskBusyError(f"{path} is locked by another program")
+
+    def _opened(self, path: str) -> int:
+        number = next(self._numbers)
+        self._open[number] = path
+        return number
+
+
+class Call(NamedTuple):
+    """One call of a medium: its name, the path it was about, and for a write what went where."""
+
+    name: str
+    path: str
+    offset: int = 0
+    data: bytes = b""
+
+
+class ForwardingMedium:
+    """A medium that hands every call on, after telling :meth:`note` of it."""
+
+    def __init__(self, inner: Medium) -> None:
+        self._inner = inner
+        self._paths: dict[int, str] = {}
+
+    def note(self, call: Call) -> None:
+        """Be told of a call before it is made."""
+
+    def open(self, path: str, *, write: bool) -> int:
+        self.note(Call("open", path))
+        return self._remembered(self._inner.open(path, write=write), path)
+
+    def create(self, path: str, mode: int = 0o644) -> int:
+        self.note(Call("create", path))
+        return self._remembered(self._inner.create(path, mode), path)
+
+    def close(self, descriptor: int) -> None:
+        self.note(Call("close", self._paths.pop(descriptor)))
+        self._inner.close(descriptor)
+
+    def read_at(self, descriptor: int, length: int, offset: int) -> bytes:
+        self.note(Call("read_at", self._paths[descriptor], offset, bytes(0)))
+        return self._inner.read_at(descriptor, length, offset)
+
+    def write_at(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
+        self.note(Call("write_at", self._paths[descriptor], offset, bytes(data)))
+        self._inner.write_at(descriptor, data, offset)
+
+    def flush(self, descriptor: int) -> None:
+        self.note(Call("flush", self._paths[descriptor]))
+        self._inner.flush(descriptor)
+
+    def forget(self, descriptor: int) -> None:
+        self.note(Call("forget", self._paths[descriptor]))
+        self._inner.forget(descriptor)
+
+    def rename(self, source: str, target: str) -> None:
+        self.note(Call("rename", target, data=source.encode()))
+        self._inner.rename(source, target)
+
+    def remove(self, path: str) -> None:
+        self.note(Call("remove", path))
+        self._inner.remove(path)
+
+    def flush_folder(self, path: str) -> None:
+        self.note(Call("flush_folder", path))
+        self._inner.flush_folder(path)
+
+    def size(self, descriptor: int) -> int:
+        self.note(Call("size", self._paths[descriptor]))
+        return self._inner.size(descriptor)
+
+    def sector_size(self, descriptor: int) -> int | None:
+        self.note(Call("sector_size", self._paths[descriptor]))
+        return self._inner.sector_size(descriptor)
+
+    def lock(self, descriptor: int) -> None:
+        self.note(Call("lock", self._paths[descriptor]))
+        self._inner.lock(descriptor)
+
+    def _remembered(self, descriptor: int, path: str) -> int:
+        self._paths[descriptor] = path
+        return descriptor
+
+
+class RecordingMedium(ForwardingMedium):
+    """Records every call in order in ``calls``, then makes it."""
+
+    def __init__(self, inner: Medium) -> None:
+        super().__init__(inner)
+        self.calls: list[Call] = []
+
+    def note(self, call: Call) -> None:
+        self.calls.append(call)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the calls that change or order what is on the medium."""
+        wanted = {"write_at", "flush", "lock", "create", "rename", "remove", "flush_folder"}
+        return [call.name for call in self.calls if call.name in wanted]
+
+    @property
+    def writes(self) -> list[Call]:
+        """The writes."""
+        return [call for call in self.calls if call.name == "write_at"]
+
+
+class FailingMedium(ForwardingMedium):
+    """Fails the n-th call, counted from 1 and without ``close``, as the operating system would.
+
+    ``made`` counts the calls, so that a run with ``at=0`` says how many there are to fail.
+    """
+
+    def __init__(self, inner: Medium, *, at: int, error: int = errno.EIO) -> None:
+        super().__init__(inner)
+        self.made = 0
+        self._at = at
+        self._error = error
+
+    def note(self, call: Call) -> None:
+        if call.name == "close":
+            return
+        self.made += 1
+        if self.made == self._at:
+            cause = OSError(self._error, os.strerror(self._error))
+            raise MediumError(f"cannot {call.name} {call.path}: {cause.strerror}") from cause
+
+
+def crash_states(before: bytes, calls: Sequence[Call], sector_size: int) -> Iterator[bytes]:
+    """Give every state of a disk that a power cut during these calls can leave.
+
+    Whatever was flushed is there. Of the writes since the last flush, each sector is independently old, new,
+    or torn in its middle, either half first: a superset of every prefix, dropped write and reordering.
+    """
+    seen: set[bytes] = set()
+    durable = bytearray(before)
+    for epoch in _epochs(calls):
+        after = bytearray(durable)
+        for call in epoch:
+            after[call.offset : call.offset + len(call.data)] = call.data
+        for state in _mixtures(bytes(durable), bytes(after), sector_size):
+            if state not in seen:
+                seen.add(state)
+                yield state
+        durable = after
+
+
+def _epochs(calls: Iterable[Call]) -> Iterator[list[Call]]:
+    """Give the writes between flushes; the last group may have no flush behind it."""
+    epoch: list[Call] = []
+    for call in calls:
+        if call.name == "write_at":
+            epoch.append(call)
+        elif call.name == "flush":
+            yield epoch
+            epoch = []
+    yield epoch
+
+
+def _mixtures(old: bytes, new: bytes, sector_size: int) -> Iterator[bytes]:
+    """Give the mixtures of two disks, sector by sector."""
+    starts = [
+        at
+        for at in range(0, len(old), sector_size)
+        if old[at : at + sector_size] != new[at : at + sector_size]
+    ]
+    for choice in _choices(len(starts)):
+        state = bytearray(old)
+        for start, fate in zip(starts, choice, strict=True):
+            first, last = _FATES[fate]
+            middle, end = start + sector_size // 2, start + sector_size
+            state[start:middle] = (new if first else old)[start:middle]
+            state[middle:end] = (new if last else old)[middle:end]
+        yield bytes(state)
+
+
+_FATES = ((False, False), (True, True), (True, False), (False, True))  # old, new, torn, torn the other way
+
+
+def _choices(count: int) -> Iterator[tuple[int, ...]]:
+    """Give fates for so many sectors: all of them, or for many prefixes, single losses and a sample."""
+    if count <= SURVEYED:
+        yield from itertools.product(range(len(_FATES)), repeat=count)
+        return
+    for length in range(count + 1):
+        for torn in (0, 2):
+            yield (*[1] * length, *[torn] * (length < count), *[0] * (count - length - 1))
+        yield tuple(0 if index == length else 1 for index in range(count))
+    dice = random.Random(count)
+    for _ in range(SAMPLES):
+        yield tuple(dice.randrange(len(_FATES)) for _ in range(count))
