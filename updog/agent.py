@@ -34,7 +34,6 @@ from updog.image.install import Region, prove, read_content, write_image
 from updog.memory import Memory
 from updog.outcome import Outcome, diagnose
 from updog.preflight import Placement
-from updog.repository import Repository, http_settings
 from updog.select import Node, VerdictCode, decide
 from updog.spool import Spool
 from updog.state import Code, Event, SlotRecord
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from updog.config import Config
     from updog.host import Host, Running
     from updog.progress import Teller
+    from updog.repository import Repository
     from updog.select import Decision
     from updog.state import NodeState
     from updog.update_metadata.manifest import Content, Update
@@ -476,7 +476,9 @@ class Agent:
         return state, outcome
 
     def _repository(self, session: _Session) -> Repository:
-        """Refresh and believe the repository, or raise."""
+        """Refresh and believe the repository, or raise. Imported late: status and apply need no TUF."""
+        from updog.repository import Repository, http_settings
+
         return Repository(
             self._config,
             http_settings(self._config, session.running.version),

@@ -9,11 +9,12 @@ import click
 
 from signpost.console import emit, json_option
 from signpost.errors import ExitStatus
-from updog.drill.node import DrillNode, Stage
+from updog.drill import Stage
 from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
     from updog.agent import Agent
+    from updog.drill.node import DrillNode
 
 _folder = click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 
@@ -26,6 +27,7 @@ def drill() -> None:
 def _node(folder: Path) -> DrillNode:
     from signpost.medium import OsMedium
     from updog.cli import clock
+    from updog.drill.node import DrillNode
 
     return DrillNode(folder, medium=OsMedium(), clock=clock)
 

@@ -23,7 +23,6 @@ from __future__ import annotations
 import json
 import uuid
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from signpost.app import BootStage, Signpost
@@ -32,6 +31,7 @@ from signpost.medium import opened
 from signpost.sets import Slot
 from updog import durable
 from updog.config import load
+from updog.drill import Stage
 from updog.errors import ConfigError
 from updog.image.install import Region, read_content
 from updog.memory import Memory
@@ -63,15 +63,6 @@ if [ -e "$(dirname "$0")/../../run/fail-health" ]; then
     exit 1
 fi
 """
-
-
-class Stage(StrEnum):
-    """Where a start can be made to end, in the order a machine goes through them."""
-
-    KERNEL = "kernel"
-    VERITY = "verity"
-    INIT = "init"
-    HEALTH = "health"
 
 
 _STAGE_OF_DAMAGE = {"boot": Stage.KERNEL, "root": Stage.VERITY, "hash": Stage.VERITY}
