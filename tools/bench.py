@@ -77,7 +77,7 @@ def prepare(folder: Path, cache: Path) -> tuple[Path, str]:
     run(tool[0], "new", str(folder / "repo"))
     for version in ("1.0.0", "1.1.0"):
         images = [f"--{role}={path}" for role, path in releases[version].images().items()]
-        named = ["--variant", VARIANT, "--arch", platform.machine(), "--version", version]
+        named = ["--variant", VARIANT, "--arch", platform.machine(), "--version", version, "--waves", "none"]
         run(*tool, "publish", *named, *images)
     node = folder / "node"
     node.mkdir()
