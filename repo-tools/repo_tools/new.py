@@ -32,6 +32,7 @@ from repo_tools.store import Store
 from signpost.errors import MediumError
 from signpost.medium import OsMedium
 from updog import durable
+from updog.update_metadata.errors import FaultsError
 from updog.update_metadata.fields import nearest
 from updog.update_metadata.manifest import Manifest
 
@@ -139,6 +140,7 @@ def create(
     plan = plan or Plan()
     medium = medium or OsMedium()
     _require_empty(folder)
+    _check_name(plan)
     given = _given_keys(plan, secrets)
     _check_threshold(plan, given)
     store = Store(folder, medium)
@@ -160,11 +162,24 @@ def _require_empty(folder: Path) -> None:
         raise RepositoryExistsError(f"cannot look into {folder}: {error.strerror}") from error
 
 
+def _check_name(plan: Plan) -> None:
+    try:
+        config.target_word(plan.name)
+    except FaultsError as error:
+        raise ConfigError(
+            f"--name: {error.faults[0]}", next_step="Use letters, digits, '.', '_', '-'."
+        ) from error
+
+
 def _given_keys(plan: Plan, secrets: Secrets) -> dict[str, list[KeySource]]:
+    """Return the keys given by role, each tried out: what cannot be used is refused now."""
     from pathlib import Path
 
     here = Path().absolute()
-    return {role: [source(word, here, secrets) for word in words] for role, words in plan.signers.items()}
+    given = {role: [source(word, here, secrets) for word in words] for role, words in plan.signers.items()}
+    for item in (item for items in given.values() for item in items):
+        SignerStore(uris={item.key.keyid: item.uri}, folder=here, secrets=secrets).of([item.key])
+    return given
 
 
 def _check_threshold(plan: Plan, given: Mapping[str, Sequence[KeySource]]) -> None:

@@ -1,0 +1,181 @@
+"""Packing and unpacking: what other tools write is read, what is broken is named; verity; progress."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from repo_tools.bar import reporting
+from repo_tools.cli import cli
+from repo_tools.errors import ImageError, StoredImageError, VerityError
+from repo_tools.images import Packing, pack, unpacked
+from repo_tools.progress import Step
+from repo_tools.verity import make_hash_image
+from signpost.console import run
+from signpost.medium import OsMedium
+from tests.support.repositories import ARCH, VARIANT, make_repository
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+RAW = bytes(range(256)) * 5000 + bytes(3_000_000)
+
+
+def _made_by(tool: list[str], data: bytes = RAW) -> bytes:
+    return subprocess.run(tool, input=data, capture_output=True, check=True).stdout
+
+
+def _blocks(data: bytes, size: int = 1000) -> Iterator[bytes]:
+    return (data[start : start + size] for start in range(0, len(data), size))
+
+
+@pytest.mark.parametrize(
+    ("tool", "ending"),
+    [
+        (["zstd", "-c"], ".zst"),
+        (["zstd", "-c", "--no-check", "-19", "--long=27"], ".zst"),
+        (["lz4", "-c"], ".lz4"),
+        (["lz4", "-c", "-9", "-BD", "--no-frame-crc"], ".lz4"),
+    ],
+)
+def test_what_other_tools_write_is_read(tool: list[str], ending: str) -> None:
+    assert b"".join(unpacked(_blocks(_made_by(tool)), "x" + ending)) == RAW
+
+
+def test_several_zstd_frames_are_one_image() -> None:
+    data = _made_by(["zstd", "-c"], RAW[:7]) + _made_by(["zstd", "-c"], RAW[7:])
+    assert b"".join(unpacked(_blocks(data), "x.zst")) == RAW
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        pytest.param(b"neither", "x.zst", id="zst"),
+        pytest.param(b"neither", "x.lz4", id="lz4"),
+        pytest.param(b"", "x.lz4", id="empty-lz4"),
+        pytest.param(b"anything", "x.img", id="ending"),
+        pytest.param(_made_by(["lz4", "-c"])[:-9], "x.lz4", id="lz4-cut"),
+        pytest.param(_made_by(["lz4", "-c"]) + b"more", "x.lz4", id="lz4-tail"),
+        pytest.param(_made_by(["lz4", "-c"]) * 2, "x.lz4", id="two-lz4-frames"),
+        pytest.param(_made_by(["zstd", "-c"]) + b"more", "x.zst", id="zst-tail"),
+    ],
+)
+def test_a_broken_stream_is_named_and_read_to_its_end(data: bytes, name: str) -> None:
+    seen = bytearray()
+
+    def blocks() -> Iterator[bytes]:
+        for block in _blocks(data):
+            seen.extend(block)
+            yield block
+
+    with pytest.raises(StoredImageError, match=name):
+        list(unpacked(blocks(), name))
+    assert bytes(seen) == data
+
+
+@given(st.binary(min_size=1, max_size=20000), st.sampled_from(["zstd", "lz4"]), st.integers(1, 9))
+def test_packing_is_undone_by_unpacking(data: bytes, compression: str, level: int) -> None:
+    packing = Packing(compression=compression, level=level)
+    head, compressor = packing.compressor(len(data))
+    stored = head + compressor.compress(data) + compressor.flush()
+    assert b"".join(unpacked(_blocks(stored), "x" + packing.ending)) == data
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_the_same_image_packs_to_the_same_bytes(tmp_path: Path, compression: str) -> None:
+    (tmp_path / "raw").write_bytes(RAW)
+    packing = Packing(compression=compression, level=2)
+    staged = [
+        pack(OsMedium(), tmp_path / "raw", tmp_path / str(number), name="x", packing=packing)
+        for number in (1, 2)
+    ]
+    assert staged[0].sha256 == staged[1].sha256
+
+
+def test_an_image_that_grows_while_it_is_read(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.write_bytes(RAW)
+
+    def grow(step: Step) -> None:
+        if step.done == 1 << 20:
+            with raw.open("ab") as stream:
+                stream.write(b"more")
+
+    for compression in ("zstd", "lz4"):
+        raw.write_bytes(RAW)
+        packing = Packing(compression=compression, level=1)
+        with pytest.raises(ImageError):
+            pack(OsMedium(), raw, tmp_path / compression, name="x", packing=packing, progress=grow)
+
+
+def test_verity_images_are_what_veritysetup_verifies(tmp_path: Path) -> None:
+    root, tree = tmp_path / "root", tmp_path / "tree"
+    root.write_bytes(RAW[: 4096 * 300])
+    root_hash = make_hash_image(root, tree, name="os-vm-x86_64-1.0.0")
+    subprocess.run(
+        ["veritysetup", "verify", str(root), str(tree), root_hash], check=True, capture_output=True
+    )
+    assert make_hash_image(root, tmp_path / "again", name="os-vm-x86_64-1.0.0") == root_hash
+    assert (tmp_path / "again").read_bytes() == tree.read_bytes()
+
+
+def test_verity_of_something_odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(VerityError, match="failed"):
+        make_hash_image(tmp_path / "nothing", tmp_path / "tree", name="x")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(VerityError, match="not installed") as caught:
+        make_hash_image(tmp_path / "nothing", tmp_path / "tree", name="x")
+    assert "cryptsetup-bin" in caught.value.next_step
+
+
+def test_publish_makes_the_hash_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    repository = make_repository(tmp_path / "repo", versions=[])
+    made = repository.synthesize("1.0.0")
+    words = ["--repo", str(repository.folder), "publish", "--variant", VARIANT, "--arch", ARCH, "--verity"]
+    words += [
+        "--version",
+        "1.0.0",
+        "--boot",
+        str(made.boot),
+        "--root",
+        str(made.root),
+        "--compression",
+        "lz4",
+    ]
+    assert run(cli, words) == 0
+    captured = capsys.readouterr()
+    assert "dm-verity root hash: " in captured.out
+    assert captured.err.splitlines()[0].startswith("compress os-synthetic-x86_64-1.0.0-boot.ext4.lz4: ")
+    assert run(cli, ["--repo", str(repository.folder), "validate"]) == 0
+
+
+def test_progress_is_a_line_a_file_or_ndjson() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    step = Step(action="compress", item="a.zst", total=2048)
+    for as_json in (True, False):
+        with reporting(out, err, as_json=as_json) as progress:
+            progress(step.at(1024))
+            progress(step.at(2048))
+    assert [json.loads(line)["done"] for line in out.getvalue().splitlines()] == [1024, 2048]
+    assert err.getvalue() == "compress a.zst: 2.0 KiB\n"
+
+
+def test_progress_is_a_bar_on_a_terminal() -> None:
+    main, terminal = pty.openpty()
+    with os.fdopen(terminal, "w") as err, reporting(io.StringIO(), err, as_json=False) as progress:
+        step = Step(action="compress", item="a.zst", total=2048)
+        progress(step.at(1024))
+        progress(step.at(2048))
+    shown = os.read(main, 65536).decode()
+    os.close(main)
+    assert "compress a.zst" in shown
+    assert "2.0/2.0 KiB" in shown

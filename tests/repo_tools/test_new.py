@@ -1,0 +1,211 @@
+"""A new repository: keys, thresholds, what is refused, and that nothing is left where it is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from tuf.api.metadata import Metadata, Root
+
+from repo_tools import config, new
+from repo_tools.cli import cli
+from repo_tools.errors import SigningKeyError
+from signpost.console import run
+from tests.repo_tools.clients import Client
+from tests.support.repositories import make_repository, tree_digest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+NOW = datetime(2026, 11, 24, 9, 0, 0, 123456, tzinfo=UTC)
+
+
+def _root(folder: Path) -> Root:
+    signed = Metadata.from_bytes((folder / "metadata" / "1.root.json").read_bytes()).signed
+    assert isinstance(signed, Root)
+    return signed
+
+
+def _write_key(path: Path, private: Any, passphrase: bytes | None = None) -> None:
+    lock = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
+    path.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock))
+    public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    path.with_suffix(".pub").write_bytes(public)
+
+
+def test_defaults_have_a_real_threshold_and_separate_keys(tmp_path: Path) -> None:
+    created = new.create(tmp_path / "repo", now=NOW)
+    root = _root(tmp_path / "repo")
+    assert {name: (role.threshold, len(role.keyids)) for name, role in root.roles.items()} == {
+        "root": (2, 3),
+        "targets": (1, 1),
+        "snapshot": (1, 1),
+        "timestamp": (1, 1),
+    }
+    assert len(root.keys) == 6
+    assert root.consistent_snapshot is True
+    assert root.spec_version == "1.0.0"
+    assert root.expires == NOW.replace(microsecond=0) + timedelta(weeks=52)
+    assert created.root_json.read_bytes() == (tmp_path / "repo" / "metadata" / "1.root.json").read_bytes()
+
+
+def test_test_keys_are_private_and_say_what_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "repo"
+    assert run(cli, ["new", str(folder), "--json"]) == 0
+    captured = capsys.readouterr()
+    keys = json.loads(captured.out)["test_keys"]
+    assert len(keys) == 6
+    for path in sorted((folder / "keys").glob("*.pem")):
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.read_text().startswith("TEST ONLY")
+        subprocess.run(["openssl", "pkey", "-in", str(path), "-noout"], check=True)
+    assert "TEST ONLY" in (folder / "keys" / "README").read_text()
+    assert "for tests only" in captured.err
+
+
+def test_repo_toml_reads_back(tmp_path: Path) -> None:
+    new.create(tmp_path / "repo", now=NOW, plan=new.Plan(expires=config.parse_expires(["timestamp=36h"])))
+    settings = config.load(tmp_path / "repo")
+    assert settings.expires == {**config.DEFAULT_EXPIRES, "timestamp": timedelta(hours=36)}
+    assert set(settings.signers) == set(_root(tmp_path / "repo").keys)
+
+
+def test_a_client_trusts_it_at_once(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path / "repo", versions=[])
+    with repository.served() as url:
+        assert Client(tmp_path / "node", repository.root_json).manifest(url).updates == ()
+
+
+def test_a_killed_new_is_no_repository(tmp_path: Path) -> None:
+    folder = tmp_path / "repo"
+    new.create(folder, now=NOW)
+    (folder / "repo.toml").unlink()
+    assert run(cli, ["--repo", str(folder), "validate"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        pytest.param(["--root-threshold", "4"], "config", id="threshold-above-keys"),
+        pytest.param(["--root-threshold", "0"], "config", id="threshold-0"),
+        pytest.param(["--expires", "timestmp=1d"], "config", id="role"),
+        pytest.param(["--expires", "timestamp=1 fortnight"], "config", id="span"),
+        pytest.param(["--expires", "timestamp=0d"], "config", id="no-time"),
+        pytest.param(["--signer", "targets"], "config", id="signer-without-uri"),
+        pytest.param(["--signer", "target=file2:x"], "config", id="signer-role"),
+        pytest.param(["--signer", "targets=file2:nowhere.pem"], "signing-key", id="no-key"),
+        pytest.param(["--signer", "targets=hsm:2"], "signing-key", id="no-public-half"),
+        pytest.param(["--signer", "targets=hsm:2,nowhere.pem"], "signing-key", id="no-public-file"),
+        pytest.param(["--name", "a/b"], "config", id="name"),
+    ],
+)
+def test_wrong_input_makes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: str
+) -> None:
+    folder = tmp_path / "repo"
+    assert run(cli, ["new", str(folder), *words, "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == code
+    assert not folder.exists()
+
+
+def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path / "repo")
+    before = tree_digest(repository.folder)
+    assert run(cli, ["new", str(repository.folder)]) == 2
+    assert tree_digest(repository.folder) == before
+    (tmp_path / "file").write_text("")
+    assert run(cli, ["new", str(tmp_path / "file")]) == 2
+    (tmp_path / "empty").mkdir()
+    assert run(cli, ["new", str(tmp_path / "empty")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("private", "accepted"),
+    [
+        pytest.param(ed25519.Ed25519PrivateKey.generate(), True, id="ed25519"),
+        pytest.param(ec.generate_private_key(ec.SECP256R1()), True, id="p256"),
+        pytest.param(rsa.generate_private_key(65537, 2048), True, id="rsa2048"),
+        pytest.param(ec.generate_private_key(ec.SECP384R1()), False, id="p384"),
+        pytest.param(rsa.generate_private_key(65537, 1024), False, id="rsa1024"),  # noqa: S505 - the point
+        pytest.param(ec.generate_private_key(ec.SECP256K1()), False, id="k1"),
+    ],
+)
+def test_key_types(tmp_path: Path, private: Any, accepted: bool) -> None:  # noqa: FBT001 - a table's column
+    key = tmp_path / "key.pem"
+    _write_key(key, private)
+    status = run(cli, ["new", str(tmp_path / "repo"), "--signer", f"targets=file2:{key}"])
+    assert status == (0 if accepted else 2)
+    if accepted:
+        repository = make_repository(tmp_path / "another", versions=[])
+        assert run(cli, ["--repo", str(tmp_path / "repo"), "validate"]) == 0
+        assert not (tmp_path / "repo" / "keys" / "targets.pem").exists()
+        assert (repository.folder / "keys" / "targets.pem").exists()
+
+
+def test_signers_for_every_role_make_no_test_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words: list[str] = []
+    for role in ("root", "root", "targets", "snapshot", "timestamp"):
+        key = tmp_path / f"{role}-{len(words)}.pem"
+        _write_key(key, ed25519.Ed25519PrivateKey.generate())
+        words += ["--signer", f"{role}=file2:{key},{key.with_suffix('.pub')}"]
+    assert run(cli, ["new", str(tmp_path / "repo"), *words]) == 0
+    assert not (tmp_path / "repo" / "keys").exists()
+    assert "warning" not in capsys.readouterr().err
+    assert _root(tmp_path / "repo").roles["root"].threshold == 2
+
+
+def test_one_key_given_twice_is_one_key(tmp_path: Path) -> None:
+    key = tmp_path / "key.pem"
+    _write_key(key, ed25519.Ed25519PrivateKey.generate())
+    words = ["--signer", f"root=file2:{key}"] * 2
+    assert run(cli, ["new", str(tmp_path / "repo"), *words]) == 2
+
+
+def test_a_public_half_of_another_key_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        _write_key(tmp_path / f"{name}.pem", ed25519.Ed25519PrivateKey.generate())
+    word = f"targets=file2:{tmp_path / 'one.pem'},{tmp_path / 'two.pub'}"
+    assert run(cli, ["new", str(tmp_path / "repo"), "--signer", word]) == 2
+    assert "does not match" in capsys.readouterr().err
+    assert not (tmp_path / "repo").exists()
+
+
+def test_encrypted_test_keys_need_their_passphrase(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "repo"
+    monkeypatch.setenv("REPO_TOOLS_PASSPHRASE", "correct horse")
+    assert run(cli, ["new", str(folder), "--encrypt", "--expires", "timestamp=1d"]) == 0
+    assert all("ENCRYPTED" in path.read_text() for path in (folder / "keys").glob("*.pem"))
+    refresh = ["--repo", str(folder), "refresh"]
+    monkeypatch.setenv("REPO_TOOLS_PASSPHRASE", "wrong")
+    assert run(cli, refresh) == 2
+    monkeypatch.delenv("REPO_TOOLS_PASSPHRASE")
+    assert run(cli, refresh) == 2
+    assert "REPO_TOOLS_PASSPHRASE" in capsys.readouterr().err
+    monkeypatch.setenv("REPO_TOOLS_PASSPHRASE", "correct horse")
+    assert run(cli, refresh) == 0
+
+
+def test_an_encrypted_key_given_as_signer(tmp_path: Path) -> None:
+    key = tmp_path / "key.pem"
+    _write_key(key, ed25519.Ed25519PrivateKey.generate(), b"secret")
+    plan = new.Plan(signers={"targets": [f"file2:{key}"]})
+    with pytest.raises(SigningKeyError):
+        new.create(tmp_path / "repo", now=NOW, plan=plan)
+    assert not (tmp_path / "repo").exists()
+    new.create(tmp_path / "repo", now=NOW, plan=plan, secrets=lambda _name: "secret")
