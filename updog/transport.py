@@ -8,9 +8,12 @@ Rules it enforces:
   and hash would not be those that were signed;
 * a broken body is continued by range; the 206, its Content-Range and the ETag are checked, and a server
   that ignores the range is read past the bytes already had, not asked twice;
-* only failures in a row that brought no byte count against the tries; waits grow exponentially with
-  jitter, and ``Retry-After`` is honoured up to :data:`MAX_WAIT_SECONDS`;
-* whoever asks says the most bytes it will take; more is cut off as :class:`~updog.errors.EndlessDataError`.
+* a failure counts against the tries unless its request kept the minimum rate, the wait before it included:
+  a server that gives a byte and breaks off, again and again, is as useless as one that gives none; waits
+  grow exponentially with jitter, and ``Retry-After`` is honoured up to :data:`MAX_WAIT_SECONDS`;
+* whoever asks says the most bytes it will take; more is cut off as :class:`~updog.errors.EndlessDataError`;
+* a redirect is followed without reading its body, which may have no end, and never out of HTTP(S);
+* a configured proxy is used for every host but the listed ones, whatever the environment says.
 
 Foreign exceptions (requests, urllib3) end here.
 """
@@ -19,10 +22,11 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 import requests
 import urllib3
@@ -40,6 +44,8 @@ MAX_REDIRECTS = 5  # as many as a mirror network uses; a loop ends here
 _FIRST_WAIT_SECONDS = 0.2
 _RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
 _PARTIAL = 206
+_GOOD = frozenset({200, _PARTIAL})
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 
 
 class Transport(Protocol):
@@ -84,6 +90,14 @@ class _Progress:
     etag: str | None = None
 
 
+class _Session(requests.Session):
+    """A session that leaves redirects to us: requests reads a redirect's body to the end, however long."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - the base's
+        """Say that there is nothing to follow."""
+        return None
+
+
 class HttpTransport:
     """Bytes over HTTP(S), or from ``file:`` URLs (an unpacked bundle, a USB stick)."""
 
@@ -99,12 +113,8 @@ class HttpTransport:
         self._sleep = sleep
         self._monotonic = monotonic
         self._jitter = jitter
-        self._session = requests.Session()
-        self._session.max_redirects = MAX_REDIRECTS
+        self._session = _Session()
         self._session.headers.update({"Accept-Encoding": "identity", "User-Agent": "updog"})
-        if settings.https_proxy:
-            self._session.proxies = {"http": settings.https_proxy, "https": settings.https_proxy}
-            self._session.proxies["no_proxy"] = ",".join(settings.no_proxy)
 
     def stream(self, url: str, *, limit: int, start: int = 0) -> Iterator[bytes]:
         """Yield the body from ``start``, continuing after breaks. See :class:`Transport`."""
@@ -113,18 +123,25 @@ class HttpTransport:
             return
         progress = _Progress(position=start)
         failures = 0
+        since = self._monotonic()
         while True:
             before = progress.position
             try:
                 yield from self._attempt(url, progress, limit)
             except _BrokenError as error:
-                failures = failures + 1 if progress.position == before else 1
+                came, since = self._was_worth_it(progress.position - before, since)
+                failures = 1 if came else failures + 1
                 if failures >= self._settings.tries:
                     raise UnreachableError(f"{url}: {error} (byte {progress.position})") from error
                 log.info("%s: %s at byte %d, try %d", url, error, progress.position, failures)
                 self._sleep(self._wait(failures, error.wait))
             else:
                 return
+
+    def _was_worth_it(self, brought: int, since: float) -> tuple[bool, float]:
+        """Tell whether ``brought`` bytes since then keep the minimum rate; return this moment too."""
+        now = self._monotonic()
+        return 0 < brought >= self._settings.minimum_rate * (now - since), now
 
     def _wait(self, failures: int, asked: float | None) -> float:
         """Seconds to wait before the next try: what the server asked for, else exponential with jitter."""
@@ -138,21 +155,45 @@ class HttpTransport:
         with self._open(url, progress) as response:
             blocks = _continued(self._blocks(response, url), response, url, progress)
             yield from _moving(_capped(blocks, url, limit, progress.position), progress)
+            _check_end(response, progress)
 
     def _open(self, url: str, progress: _Progress) -> requests.Response:
-        """Send one request and check the head of its answer."""
+        """Send one request, again where redirects lead, and check the head of the answer."""
         headers = {"Range": f"bytes={progress.position}-"} if progress.position else {}
+        where, query = url, dict(self._settings.query)
+        for _ in range(MAX_REDIRECTS + 1):
+            response = self._get(where, headers, query)
+            if not response.is_redirect:
+                return _checked_head(response, url)
+            response.close()
+            where, query = _redirected(where, response.headers["Location"]), {}
+        raise UnreachableError(f"{url} is redirected more than {MAX_REDIRECTS} times")
+
+    def _get(self, url: str, headers: Mapping[str, str], query: Mapping[str, str]) -> requests.Response:
+        """Send one request. _BrokenError: another try may do better."""
         times = (self._settings.connect_timeout, self._settings.stall_timeout)
         try:
-            response = self._session.get(
-                url, headers=headers, params=dict(self._settings.query), stream=True, timeout=times
+            return self._session.get(
+                url,
+                headers=dict(headers),
+                params=dict(query),
+                proxies=self._proxies(url),
+                stream=True,
+                timeout=times,
             )
         except (requests.ConnectionError, requests.Timeout) as error:
             raise _BrokenError(_reason(error)) from error
-        except requests.RequestException as error:
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise UnreachableError(f"{url}: {_reason(error)}") from error
-        _check_head(response, url)
-        return response
+
+    def _proxies(self, url: str) -> dict[str, str] | None:
+        """Return how to reach ``url``: as configured, or (None) as the environment says."""
+        proxy = self._settings.https_proxy
+        if proxy is None:
+            return None
+        listed = requests.utils.should_bypass_proxies(url, no_proxy=",".join(self._settings.no_proxy))
+        # no_proxy=* here means: nothing from the environment; requests prefers that to what was configured
+        return {"no_proxy": "*"} | ({} if listed else {"http": proxy, "https": proxy})
 
     def _blocks(self, response: requests.Response, url: str) -> Iterator[bytes]:
         """Yield raw blocks; a stall, a drip or a cut is a _BrokenError."""
@@ -184,12 +225,33 @@ class _Pace:
         self._since, self._got = self._monotonic(), 0
 
 
+def _redirected(url: str, location: str) -> str:
+    """Return where a redirect from ``url`` leads; only HTTP(S) is followed."""
+    try:
+        target = urljoin(url, location)
+    except ValueError as error:
+        raise UnreachableError(f"{url} is redirected to {location!r}: {error}") from error
+    if not target.startswith(("http://", "https://")):
+        raise UnreachableError(f"{url} is redirected to {target!r}, which is not HTTP")
+    return target
+
+
+def _checked_head(response: requests.Response, url: str) -> requests.Response:
+    """Return the response if its head is good, else close it and raise."""
+    try:
+        _check_head(response, url)
+    except Exception:
+        response.close()
+        raise
+    return response
+
+
 def _check_head(response: requests.Response, url: str) -> None:
     """Sort the answer: good, worth another try, or final."""
     status = response.status_code
     if status in _RETRYABLE:
         raise _BrokenError(f"HTTP {status}", _retry_after(response))
-    if not response.ok:
+    if status not in _GOOD:
         raise HttpStatusError(url, status)
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding not in {"", "identity"}:
@@ -200,7 +262,7 @@ def _check_head(response: requests.Response, url: str) -> None:
 def _retry_after(response: requests.Response) -> float | None:
     """Seconds from a Retry-After header; a date form or nonsense is None (back off as usual)."""
     value = response.headers.get("Retry-After", "")
-    return float(value) if value.isdigit() else None
+    return float(value) if value.isdecimal() else None
 
 
 def _continued(
@@ -216,9 +278,17 @@ def _continued(
     if response.status_code != _PARTIAL:
         return _skipped(blocks, progress.position)
     content_range = response.headers.get("Content-Range", "")
-    if not content_range.startswith(f"bytes {progress.position}-"):
+    match = _CONTENT_RANGE.fullmatch(content_range)
+    if match is None or int(match[1]) != progress.position:
         raise UnreachableError(f"{url}: asked from byte {progress.position}, got {content_range!r}")
     return blocks
+
+
+def _check_end(response: requests.Response, progress: _Progress) -> None:
+    """Notice a 206 that gives less than was asked for (RFC 9110, 15.3.7 allows it): the rest is asked for."""
+    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    if response.status_code == _PARTIAL and match and match[3] != "*" and progress.position < int(match[3]):
+        raise _BrokenError(f"only a part of {match[3]} bytes was sent")
 
 
 def _skipped(blocks: Iterator[bytes], count: int) -> Iterator[bytes]:
