@@ -1,0 +1,75 @@
+"""Which partitions make the slots (D28)."""
+
+from __future__ import annotations
+
+import pytest
+
+from signpost import gpt, sets
+from signpost.errors import LayoutError
+from signpost.sets import BOOT, HASH, PRIVATE, ROOT, PartitionSet, Slot
+
+
+def entries(*types: gpt.Guid) -> list[gpt.Entry]:
+    """Return a table's entries of these types."""
+    return [gpt.Entry(type=type_) for type_ in types]
+
+
+def test_the_first_of_each_type_is_slot_a_and_the_second_slot_b() -> None:
+    layout = sets.find(entries(BOOT, ROOT, HASH, BOOT, ROOT, HASH, PRIVATE))
+    assert layout.slots == {Slot.A: PartitionSet(0, 1, 2), Slot.B: PartitionSet(3, 4, 5)}
+    assert layout.private == 6
+    assert not layout.single
+    assert layout.notes == ()
+
+
+def test_order_in_the_table_counts_whatever_lies_between() -> None:
+    found = sets.find(entries(sets.EFI_SYSTEM, PRIVATE, HASH, gpt.UNUSED, BOOT, BOOT, ROOT, HASH, ROOT))
+    assert found.slots == {Slot.A: PartitionSet(4, 6, 2), Slot.B: PartitionSet(5, 8, 7)}
+    assert found.private == 1
+
+
+def test_labels_play_no_part() -> None:
+    parts = [
+        gpt.Entry(type=type_, name="BOTTLEROCKET-BOOT-B")
+        for type_ in (BOOT, ROOT, HASH, BOOT, ROOT, HASH, PRIVATE)
+    ]
+    assert sets.find(parts).slots[Slot.A] == PartitionSet(0, 1, 2)
+
+
+def test_a_third_of_a_type_belongs_to_no_slot_and_is_noted() -> None:
+    layout = sets.find(entries(BOOT, ROOT, HASH, BOOT, ROOT, HASH, BOOT, PRIVATE, PRIVATE))
+    assert layout.slots == {Slot.A: PartitionSet(0, 1, 2), Slot.B: PartitionSet(3, 4, 5)}
+    assert layout.notes == ("3 BOOT partitions: the slots are the first two (numbers 1 and 4)",)
+    assert layout.slot_of(6) is None
+    assert layout.private == 7
+
+
+def test_one_of_each_is_a_single_disk() -> None:
+    layout = sets.find(entries(BOOT, ROOT, HASH, PRIVATE))
+    assert layout.single
+    assert list(layout.slots) == [Slot.A]
+
+
+@pytest.mark.parametrize(
+    ("types", "missing"),
+    [
+        ((), "no BOOT-A and no ROOT-A and no HASH-A and no PRIVATE partition"),
+        ((BOOT, ROOT, HASH), "no PRIVATE partition"),
+        ((BOOT, ROOT, HASH, BOOT, ROOT, PRIVATE), "no HASH-B partition"),
+        ((BOOT, ROOT, ROOT, HASH, PRIVATE), "no BOOT-B and no HASH-B partition"),
+        ((ROOT, HASH, PRIVATE), "no BOOT-A partition"),
+        ((sets.EFI_SYSTEM, sets.DATA), "no BOOT-A"),
+    ],
+)
+def test_what_is_missing_is_named(types: tuple[gpt.Guid, ...], missing: str) -> None:
+    with pytest.raises(LayoutError, match=missing):
+        sets.find(entries(*types))
+
+
+def test_each_partition_has_its_slot() -> None:
+    layout = sets.find(entries(BOOT, ROOT, HASH, BOOT, ROOT, HASH, PRIVATE))
+    assert [layout.slot_of(index) for index in range(7)] == [*"AAABBB", None]
+
+
+def test_the_other_slot() -> None:
+    assert (Slot.A.other, Slot.B.other) == (Slot.B, Slot.A)
