@@ -132,3 +132,10 @@ class ServeError(ToolError):
 
     code = "serve"
     default_next_step = "Choose another --port; 0 takes a free one."
+
+
+class BootStageError(ToolError):
+    """The boot stage cannot be built; nothing was written."""
+
+    code = "boot-stage"
+    default_next_step = "docs/how-to/boot.md names the packages it is made from."

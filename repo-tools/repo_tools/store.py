@@ -24,7 +24,7 @@ One writer at a time: the lock file ``.lock`` is held (flock) from reading to th
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from tuf.api.exceptions import RepositoryError
@@ -85,6 +85,8 @@ class Store:
     def writing(self) -> Iterator[None]:
         """Hold the lock and clear up after a killed writer, for the length of a ``with`` block.
 
+        A failure inside is cleared up after at once.
+
         Raises:
             RepositoryBusyError: another writer holds it; nothing was changed.
         """
@@ -96,9 +98,20 @@ class Store:
                 raise RepositoryBusyError(f"another publisher is at work in {self.folder}") from error
             self.lay_out()
             self._clear_up()
-            yield
+            with self._clean_after_failure():
+                yield
         finally:
             self.medium.close(descriptor)
+
+    @contextmanager
+    def _clean_after_failure(self) -> Iterator[None]:
+        """Leave nothing half-made behind a failure such as a full disk or a missing key."""
+        try:
+            yield
+        except Exception:
+            with suppress(MediumError):  # the first failure is the one to tell
+                self._clear_up()
+            raise
 
     def _lock_file(self) -> int:
         path = self.folder / LOCK

@@ -16,9 +16,11 @@ from repo_tools.cli import cli
 from repo_tools.source import FolderSource
 from repo_tools.store import Store
 from signpost.console import run
+from signpost.errors import MediumError
 from signpost.medium import OsMedium
 from tests.repo_tools.clients import Client, releases
 from tests.support.repositories import (
+    FailingMedium,
     KilledError,
     KillingMedium,
     SmallRepository,
@@ -102,6 +104,25 @@ def test_another_release_after_a_kill_leaves_nothing_behind(tmp_path: Path) -> N
         repository.publish("1.2.0")
         report = check.check(FolderSource(repository.folder), now=repository.now)
         assert report.clean, (recorder.steps[number], report.findings)
+
+
+def test_a_failure_at_any_step_leaves_no_more_than_unnamed_metadata(tmp_path: Path) -> None:
+    base = _base(tmp_path)
+    before = tree_digest(base.folder)
+    recorder = KillingMedium()
+    _copy(base, tmp_path / "recorded").publish("1.1.0", medium=recorder)
+    unchanged = 0
+    for number, step in enumerate(recorder.steps):
+        repository = _copy(base, tmp_path / f"at-{number}")
+        try:
+            repository.publish("1.1.0", medium=FailingMedium(number))
+        except MediumError as error:
+            assert step[0] in error.message  # noqa: PT017 - removing what is done with may fail unseen
+        assert list((repository.folder / ".staging").iterdir()) == [] or step[0] == "remove"
+        report = check.check(FolderSource(repository.folder), now=repository.now)
+        assert {finding.code for finding in report.findings} <= {"metadata-unnamed"}, step
+        unchanged += tree_digest(repository.folder) == before
+    assert unchanged > len(recorder.steps) / 2
 
 
 def test_every_rename_follows_a_flush_and_every_folder_is_flushed(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from repo_tools import new, release
 from repo_tools.config import parse_expires
 from repo_tools.images import Packing
 from repo_tools.serve import serving
+from signpost.errors import MediumError
 from signpost.medium import OsMedium
 from updog.update_metadata.version import Version
 
@@ -179,6 +180,15 @@ class KillingMedium(OsMedium):
     def flush_folder(self, path: str) -> None:
         self._step("flush folder", path)
         super().flush_folder(path)
+
+
+class FailingMedium(KillingMedium):
+    """The real storage, of which step number ``at`` fails, as on a full disk; everything else works."""
+
+    def _step(self, name: str, place: str) -> None:
+        self.steps.append((name, place))
+        if len(self.steps) - 1 == self.at:
+            raise MediumError(f"cannot {name} {place}: No space left on device")
 
 
 def kill_points(steps: Sequence[object]) -> Iterator[tuple[int, bool]]:

@@ -1,0 +1,99 @@
+"""The boot stage as an initial RAM file system."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import zstandard
+
+from repo_tools.bootstage import cpio
+from repo_tools.bootstage.kernel import find_kernel, load_order
+from repo_tools.bootstage.python import ENTRY, find_python, gather
+from signpost.initramfs import MODULES as MODULE_FOLDER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from repo_tools.bootstage.kernel import Kernel
+
+USUAL_MODULES = (
+    "virtio_pci",
+    "virtio_mmio",
+    "virtio_blk",
+    "virtio_scsi",
+    "nvme",
+    "ahci",
+    "sd_mod",
+    "xhci_pci",
+    "uas",
+    "usb_storage",
+    "mmc_block",
+    "sdhci_pci",
+    "sdhci_acpi",
+    "hv_storvsc",
+    "xen_blkfront",
+    "vmw_pvscsi",
+    "efivarfs",
+)
+"""Disks of virtual and real machines, and EFI's variables, as far as the kernel has modules for them."""
+
+NEEDED_MODULES = ("ext4",)
+"""BOOT's file system: without it nothing can be started."""
+
+MOMENT = 1_735_689_600
+"""2025-01-01T00:00:00Z, the time of every file: nothing reads it, and the same input gives the same bytes."""
+
+_COMPRESSION = 12
+"""Of zstd. Built once, loaded at every start; Debian's kernels since 5.10 unpack it."""
+
+_INIT = """#!/{python} -ISB
+from {entry} import main
+main()
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """A boot stage: the kernel's version, its image, and the initial RAM file system that goes with it."""
+
+    version: str
+    kernel: bytes
+    initramfs: bytes
+
+
+def build(system: Path, *, modules: Sequence[str] = ()) -> Stage:
+    """Build the boot stage from an unpacked Debian system of this machine's architecture.
+
+    Args:
+        system: folder with one kernel below ``boot``, its modules, and Python.
+        modules: names of kernel modules wanted beside :data:`USUAL_MODULES`.
+
+    Raises:
+        BootStageError: something that is needed is not in the folder.
+    """
+    kernel, python = find_kernel(system), find_python(system)
+    init = _INIT.format(python=python, entry=ENTRY).encode("ascii")
+    entries = {
+        "init": cpio.file(init, executable=True),
+        **{name: cpio.folder() for name in ("boot", "proc", "sys")},
+        # Python asks for random bytes before there is a /dev, and the kernel for a console.
+        "dev/console": cpio.character_device(5, 1),
+        "dev/urandom": cpio.character_device(1, 9),
+        **_modules(kernel, modules),
+        **gather(system, python),
+    }
+    archive = cpio.archive(entries, moment=MOMENT)
+    packed = zstandard.ZstdCompressor(level=_COMPRESSION, write_checksum=True).compress(archive)
+    return Stage(version=kernel.version, kernel=kernel.image.read_bytes(), initramfs=packed)
+
+
+def _modules(kernel: Kernel, wanted: Sequence[str]) -> dict[str, cpio.Entry]:
+    """Return the modules, numbered in the order in which they are to be loaded."""
+    usual = [name for name in USUAL_MODULES if name in kernel.modules]
+    order = load_order(kernel, [*NEEDED_MODULES, *wanted, *usual])
+    return {
+        f"{MODULE_FOLDER[1:]}/{number:03}-{name}.ko": cpio.file(module)
+        for number, (name, module) in enumerate(order.items())
+    }

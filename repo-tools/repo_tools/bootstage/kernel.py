@@ -1,0 +1,113 @@
+"""A kernel and its modules in an unpacked Debian system, and the order in which modules must be loaded.
+
+Rules:
+
+* what a module needs is read from the module itself: a Debian kernel package holds no ``modules.dep`` (its
+  post-install script makes it), and each module's ``.modinfo`` has ``depends=`` as plain text;
+* what is built into the kernel, says ``modules.builtin``, is not looked for as a module;
+* compressed modules are unpacked: the archive they go into is compressed as a whole.
+"""
+
+from __future__ import annotations
+
+import lzma
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import zstandard
+
+from repo_tools.errors import BootStageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+_LARGEST_MODULE = 64 << 20
+"""Bytes of the largest module to unpack; the largest in use, GPU drivers, take a third of it."""
+
+_DEPENDS = re.compile(rb"\0depends=([\w,-]*)\0")
+_NO_KERNEL = "Unpack one linux-image package into the folder: dpkg-deb --extract FILE FOLDER."
+
+
+def _unpack_zstd(data: bytes) -> bytes:
+    return zstandard.ZstdDecompressor().decompress(data, max_output_size=_LARGEST_MODULE)
+
+
+_SUFFIXES: Mapping[str, Callable[[bytes], bytes]] = {
+    ".ko": bytes,
+    ".ko.xz": lzma.decompress,
+    ".ko.zst": _unpack_zstd,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kernel:
+    """One kernel: its version, its image, its modules by name, the names of what is built in."""
+
+    version: str
+    image: Path
+    modules: Mapping[str, Path]
+    builtin: frozenset[str]
+
+
+def find_kernel(system: Path) -> Kernel:
+    """Return the only kernel in a system's folder. Raises BootStageError when there is none, or several."""
+    images = sorted((system / "boot").glob("vmlinuz-*"))
+    if len(images) != 1:
+        names = ", ".join(image.name for image in images) or "none"
+        raise BootStageError(f"one kernel is needed in {system}/boot, found: {names}", next_step=_NO_KERNEL)
+    version = images[0].name.removeprefix("vmlinuz-")
+    folders = [system / lib / "modules" / version for lib in ("usr/lib", "lib")]
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None:
+        raise BootStageError(f"{system} has no modules of the kernel {version}", next_step=_NO_KERNEL)
+    builtin = folder / "modules.builtin"
+    listed = builtin.read_text(encoding="ascii").splitlines() if builtin.exists() else []
+    return Kernel(
+        version=version,
+        image=images[0],
+        modules={_name(path.name): path for path in sorted(folder.rglob("*.ko*")) if _suffix(path.name)},
+        builtin=frozenset(_name(line.rpartition("/")[2]) for line in listed),
+    )
+
+
+def read_module(path: Path) -> bytes:
+    """Return a module as the kernel loads it."""
+    return _SUFFIXES[_suffix(path.name)](path.read_bytes())
+
+
+def load_order(kernel: Kernel, wanted: Iterable[str]) -> dict[str, bytes]:
+    """Return the wanted modules and all they need, each after what it needs. Raises BootStageError."""
+    order: dict[str, bytes] = {}
+    for name in wanted:
+        _visit(kernel, name, order)
+    return order
+
+
+def depends(module: bytes) -> list[str]:
+    """Return the names of the modules that must be loaded before this one."""
+    found = _DEPENDS.search(module)
+    listed = found[1].decode("ascii") if found else ""
+    return [name.replace("-", "_") for name in listed.split(",") if name]
+
+
+def _visit(kernel: Kernel, name: str, order: dict[str, bytes]) -> None:
+    if name in order or name in kernel.builtin:
+        return
+    if name not in kernel.modules:
+        raise BootStageError(f"the kernel {kernel.version} has no module {name}", next_step=_NO_KERNEL)
+    module = read_module(kernel.modules[name])
+    for needed in depends(module):
+        _visit(kernel, needed, order)
+    order[name] = module
+
+
+def _suffix(name: str) -> str:
+    """Return which of the endings of modules a name has; empty if none."""
+    return next((suffix for suffix in _SUFFIXES if name.endswith(suffix)), "")
+
+
+def _name(file: str) -> str:
+    """Return a module's name as the kernel spells it: ``dm-verity.ko`` is ``dm_verity``."""
+    return file.removesuffix(_suffix(file)).replace("-", "_")
