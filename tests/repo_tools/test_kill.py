@@ -65,11 +65,13 @@ def test_killed_at_every_step(tmp_path: Path) -> None:
     old, new = _everything(base, VERSIONS[:1]), _everything(base, VERSIONS[:2])
     points = list(kill_points(recorder.steps))
     assert len(points) > 40
+    assert releases(base.folder, Client(tmp_path / "node", base.root_json)) == old
     outcomes = []
     for number, torn in points:
         repository = _copy(base, tmp_path / f"at-{number}-{torn}")
-        client = Client(tmp_path / f"node-{number}-{torn}", base.root_json)
-        assert releases(repository.folder, client) == old
+        client = Client(
+            shutil.copytree(tmp_path / "node", tmp_path / f"node-{number}-{torn}"), base.root_json
+        )
         with pytest.raises(KilledError):
             repository.publish("1.1.0", medium=KillingMedium(number, torn=torn))
         seen = releases(repository.folder, client)
@@ -77,7 +79,11 @@ def test_killed_at_every_step(tmp_path: Path) -> None:
         fresh = Client(tmp_path / f"fresh-{number}-{torn}", base.root_json)
         assert torn or releases(repository.folder, fresh) == seen
         outcomes.append(seen == new)
-        _carries_on(repository, client, published=seen == new)
+        if torn:
+            repository.publish("1.2.0")
+            assert check.check(FolderSource(repository.folder), now=repository.now).clean
+        else:
+            _carries_on(repository, client, published=seen == new)
     assert outcomes == sorted(outcomes), "once new, always new"
     assert outcomes[0] is False
     assert outcomes[-1] is True
