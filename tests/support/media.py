@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import math
 import os
 import random
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
 
     from signpost.medium import Medium
 
-SURVEYED = 4
-"""Up to this many changed sectors every state of every sector is tried: 4 to the power of this."""
+SURVEYED = 600
+"""Up to this many combinations of a flush epoch's sector states, all of them are tried."""
+
+TEARS = 8
+"""A sector tears in its middle and at up to this many places between bytes that change."""
 
 SAMPLES = 48
 """Above it, this many seeded random states of a flush epoch are tried."""
@@ -220,19 +224,20 @@ def crash_states(before: bytes, calls: Sequence[Call], sector_size: int) -> Iter
     """Give every state of a disk that a power cut during these calls can leave.
 
     Whatever was flushed is there. Of the writes since the last flush, each sector is independently old, new,
-    or torn in its middle, either half first: a superset of every prefix, dropped write and reordering.
+    or torn, either part first: a superset of every prefix, dropped write and reordering. A sector tears in
+    its middle, and between the bytes that change.
     """
-    seen: set[bytes] = set()
-    durable = bytearray(before)
+    seen: set[int] = set()
+    durable = before
     for epoch in _epochs(calls):
         after = bytearray(durable)
         for call in epoch:
             after[call.offset : call.offset + len(call.data)] = call.data
-        for state in _mixtures(bytes(durable), bytes(after), sector_size):
-            if state not in seen:
-                seen.add(state)
+        for state in _mixtures(durable, bytes(after), sector_size):
+            if hash(state) not in seen:
+                seen.add(hash(state))
                 yield state
-        durable = after
+        durable = bytes(after)
 
 
 def _epochs(calls: Iterable[Call]) -> Iterator[list[Call]]:
@@ -249,33 +254,34 @@ def _epochs(calls: Iterable[Call]) -> Iterator[list[Call]]:
 
 def _mixtures(old: bytes, new: bytes, sector_size: int) -> Iterator[bytes]:
     """Give the mixtures of two disks, sector by sector."""
-    starts = [
-        at
-        for at in range(0, len(old), sector_size)
-        if old[at : at + sector_size] != new[at : at + sector_size]
-    ]
-    for choice in _choices(len(starts)):
+    sectors = [slice(start, start + sector_size) for start in range(0, len(old), sector_size)]
+    changed = [sector for sector in sectors if old[sector] != new[sector]]
+    fates = [_fates(old[sector], new[sector]) for sector in changed]
+    for choice in _choices([len(each) for each in fates]):
         state = bytearray(old)
-        for start, fate in zip(starts, choice, strict=True):
-            first, last = _FATES[fate]
-            middle, end = start + sector_size // 2, start + sector_size
-            state[start:middle] = (new if first else old)[start:middle]
-            state[middle:end] = (new if last else old)[middle:end]
+        for sector, each, fate in zip(changed, fates, choice, strict=True):
+            state[sector] = each[fate]
         yield bytes(state)
 
 
-_FATES = ((False, False), (True, True), (True, False), (False, True))  # old, new, torn, torn the other way
+def _fates(old: bytes, new: bytes) -> list[bytes]:
+    """Return what can become of one sector: old, new, and the ways it can tear."""
+    differing = [index for index, (before, after) in enumerate(zip(old, new, strict=True)) if before != after]
+    step = -(-len(differing) // TEARS)
+    tears = {len(old) // 2, *differing[1::step]}
+    torn = [mixed for at in sorted(tears) for mixed in (new[:at] + old[at:], old[:at] + new[at:])]
+    return list(dict.fromkeys([old, new, *torn]))
 
 
-def _choices(count: int) -> Iterator[tuple[int, ...]]:
-    """Give fates for so many sectors: all of them, or for many prefixes, single losses and a sample."""
-    if count <= SURVEYED:
-        yield from itertools.product(range(len(_FATES)), repeat=count)
+def _choices(counts: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Give a fate for each sector: all combinations, or of many sectors prefixes, losses and a sample."""
+    if math.prod(counts) <= SURVEYED:
+        yield from itertools.product(*map(range, counts))
         return
-    for length in range(count + 1):
-        for torn in (0, 2):
-            yield (*[1] * length, *[torn] * (length < count), *[0] * (count - length - 1))
-        yield tuple(0 if index == length else 1 for index in range(count))
-    dice = random.Random(count)
+    for length in range(len(counts) + 1):
+        for torn in range(counts[length] if length < len(counts) else 1):
+            yield (*[1] * length, *[torn] * (length < len(counts)), *[0] * (len(counts) - length - 1))
+        yield tuple(0 if index == length else 1 for index in range(len(counts)))
+    dice = random.Random(len(counts))
     for _ in range(SAMPLES):
-        yield tuple(dice.randrange(len(_FATES)) for _ in range(count))
+        yield tuple(dice.randrange(count) for count in counts)
