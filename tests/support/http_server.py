@@ -69,8 +69,8 @@ class Exchange:
         """Send content and count it."""
         for place in range(0, len(data), _PIECE):
             piece = data[place : place + _PIECE]
+            self.request.sent += len(piece)  # before the client can have it, and look
             self.handler.wfile.write(piece)
-            self.request.sent += len(piece)
 
     def hang_up(self, *, reset: bool = False) -> None:
         """End the connection, politely or with a TCP reset."""
