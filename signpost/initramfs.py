@@ -49,6 +49,9 @@ _RESTART, _KEXEC = 0x0123_4567, 0x4558_4543
 _NO_INITRAMFS = 0x4  # KEXEC_FILE_NO_INITRAMFS
 _NODE_PATIENCE = 20  # looks of 0.1 s: the kernel makes a partition's node just after the disk's
 
+# Loading a module: it is there already, its hardware is not, or what it needs was not loaded for that reason.
+_NO_FAULTS = (errno.EEXIST, errno.ENODEV, errno.ENOENT)
+
 _KERNEL_ERROR = 3  # priority "error": shown on the console also when the kernel is told to be quiet
 
 
@@ -169,7 +172,7 @@ class Initramfs:
             with open(path, "rb") as module:
                 self._system_call(self._numbers.finit_module, module.fileno(), b"", 0)
         except OSError as error:
-            if error.errno not in {errno.EEXIST, errno.ENODEV}:
+            if error.errno not in _NO_FAULTS:
                 self.say(f"module {os.path.basename(path)}: {error.strerror}")
 
     def _system_call(self, number: int, *arguments: int | bytes) -> None:

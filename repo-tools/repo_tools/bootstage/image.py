@@ -74,7 +74,7 @@ def build(system: Path, *, modules: Sequence[str] = ()) -> Stage:
         BootStageError: something that is needed is not in the folder.
     """
     kernel, python = find_kernel(system), find_python(system)
-    init = _INIT.format(python=python, entry=ENTRY).encode("ascii")
+    init = _INIT.format(python=python.program, entry=ENTRY).encode("ascii")
     entries = {
         "init": cpio.file(init, executable=True),
         **{name: cpio.folder() for name in ("boot", "proc", "sys")},
@@ -82,7 +82,7 @@ def build(system: Path, *, modules: Sequence[str] = ()) -> Stage:
         "dev/console": cpio.character_device(5, 1),
         "dev/urandom": cpio.character_device(1, 9),
         **_modules(kernel, modules),
-        **gather(system, python),
+        **gather(python),
     }
     archive = cpio.archive(entries, moment=MOMENT)
     packed = zstandard.ZstdCompressor(level=_COMPRESSION, write_checksum=True).compress(archive)

@@ -4,7 +4,9 @@ Rules:
 
 * nothing is guessed: the system's own interpreter, started by the system's own loader, imports the boot
   stage and then says which files it had opened for that, modules and shared libraries alike;
-* modules that are imported only when something is used are named here, and a drill boots the result.
+* modules that are imported only when something is used are named here, and a drill boots the result;
+* modules go in compiled by that interpreter, without their sources: compiling them at every start would
+  take longer than all the rest.
 
 So the folder must be of this machine's architecture.
 """
@@ -12,6 +14,8 @@ So the folder must be of this machine's architecture.
 from __future__ import annotations
 
 import subprocess
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,8 +31,10 @@ ENTRY = "signpost.initramfs"
 
 _LATE = ("encodings.utf_16_le",)  # names in a partition table
 _INTERPRETERS = {"ld-linux-x86-64.so.2": "lib64", "ld-linux-aarch64.so.1": "lib"}  # where programs expect it
+_WHAT_IT_TAKES = "docs/how-to/boot.md names the packages to unpack there."
 
-# Prints the files by kind; it imports nothing that the boot stage does not.
+# Arguments: a folder to import from, names of modules. Prints the files in use, by kind; it imports nothing
+# that the boot stage does not.
 _TRACE = """
 import sys
 sys.path.append(sys.argv[1])
@@ -42,48 +48,87 @@ with open("/proc/self/maps", encoding="utf-8") as maps:
         print("library", path)
 """
 
-_WHAT_IT_TAKES = "docs/how-to/boot.md names the packages to unpack there."
+# Arguments: a folder for the results, then by twos a source and the path it is to be known by. A result is
+# named by its number; it never looks for its source, whose time would not be the same in another build.
+_COMPILE = """
+import py_compile, sys
+folder, *rest = sys.argv[1:]
+for number, (source, known) in enumerate(zip(rest[::2], rest[1::2])):
+    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    py_compile.compile(source, f"{folder}/{number}", known, doraise=True, invalidation_mode=mode)
+"""
 
 
-def find_python(system: Path) -> str:
-    """Return the path of the system's Python, relative to its folder. Raises BootStageError."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Python:
+    """An interpreter in a system's folder, and the loader that starts it there."""
+
+    system: Path
+    program: str  # relative to the folder
+    loader: Path
+
+    @property
+    def home(self) -> str:
+        """The folder of its standard library, relative to the system's."""
+        return f"usr/lib/{Path(self.program).name}"
+
+    def run(self, code: str, *arguments: str) -> str:
+        """Run a program and return what it printed. Raises BootStageError."""
+        libraries = ":".join(dict.fromkeys(str(path.parent) for path in _library_files(self.system)))
+        command = [str(self.loader), "--library-path", libraries, str(self.system / self.program)]
+        command += ["-BSsP", "-c", code, *arguments]
+        environment = {"PYTHONHOME": str(self.system / "usr"), "LC_ALL": "C.UTF-8"}
+        try:
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        except OSError as error:
+            cause = f"{self.loader} cannot be run here: {error.strerror}"
+            raise BootStageError(cause, next_step=_WHAT_IT_TAKES) from error
+        except subprocess.CalledProcessError as error:
+            last = (error.stderr.strip() or "it gave no reason").splitlines()[-1]
+            cause = f"{self.system / self.program} cannot run the boot stage: {last}"
+            raise BootStageError(cause, next_step=_WHAT_IT_TAKES) from error
+        return done.stdout
+
+
+def find_python(system: Path) -> Python:
+    """Return the only Python in a system's folder. Raises BootStageError when there is none, or several."""
+    system = system.resolve()
     found = sorted((system / "usr/bin").glob("python3.[0-9]*[0-9]"))
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
-        raise BootStageError(
-            f"one Python is needed in {system}/usr/bin, found: {names}", next_step=_WHAT_IT_TAKES
-        )
-    return f"usr/bin/{found[0].name}"
+        cause = f"one Python is needed in {system}/usr/bin, found: {names}"
+        raise BootStageError(cause, next_step=_WHAT_IT_TAKES)
+    return Python(system=system, program=f"usr/bin/{found[0].name}", loader=_loader(system))
 
 
-def gather(system: Path, python: str) -> dict[str, cpio.Entry]:
+def gather(python: Python) -> dict[str, cpio.Entry]:
     """Return the interpreter, its libraries, and every module that the boot stage imports, by path.
 
-    Args:
-        system: folder of an unpacked Debian system.
-        python: path of its interpreter, from :func:`find_python`.
-
     Raises:
-        BootStageError: the interpreter does not run, or a file it used lies outside the folder.
+        BootStageError: the interpreter does not run, or a file it used lies outside its system's folder.
     """
-    system = system.resolve()
-    loader = _loader(system)
-    traced = _traced(system, loader, python)
-    home = f"usr/lib/{Path(python).name}"
+    ours = Path(signpost.__file__).resolve().parents[1]
+    used: dict[str, list[Path]] = {"module": [], "library": []}
+    for line in python.run(_TRACE, str(ours), ENTRY, *_LATE).splitlines():
+        kind, _, path = line.partition(" ")
+        used[kind].append(Path(path))
+    loader = python.loader
+    program = (python.system / python.program).read_bytes()
+    modules = {_place(python, path, ours): path for path in used["module"]}
     return {
-        python: cpio.file((system / python).read_bytes(), executable=True),
+        python.program: cpio.file(program, executable=True),
         f"{_INTERPRETERS[loader.name]}/{loader.name}": cpio.file(loader.read_bytes(), executable=True),
-        **_libraries(system, traced["library"], loader),
-        **_modules(system / home, home, traced["module"]),
+        **_libraries(python, used["library"]),
+        **_compiled(python, {place: path for place, path in modules.items() if path.suffix == ".py"}),
+        **{place: _shared(path) for place, path in modules.items() if path.suffix == ".so"},
     }
 
 
 def _loader(system: Path) -> Path:
     """Return the system's dynamic loader. It is looked for: the usual link to it is absolute."""
-    for name in _INTERPRETERS:
-        found = sorted(path for path in _library_files(system) if path.name == name and not path.is_symlink())
-        if found:
-            return found[0]
+    for path in _library_files(system):
+        if path.name in _INTERPRETERS and not path.is_symlink():
+            return path
     raise BootStageError(f"{system} has no dynamic loader", next_step=_WHAT_IT_TAKES)
 
 
@@ -92,62 +137,43 @@ def _library_files(system: Path) -> list[Path]:
     return [path for lib in ("usr/lib", "lib") for path in sorted((system / lib).glob("*-linux-gnu/*"))]
 
 
-def _traced(system: Path, loader: Path, python: str) -> Mapping[str, list[Path]]:
-    """Let the system's Python import the boot stage and say what it opened."""
-    libraries = ":".join(dict.fromkeys(str(path.parent) for path in _library_files(system)))
-    code = str(Path(signpost.__file__).resolve().parents[1])
-    command = [str(loader), "--library-path", libraries, str(system / python)]
-    command += ["-BSsP", "-c", _TRACE, code, ENTRY, *_LATE]
-    environment = {"PYTHONHOME": str(system / "usr"), "LC_ALL": "C.UTF-8"}
-    try:
-        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd="/")
-    except OSError as error:
-        raise BootStageError(
-            f"{loader} cannot be run here: {error.strerror}", next_step=_WHAT_IT_TAKES
-        ) from error
-    except subprocess.CalledProcessError as error:
-        last = (error.stderr.strip() or "it gave no reason").splitlines()[-1]
-        raise BootStageError(
-            f"{system / python} cannot run the boot stage: {last}", next_step=_WHAT_IT_TAKES
-        ) from error
-    traced: dict[str, list[Path]] = {"module": [], "library": []}
-    for line in run.stdout.splitlines():
-        kind, _, path = line.partition(" ")
-        traced[kind].append(Path(path))
-    return traced
+def _shared(path: Path) -> cpio.Entry:
+    return cpio.file(path.read_bytes(), executable=True)
 
 
-def _libraries(system: Path, paths: Iterable[Path], loader: Path) -> dict[str, cpio.Entry]:
-    """Return shared libraries and the links to them by which they are asked for, where they lay."""
+def _libraries(python: Python, paths: Iterable[Path]) -> dict[str, cpio.Entry]:
+    """Return shared libraries, and the links to them by which they are asked for, where they lay."""
     entries: dict[str, cpio.Entry] = {}
-    everything = _library_files(system)
+    links = [path for path in _library_files(python.system) if path.is_symlink()]
     for path in paths:
-        if "lib-dynload" in path.parts or path == loader:
+        if path == python.loader or path.is_relative_to(python.system / python.home):
             continue
-        entries[_inside(system, path)] = cpio.file(path.read_bytes(), executable=True)
-        links = [other for other in everything if other.is_symlink() and other.resolve() == path]
-        entries |= {
-            f"{_inside(system, path.parent)}/{other.name}": cpio.link(path.name)
-            for other in links
-            if other.name != path.name
-        }
+        entries[_inside(python.system, path)] = _shared(path)
+        for link in links:
+            if link.resolve() == path.resolve():
+                entries[_inside(python.system, link.parent / link.name)] = cpio.link(path.name)
     return entries
 
 
-def _modules(stdlib: Path, home: str, paths: Iterable[Path]) -> dict[str, cpio.Entry]:
-    """Return the Python modules; the project's own stand beside those of the standard library."""
-    ours = Path(signpost.__file__).resolve().parents[1]
-    entries = {}
-    for path in paths:
-        base = ours if path.is_relative_to(ours / "signpost") else stdlib
-        entries[f"{home}/{_inside(base, path)}"] = cpio.file(path.read_bytes())
-    return entries
+def _place(python: Python, module: Path, ours: Path) -> str:
+    """Return where a module goes: the project's own stand beside those of the standard library."""
+    base = ours if module.is_relative_to(ours / signpost.__name__) else python.system / python.home
+    return f"{python.home}/{_inside(base, module)}"
+
+
+def _compiled(python: Python, sources: Mapping[str, Path]) -> dict[str, cpio.Entry]:
+    """Return modules as the interpreter compiles them, each in the place of its source."""
+    pairs = [word for place, path in sources.items() for word in (str(path), f"/{place}")]
+    with tempfile.TemporaryDirectory() as folder:
+        python.run(_COMPILE, folder, *pairs)
+        results = [(Path(folder) / str(number)).read_bytes() for number in range(len(sources))]
+    return {f"{place}c": cpio.file(data) for place, data in zip(sources, results, strict=True)}
 
 
 def _inside(folder: Path, path: Path) -> str:
     """Return a path relative to a folder. Raises BootStageError when it lies outside."""
     try:
-        return str(path.resolve().relative_to(folder))
+        return str((path.parent.resolve() / path.name).relative_to(folder.resolve()))
     except ValueError as error:
         raise BootStageError(
             f"{path} was used and lies outside {folder}", next_step=_WHAT_IT_TAKES
