@@ -120,6 +120,13 @@ class ImageError(RefusedError):
     code = "image"
 
 
+class IndexFormatError(ImageError):
+    """A chunk index or a delta is not what its format says; nothing was fetched or written by it."""
+
+    code = "index"
+    default_next_step = "Tell whoever publishes this repository; an update without it is still possible."
+
+
 class ReadBackError(RefusedError):
     """The medium returns other bytes than were written."""
 

@@ -1,0 +1,71 @@
+"""From the bytes of one frame to the verified bytes of one chunk. Pure.
+
+Rules it enforces:
+
+* a frame says its content size and window; both are compared before a byte is unpacked, so that a
+  decompression bomb gets no memory;
+* exactly one frame: a longer, shorter or cut one and trailing data are errors;
+* whatever a chunk was made of, it counts only with the SHA-256 that its index has for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import zstandard
+
+from updog.errors import DigestError, ImageError
+
+if TYPE_CHECKING:
+    from updog.image.index import Chunk
+
+
+def verified_chunk(raw: bytes, chunk: Chunk, *, source: str) -> bytes:
+    """Return ``raw`` if it is the chunk. Raises DigestError naming the ``source`` it came from."""
+    if len(raw) != chunk.place.length or hashlib.sha256(raw).digest() != chunk.sha256:
+        raise DigestError(f"the chunk at {chunk.place.offset} from {source} is not the one that was signed")
+    return raw
+
+
+def unpacked_chunk(frame: bytes, chunk: Chunk) -> bytes:
+    """Return the chunk behind its frame of the pack, verified.
+
+    Raises:
+        ImageError: the frame is not exactly one frame of the chunk's length.
+        DigestError: it unpacks to something else.
+    """
+    return verified_chunk(unpacked(frame, chunk.place.length), chunk, source="the pack")
+
+
+def unpacked(frame: bytes, length: int, *, dictionary: bytes | memoryview = b"") -> bytes:
+    """Return the ``length`` bytes behind one frame.
+
+    Args:
+        frame: exactly one frame.
+        length: of its content, bytes; what the frame says must be the same.
+        dictionary: the raw content that the frame was compressed against.
+
+    Raises:
+        ImageError: the frame is not well formed, of another length, or goes on.
+    """
+    try:
+        said = zstandard.get_frame_parameters(frame)
+        if said.content_size != length:
+            raise ImageError(f"a frame unpacks to {said.content_size} bytes, signed are {length}")
+        if said.window_size > max(length, _SMALLEST_WINDOW_BYTES):
+            raise ImageError(f"a frame of {length} bytes wants a window of {said.window_size}")
+        decoder = zstandard.ZstdDecompressor(dict_data=_dictionary(dictionary))
+        return decoder.decompress(frame, max_output_size=length, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise ImageError(f"a frame is not well formed: {error}") from error
+
+
+def _dictionary(content: bytes | memoryview) -> zstandard.ZstdCompressionDict | None:
+    """Return raw content as the library's dictionary."""
+    if not content:
+        return None
+    return zstandard.ZstdCompressionDict(bytes(content), dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+
+
+_SMALLEST_WINDOW_BYTES = 1024  # the format's own minimum
