@@ -12,6 +12,7 @@ Rules it enforces:
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -37,6 +38,8 @@ from updog.preflight import Placement
 from updog.select import Node, VerdictCode, decide
 from updog.spool import Spool
 from updog.state import Code, Event, SlotRecord
+from updog.trial import Patience, judge
+from updog.vitals import Vitals, run_vitals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -237,15 +240,22 @@ class Agent:
         sentence = f"{update.version} was installed in slot {session.inactive.value} and read back."
         state = session.state.installed(session.inactive, record, session.running.version)
         session.remember(state.noting(self._event(Code.INSTALLED, update.version, sentence)))
+        session.outcome = Outcome.STAGED
         self._spool.clear()
         return update
 
     def _choose(self, session: _Session, repository: Repository, wishes: Wishes) -> Update:
-        """Return the update to take. Raises NothingToDoError or DeniedVersionError with the reason."""
+        """Return the update to take.
+
+        Raises:
+            NothingToDoError: there is none, and why.
+            DeniedVersionError: the one that was asked for by hand fell back here.
+        """
         decision = self._decide(session, repository, wishes)
         if decision.update is not None:
             return decision.update
-        if any(verdict.code is VerdictCode.DENIED for verdict in decision.verdicts):
+        denied = any(verdict.code is VerdictCode.DENIED for verdict in decision.verdicts)
+        if denied and wishes.version is not None:
             raise DeniedVersionError(decision.summary)
         raise NothingToDoError(decision.summary)
 
@@ -327,8 +337,8 @@ class Agent:
     ) -> SlotRecord:
         """Give the inactive slot up, write every image and read it back; return what is there now."""
         source = self._spool.blocks if spooled else repository.verified
+        session.signpost.apply(Command.CLEAR_INACTIVE)  # while the slot can boot, what is in it stays known
         session.remember(session.state.emptied(session.inactive))
-        session.signpost.apply(Command.CLEAR_INACTIVE)
         contents = {}
         with opened(self._medium, session.view.disk, write=True) as descriptor:
             for placement in placements:
@@ -392,8 +402,9 @@ class Agent:
         """
         with self._session() as session:
             if session.view.slots[session.view.active].flags.successful:
+                session.signpost.repair()  # a confirm that was cut may have left one good copy of the table
                 return ()
-            findings = health.run_checks(self._config.health_dir, self._config.health_timeout)
+            findings = self._judged(session)
             if fatal := [finding for finding in findings if finding.fatal]:
                 self._fall_back(session, fatal)
             session.signpost.apply(Command.MARK_SUCCESSFUL_BOOT)
@@ -402,6 +413,24 @@ class Agent:
             event = self._event(Code.CONFIRMED, version, sentence)
             session.remember(session.state.confirmed(version).noting(event))
             return findings
+
+    def _judged(self, session: _Session) -> tuple[health.Finding, ...]:
+        """Run the built-in and the node's own checks until they tell whether this boot is good."""
+        config = self._config
+
+        def checks() -> tuple[health.Finding, ...]:
+            vitals = Vitals(
+                state_dir=config.state_dir,
+                repository=config.metadata_base_url,
+                now=self._clock(),
+                latest_known=session.state.latest_time,
+                timeout=config.health_timeout,
+            )
+            own = health.run_checks(config.health_dir, config.health_timeout)
+            return run_vitals(config.health_checks, vitals) + own
+
+        patience = Patience(deadline=config.health_deadline, window=config.stability_window)
+        return judge(checks, patience, sleep=time.sleep, monotonic=time.monotonic)
 
     def _fall_back(self, session: _Session, fatal: list[health.Finding]) -> None:
         """Record why, make the other slot boot next, and say so. Always raises HealthError."""
@@ -461,12 +490,14 @@ class Agent:
         new = view.slots[pending.slot].flags if pending else None
         old_slot = pending.slot.other if pending else view.active
         outcome = diagnose(pending, running, new, view.slots[old_slot].flags)
-        if pending is None:
-            return state, outcome
+        if pending is None or outcome is Outcome.NONE:
+            return replace(state, pending=None), outcome
         if outcome is Outcome.STAGED:
             return state.applied(None), outcome
         if outcome is Outcome.CONFIRMED:
-            return state.confirmed(pending.version), outcome
+            sentence = f"{pending.version} in slot {pending.slot.value} was found confirmed."
+            event = self._event(Code.CONFIRMED, pending.version, sentence)
+            return state.confirmed(pending.version).noting(event), outcome
         if outcome is Outcome.FELL_BACK:
             sentence = _why_it_fell_back(state, running)
             return state.left(self._event(Code.BOOT_FAILED, pending.version, sentence)), outcome

@@ -28,6 +28,9 @@ from updog.update_metadata.waves import MAX_SEED, machine_seed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+VITALS = ("failed-units", "default-route", "name-resolution", "free-space", "clock")
+"""Names of the built-in health checks; :mod:`updog.vitals` has one function for each."""
+
 DEFAULT_PATH = Path("/etc/updog.toml")
 _LATEST = "latest"
 _MAX_TRIES = 15  # four bits of the GPT attribute field
@@ -74,7 +77,10 @@ class Config:
     spool: bool
     send_query: bool
     health_dir: Path
+    health_checks: tuple[str, ...]
     health_timeout: int
+    health_deadline: int
+    stability_window: int
     reboot_command: tuple[str, ...]
     connect_timeout: int
     stall_timeout: int
@@ -126,6 +132,13 @@ def _texts(value: Any, _folder: Path) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _checks(value: Any, folder: Path) -> tuple[str, ...]:
+    names = _texts(value, folder)
+    if not set(names) <= set(VITALS):
+        raise _BadValueError
+    return names
+
+
 def _path(value: Any, folder: Path) -> Path:
     return folder / _text(value, folder)
 
@@ -152,7 +165,6 @@ def _whole(least: int, most: int) -> Callable[[Any, Path], int]:
 _DAY_SECONDS = 86_400
 _GIBIBYTE = 1 << 30
 
-# fmt: off  (a table reads best as one)
 KEYS: tuple[Key, ...] = (
     Key(
         name="metadata_base_url",
@@ -304,11 +316,32 @@ KEYS: tuple[Key, ...] = (
         meaning="executables in required/ and wanted/ that `confirm` runs",
     ),
     Key(
+        name="health_checks",
+        convert=_checks,
+        takes=f"a list of {', '.join(VITALS)}",
+        default=("failed-units", "free-space", "clock"),
+        meaning="built-in checks that `confirm` requires, beside those in health_dir",
+    ),
+    Key(
         name="health_timeout",
         convert=_whole(1, _DAY_SECONDS),
         takes="seconds, 1 to 86400",
         default=60,
         meaning="time one health check may take (seconds)",
+    ),
+    Key(
+        name="health_deadline",
+        convert=_whole(0, _DAY_SECONDS),
+        takes="seconds, 0 to 86400",
+        default=300,
+        meaning="time within which the checks have to pass; failing ones are repeated until then (seconds)",
+    ),
+    Key(
+        name="stability_window",
+        convert=_whole(0, _DAY_SECONDS),
+        takes="seconds, 0 to 86400",
+        default=30,
+        meaning="how long the checks have to keep passing before a boot is confirmed (seconds)",
     ),
     Key(
         name="reboot_command",
@@ -346,7 +379,6 @@ KEYS: tuple[Key, ...] = (
         meaning="failures in a row, none of which brought a byte, before a download is given up",
     ),
 )
-# fmt: on
 _BY_NAME = {key.name: key for key in KEYS}
 
 

@@ -24,6 +24,7 @@ from tuf.api import exceptions as tuf_errors
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
+from signpost.errors import MediumError
 from updog.errors import (
     DigestError,
     EndlessDataError,
@@ -48,6 +49,10 @@ log = logging.getLogger(__name__)
 
 MAX_ROOT_ROTATIONS = 1024  # as tough; a node that slept for twenty weekly-rotated years still arrives
 MAX_METADATA_BYTES = 16 << 20  # above python-tuf's own limits per role, which are the ones that bite
+_FRACTIONS = (
+    "the repository writes `expires` with fractions of a second (pubsys does), which this client does not "
+    "read; the publisher must sign with whole seconds"
+)
 _FRACTIONAL_EXPIRY = re.compile(rb'"expires"\s*:\s*"[^"]*\.[0-9]+Z"')
 
 
@@ -73,15 +78,17 @@ class _Fetcher(FetcherInterface):
         self._transport = transport
         self.last = b""
 
-    def _fetch(self, url: str) -> Iterator[bytes]:
+    def download_bytes(self, url: str, max_length: int) -> bytes:
+        """Return a file of at most ``max_length`` bytes; the line is closed as soon as it goes on."""
         try:
-            pieces: list[bytes] = []
-            for block in self._transport.stream(url, limit=MAX_METADATA_BYTES):
-                pieces.append(block)
-                yield block
+            self.last = b"".join(self._transport.stream(url, limit=max_length))
         except HttpStatusError as error:
             raise tuf_errors.DownloadHTTPError(error.message, error.http_status) from error
-        self.last = b"".join(pieces)
+        return self.last
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        """Yield a file: what the port asks for, and python-tuf does not use for metadata."""
+        yield self.download_bytes(url, MAX_METADATA_BYTES)
 
 
 class Trust:
@@ -101,15 +108,18 @@ class Trust:
         self._folder = folder
         self._medium = medium
         self._fetcher = _Fetcher(transport)
-        folder.mkdir(parents=True, exist_ok=True)
         config = UpdaterConfig(max_root_rotations=MAX_ROOT_ROTATIONS, targets_max_length=MAX_METADATA_BYTES)
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             self._first_root = Metadata[Root].from_bytes(bootstrap).signed.version
             self._updater = Updater(
                 str(folder), metadata_url, fetcher=self._fetcher, config=config, bootstrap=bootstrap
             )
+        except OSError as error:
+            raise _unkept(folder, error) from error
         except (tuf_errors.RepositoryError, ValueError) as error:
-            raise TrustError(f"the trusted root is not valid: {error}") from error
+            cause = _FRACTIONS if _FRACTIONAL_EXPIRY.search(bootstrap) else str(error)
+            raise TrustError(f"the trusted root is not valid: {cause}") from error
 
     def refresh(self, now: datetime, *, latest_known: datetime | None = None) -> None:
         """Walk root, timestamp, snapshot and targets as the specification says, and keep them.
@@ -188,17 +198,21 @@ class Trust:
         for kind, ours in _TRANSLATION:
             if isinstance(error, kind):
                 raise ours(self._explain(error)) from error
+        if isinstance(error, OSError):
+            raise _unkept(self._folder, error) from error
         raise error
 
     def _explain(self, error: Exception) -> str:
         """Return tuf's message, or explain what it cannot: pubsys writes fractions of a second."""
         if isinstance(error, tuf_errors.RepositoryError) and _FRACTIONAL_EXPIRY.search(self._fetcher.last):
-            return (
-                "the repository writes `expires` with fractions of a second (pubsys does), which this client "
-                "does not read; the publisher must sign with whole seconds"
-            )
+            return _FRACTIONS
         cause = error.__cause__
         return f"{error}: {cause}" if isinstance(cause, UnreachableError) else str(error)
+
+
+def _unkept(folder: Path, error: OSError) -> MediumError:
+    """Say that metadata could not be kept."""
+    return MediumError(f"cannot keep metadata in {folder}: {error.strerror or error}")
 
 
 _ROLES = (Root.type, Timestamp.type, Snapshot.type, Targets.type)

@@ -53,7 +53,10 @@ _SETTINGS: dict[str, Any] = {
     "os_release": "run/os-release",
     "boot_record": "run/boot.json",
     "health_dir": "health.d",
+    "health_checks": [],
     "health_timeout": 10,
+    "health_deadline": 0,
+    "stability_window": 0,
     "reboot_command": [],
 }
 _HEALTH_CHECK = """#!/bin/sh

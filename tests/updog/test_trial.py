@@ -1,0 +1,86 @@
+"""How long a boot has to be good before it counts: on a clock of the test's own, without waiting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from updog.health import Finding
+from updog.trial import RETRY_SECONDS, Patience, judge
+
+GOOD = (Finding(check="web", required=True, problem=""),)
+BAD = (Finding(check="web", required=True, problem="exited with status 1"),)
+WARNED = (Finding(check="web", required=False, problem="exited with status 1"),)
+
+
+@dataclass
+class Clock:
+    """Seconds that pass only by sleeping; every round of checks takes ``cost`` of them."""
+
+    rounds: list[tuple[Finding, ...]]
+    cost: float = 0.0
+    now: float = 1000.0
+    asked: list[float] = field(default_factory=list)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def checks(self) -> tuple[Finding, ...]:
+        self.asked.append(self.now - 1000)
+        self.now += self.cost
+        return self.rounds.pop(0) if len(self.rounds) > 1 else self.rounds[0]
+
+    def judge(self, deadline: float, window: float) -> tuple[Finding, ...]:
+        return judge(
+            self.checks,
+            Patience(deadline=deadline, window=window),
+            sleep=self.sleep,
+            monotonic=self.monotonic,
+        )
+
+
+def test_a_good_boot_without_a_window_is_asked_once() -> None:
+    clock = Clock([GOOD])
+    assert clock.judge(300, 0) == GOOD
+    assert clock.asked == [0]
+
+
+def test_a_slow_start_is_good_if_it_passes_before_the_deadline() -> None:
+    clock = Clock([BAD, BAD, GOOD])
+    assert clock.judge(300, 0) == GOOD
+    assert clock.asked == [0, RETRY_SECONDS, 2 * RETRY_SECONDS]
+
+
+def test_a_boot_that_never_gets_well_is_given_up_at_the_deadline() -> None:
+    clock = Clock([BAD])
+    assert clock.judge(12, 30) == BAD
+    assert clock.asked == [0, 5, 10]
+
+
+def test_slow_checks_count_against_the_deadline() -> None:
+    clock = Clock([BAD], cost=8)
+    assert clock.judge(20, 0) == BAD
+    assert clock.asked == [0, 13]
+
+
+def test_a_service_that_dies_within_the_window_is_not_good() -> None:
+    clock = Clock([GOOD, BAD])
+    assert clock.judge(300, 30) == BAD
+    assert clock.asked == [0, 30]
+
+
+def test_a_service_that_lives_through_the_window_is_good() -> None:
+    clock = Clock([BAD, GOOD, GOOD])
+    assert clock.judge(300, 30) == GOOD
+    assert clock.asked == [0, 5, 35]
+
+
+@pytest.mark.parametrize("window", [0, 30])
+def test_a_warning_neither_repeats_nor_fails(window: float) -> None:
+    clock = Clock([WARNED])
+    assert clock.judge(300, window) == WARNED
+    assert len(clock.asked) == (2 if window else 1)
