@@ -14,6 +14,7 @@ import errno
 import hashlib
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -38,7 +39,7 @@ from tests.support.repositories import ARCH, VARIANT, SmallRepository, make_repo
 from updog import cli
 from updog.agent import Agent
 from updog.config import load
-from updog.drill.node import DrillNode, Stage
+from updog.drill.node import DrillNode
 from updog.host import Host
 from updog.memory import Memory
 from updog.progress import Silence
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
     from signpost.app import PartitionView
     from signpost.medium import Medium
+    from updog.drill import Stage
     from updog.drill.node import Boot
     from updog.state import NodeState
 
@@ -181,7 +183,7 @@ class Node:
     def boot(self, fail: Stage | None = None) -> Said:
         """Switch the node off and on through the command line."""
         return command_line(
-            ["drill", "boot", str(self.folder), "--json", *(["--fail", fail] if fail else [])]
+            ["drill", "boot", str(self.folder), "--json", *(["--fail", fail.value] if fail else [])]
         )
 
     def publish(self, version: str, **facts: Any) -> None:
@@ -216,7 +218,7 @@ class Node:
 
     def copy(self, folder: Path) -> Node:
         """Return a node that is as this one is now, on the same repository."""
-        shutil.copytree(self.folder, folder)
+        shutil.copytree(self.folder, folder, copy_function=_copy_sparse)
         return Node(folder=folder, repository=self.repository)
 
     # -- what can be seen ----------------------------------------------------------------------------
@@ -305,10 +307,24 @@ def make_node(folder: Path, *, published: Sequence[str] = (NEWER,), **settings: 
     shutil.copytree(template.repository.folder, repository.folder)
     for version in published:
         repository.publish(version)
-    shutil.copytree(template.folder, folder / "node")
+    shutil.copytree(template.folder, folder / "node", copy_function=_copy_sparse)
     node = Node(folder=folder / "node", repository=repository)
     node.configure(**{**urls(repository), **settings})
     return node
+
+
+def _copy_sparse(source: str, target: str) -> str:
+    """Copy a file without its zeros: what a disk image mostly is, and what a flush would have to write."""
+    data, step = Path(source).read_bytes(), 1 << 16
+    with Path(target).open("wb") as file:
+        file.truncate(len(data))
+        for start in range(0, len(data), step):
+            block = data[start : start + step]
+            if block.strip(b"\0"):
+                file.seek(start)
+                file.write(block)
+    shutil.copymode(source, target)
+    return target
 
 
 def urls(repository: SmallRepository) -> dict[str, str]:
@@ -326,14 +342,7 @@ def _template() -> Node:
     node = Node(folder=folder / "node", repository=repository)
     node.folder.mkdir()
     node.disk.write_bytes(disk_bytes(images_of(repository, RUNNING), flags=TWO_SLOTS))
-    DrillNode(node.folder, medium=OsMedium(), clock=now).create(
-        variant=VARIANT,
-        version=Version.parse(RUNNING),
-        root=repository.root_json,
-        settings={**urls(repository), "arch": ARCH, "seed": 7, "send_query": False},
-    )
-    agent = node.agent()
-    agent.verify(Slot.A)
+    _set_up(node)
     return node
 
 
@@ -342,21 +351,26 @@ def _template() -> Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A call of a medium: its name, the file it was made on, where in it, and what was written."""
+    """A call of a medium: its name, the file it was made on, where in it, and what was written.
+
+    A rename has the new name as ``path`` and the old one as ``source``.
+    """
 
     name: str
     path: str
     offset: int = 0
     data: bytes = b""
+    source: str = ""
 
 
 class FailingMedium(OsMedium):
-    """The real storage, except that the ``at``-th call and all after it until :meth:`mend` fail.
+    """The real storage, except that call ``at`` and all after it fail; or with ``once`` that one alone.
 
     Args:
         at: number of the first call that fails, from 0; None: none does.
         errno: how it fails.
-        only: the names of the calls that are counted; those of a disk are ``write flush forget read``.
+        only: the names of the calls that are counted, such as ``write``; empty: all.
+        once: later calls work again.
 
     Attributes:
         steps: the calls that were counted, in order.
@@ -372,13 +386,15 @@ class FailingMedium(OsMedium):
         self._once = once
         self._paths: dict[int, str] = {}
 
-    def _step(self, name: str, where: int | str, offset: int = 0, data: bytes | memoryview = b"") -> None:
+    def _step(
+        self, name: str, where: int | str, offset: int = 0, data: bytes | memoryview = b"", source: str = ""
+    ) -> None:
         """Count a call, and let it fail if it is its turn."""
         if self._only and name not in self._only:
             return
         path = where if isinstance(where, str) else self._paths.get(where, "")
         number = len(self.steps)
-        self.steps.append(Step(name=name, path=path, offset=offset, data=bytes(data)))
+        self.steps.append(Step(name=name, path=path, offset=offset, data=bytes(data), source=source))
         if self._at is not None and (number == self._at or (number > self._at and not self._once)):
             cause = OSError(self._errno, os.strerror(self._errno))
             raise MediumError(f"cannot {name} {path}: {cause.strerror}") from cause
@@ -411,7 +427,7 @@ class FailingMedium(OsMedium):
         super().forget(descriptor)
 
     def rename(self, source: str, target: str) -> None:
-        self._step("rename", target)
+        self._step("rename", target, source=source)
         super().rename(source, target)
 
     def remove(self, path: str) -> None:
@@ -439,3 +455,81 @@ class LyingMedium(OsMedium):
         if 0 <= place < len(data):
             data[place] ^= 0x01
         return bytes(data)
+
+
+def replayed(steps: Sequence[Step], before: Node, folder: Path, *, keep_unflushed: bool) -> Node:
+    """Return a node in ``folder`` as a power cut after ``steps`` leaves one that was like ``before``.
+
+    What did not go through the medium (folders, locks, what the TUF library keeps) counts as lost.
+
+    Args:
+        steps: of a run on a node that was like ``before``, in a folder of its own.
+        before: the node before the run.
+        folder: is created.
+        keep_unflushed: whether writes and renames that nothing has flushed yet are on the medium.
+    """
+    node = before.copy(folder)
+    for number, step in enumerate(steps):
+        if keep_unflushed or _is_flushed(step, steps[number + 1 :]):
+            _play(step, folder)
+    return node
+
+
+def _is_flushed(step: Step, later: Sequence[Step]) -> bool:
+    """Tell whether a later step brings this one to the medium for certain."""
+    if step.name == "write":
+        return any(other.name == "flush" and other.path == step.path for other in later)
+    folder = os.path.dirname(step.path)  # noqa: PTH120 - a Medium takes strings
+    return any(other.name == "flush folder" and other.path == folder for other in later)
+
+
+def _play(step: Step, folder: Path) -> None:
+    """Do one recorded step to the node in ``folder``."""
+
+    def here(path: str) -> Path:
+        below = path.rpartition("/node/")[2]
+        return folder / below
+
+    path = here(step.path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if step.name == "create":
+        path.write_bytes(b"")
+    elif step.name == "write":
+        path.touch()
+        with path.open("r+b") as file:
+            file.seek(step.offset)
+            file.write(step.data)
+    elif step.name == "rename" and here(step.source).exists():
+        here(step.source).replace(path)
+    elif step.name == "remove":
+        path.unlink(missing_ok=True)
+
+
+def make_large_node(folder: Path, *, root_size: int) -> Node:
+    """Return a node that runs 1.0.0 and has an incompressible 1.1.0 of ``root_size`` bytes to be had."""
+    repository = make_repository(folder / "repo", versions=[])
+    for version in (RUNNING, NEWER):
+        release = repository.synthesize(version)
+        release.root.write_bytes(random.Random(version).randbytes(root_size))
+        repository.publish(version)
+    node = Node(folder=folder / "node", repository=repository)
+    node.folder.mkdir()
+    slot_size = -(-root_size // MEBIBYTE) * MEBIBYTE
+    node.disk.write_bytes(
+        disk_bytes(images_of(repository, RUNNING), flags=TWO_SLOTS, slot_size=slot_size, name="large")
+    )
+    _set_up(node)
+    return node
+
+
+def _set_up(node: Node) -> None:
+    """Make a running node of a folder that holds its disk."""
+    repository = node.repository
+    DrillNode(node.folder, medium=OsMedium(), clock=now).create(
+        variant=VARIANT,
+        version=Version.parse(RUNNING),
+        root=repository.root_json,
+        settings={**urls(repository), "arch": ARCH, "seed": 7, "send_query": False},
+    )
+    agent = node.agent()
+    agent.verify(Slot.A)
