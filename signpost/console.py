@@ -90,8 +90,6 @@ def run(program: click.Group, arguments: Sequence[str] | None = None) -> int:
         return int(program.main(words, standalone_mode=False, prog_name=program.name) or 0)
     except ToolError as error:
         return _report(program, error, as_json="--json" in words)
-    except click.exceptions.Exit as error:
-        return error.exit_code
     except click.ClickException as error:
         error.show()
         return int(ExitStatus.USAGE)

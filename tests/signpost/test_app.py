@@ -151,8 +151,8 @@ class TestTakeNext:
         """Every condition of both slots: prediction, step and oracle agree."""
         some = [
             Flags(priority=priority, tries=tries, successful=successful)
-            for priority in (0, 1, 2, 15)
-            for tries in (0, 1, 15)
+            for priority in (0, 1, 2)
+            for tries in (0, 2)
             for successful in (False, True)
         ]
         for a in some:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -335,8 +336,14 @@ class TestProcess:
     @staticmethod
     def run(code: str, *words: str) -> subprocess.CompletedProcess[str]:
         """Run code of Python with command-line words."""
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
         return subprocess.run(
-            [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, timeout=60
+            [sys.executable, "-c", code, *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env=plain,
         )
 
     def test_main_ends_in_the_commands_status(self, line: Line) -> None:
@@ -349,7 +356,7 @@ class TestProcess:
 
     def test_status_starts_without_the_heavy_modules(self, line: Line) -> None:
         code = (
-            "import sys; from signpost import cli, console; before = set(sys.modules)\n"
+            "import sys; from signpost import cli, console\n"
             "console.run(cli.program, sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
         )
         done = self.run(code, "--disk", str(line.path), "--active", "A", "status")

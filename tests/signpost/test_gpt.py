@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -258,7 +258,7 @@ class TestOneBadCopy:
 
 class TestPartitionPlaces:
     @staticmethod
-    def with_both(disk: bytes, index: int, **fields: int) -> bytes:
+    def with_both(disk: bytes, index: int, **fields: Any) -> bytes:
         """Return a disk both of whose copies have an entry changed, checksums right."""
         pair = gpt.repair(disks.examine(disk))
         return disks.write_all(

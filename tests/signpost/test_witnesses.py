@@ -6,22 +6,23 @@ import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from signpost import gpt, gptprio, sets
+from signpost import app, gpt, gptprio, sets
 from signpost.app import BootStage, Signpost
 from signpost.disk import Disk
 from signpost.gptprio import Flags
 from signpost.medium import OsMedium
 from signpost.sets import Slot
 from signpost.state import Command
+from tests.signpost.test_blockdev import Sysfs
 from tests.support import disks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 MIB = 1 << 20
 UPDATE = (Command.CLEAR_INACTIVE, Command.MARK_INACTIVE_VALID, Command.UPGRADE_TO_INACTIVE)
@@ -183,6 +184,21 @@ def test_on_a_block_device_its_own_sector_size_counts(loop: tuple[str, int], tmp
     assert cgpt_flags(device, 4) == Flags(priority=2, tries=3)
     table = disks.trusted((tmp_path / "disk.img").read_bytes(), size)
     assert disks.boot_flags(table) == [Flags(priority=1, successful=True), Flags(priority=2, tries=3)]
+
+
+def test_a_block_device_named_by_hand_is_compared_with_the_running_one(
+    loop: tuple[str, int], tmp_path: Path
+) -> None:
+    """D29: the running slot is found on the disk given, if that is the one that runs."""
+    device, _ = loop
+    disk, own = Path(device).stat().st_rdev, tmp_path.stat().st_dev
+    tree = Sysfs(tmp_path)
+    tree.device("block/loop", f"{os.major(disk)}:{os.minor(disk)}")
+    tree.device("block/loop/loop5", f"{os.major(own)}:{os.minor(own)}", partition="5")
+    found = app.find_on(OsMedium(), device, sysfs=str(tree.root), root=str(tmp_path))
+    assert found.active is Slot.B
+    assert app.devices(device, sysfs=str(tree.root)) == {5: "/dev/loop5"}
+    assert app.devices(device, sysfs=str(tmp_path)) == {}
 
 
 def test_types_are_the_ones_upstream_uses() -> None:
