@@ -109,6 +109,7 @@ class Trust:
         self._medium = medium
         self._fetcher = _Fetcher(transport)
         config = UpdaterConfig(max_root_rotations=MAX_ROOT_ROTATIONS, targets_max_length=MAX_METADATA_BYTES)
+        self._flushed_roots = set(self._root_history())
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._first_root = Metadata[Root].from_bytes(bootstrap).signed.version
@@ -184,14 +185,22 @@ class Trust:
                 raise ExpiredError(f"{role}.json expired on {when} UTC; this node has known {known} UTC")
 
     def _flush(self) -> None:
-        """python-tuf does not fsync what it keeps; do so before anything relies on it."""
-        history = self._folder / "root_history"
-        for path in (*self._folder.glob("*.json"), *history.glob("*.json")):
+        """python-tuf does not fsync what it keeps; do so before anything relies on it.
+
+        Roots never change once they are kept, so only new ones are flushed; a damaged one is fetched again.
+        """
+        roots = set(self._root_history())
+        for path in (*self._folder.glob("*.json"), *sorted(roots - self._flushed_roots)):
             descriptor = self._medium.open(str(path), write=False)
             self._medium.flush(descriptor)
             self._medium.close(descriptor)
-        self._medium.flush_folder(str(history))
+        self._medium.flush_folder(str(self._folder / "root_history"))
         self._medium.flush_folder(str(self._folder))
+        self._flushed_roots = roots
+
+    def _root_history(self) -> Iterator[Path]:
+        """Yield every root that is kept."""
+        return (self._folder / "root_history").glob("*.json")
 
     def _translate(self, error: Exception) -> NoReturn:
         """Raise the error of ours that says what tuf's error means to an operator."""
