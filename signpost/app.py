@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from signpost.sets import Layout, Slot
     from signpost.state import Choice, Command
 
+_SAY_ACTIVE = "For another disk, say which slot of it counts as running: --active A or --active B."
+
 
 class PartitionView(NamedTuple):
     """One partition: its number, its place in bytes, its label and its own GUID."""
@@ -224,11 +226,14 @@ def find_on(medium: Medium, disk: str, *, sysfs: str = "/sys", root: str = "/") 
 
     Raises UsageError when the running system stands on another disk (D29), LayoutError when on none.
     """
+    device = blockdev.of_node(disk)
+    if device is None:
+        raise UsageError(f"{disk} is a file, from which no system runs", next_step=_SAY_ACTIVE)
     below = blockdev.running(sysfs, blockdev.below(root))
-    if blockdev.of_node(disk) != below.disk:
+    if device != below.disk:
         raise UsageError(
             f"the running system does not stand on {disk} but on {blockdev.node(sysfs, below.disk)}",
-            next_step="Leave --disk out, or say which slot of it counts as running with --active A or B.",
+            next_step=f"Leave --disk out. {_SAY_ACTIVE}",
         )
     return Signpost(medium, disk, _active(disk, BootStage(medium, disk).layout(), below))
 

@@ -215,7 +215,7 @@ class TestTransitions:
         assert line.run("--active", "A", "mark-inactive-valid", "--tries", tries) == 2
 
     def test_a_running_slot_that_is_not_known_is_status_2(self, line: Line) -> None:
-        assert line.run("clear-inactive") in {1, 2}
+        assert line.run("clear-inactive") == 2
         assert "--active" in line.err
 
     def test_a_slot_without_a_disk_is_status_2(self, line: Line) -> None:

@@ -14,11 +14,12 @@ import pytest
 from signpost import app, gpt, gptprio, sets
 from signpost.app import BootStage, Signpost
 from signpost.disk import Disk
+from signpost.errors import UsageError
 from signpost.gptprio import Flags
 from signpost.medium import OsMedium
 from signpost.sets import Slot
 from signpost.state import Command
-from tests.signpost.test_blockdev import Sysfs
+from tests.signpost.test_blockdev import Sysfs, rooted
 from tests.support import disks
 
 if TYPE_CHECKING:
@@ -199,6 +200,14 @@ def test_a_block_device_named_by_hand_is_compared_with_the_running_one(
     assert found.active is Slot.B
     assert app.devices(device, sysfs=str(tree.root)) == {5: "/dev/loop5"}
     assert app.devices(device, sysfs=str(tmp_path)) == {}
+
+
+def test_a_block_device_that_is_not_the_running_one_is_refused(loop: tuple[str, int], tmp_path: Path) -> None:
+    """D29: two disks with the same layout."""
+    device, _ = loop
+    tree = rooted(tmp_path, 2)
+    with pytest.raises(UsageError, match=rf"does not stand on {device} but on /dev/"):
+        app.find_on(OsMedium(), device, sysfs=str(tree.root), root=str(tmp_path))
 
 
 def test_types_are_the_ones_upstream_uses() -> None:
