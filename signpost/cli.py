@@ -52,7 +52,7 @@ def _target_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return disk(active(command))
 
 
-@click.group("signpost", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("signpost", cls=console.QuickGroup)
 @_target_options
 @click.option(
     "--sysfs",
