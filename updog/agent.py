@@ -279,7 +279,6 @@ class Agent:
     def _placements(self, session: _Session, repository: Repository, update: Update) -> tuple[Placement, ...]:
         """Find every image's signed target and its partition, and make all checks. Raises PreflightError."""
         preflight.check_slots(session.view)
-        preflight.check_disk(session.view, session.state)
         preflight.check_not_in_use(session.view)
         slot = session.view.slots[session.inactive]
         placements = tuple(
@@ -465,12 +464,18 @@ class Agent:
 
     @contextmanager
     def _session(self) -> Iterator[_Session]:
-        """Hold the lock, look at everything once, and record how the last restart ended."""
+        """Hold the lock, look at everything once, and record how the last restart ended.
+
+        Raises:
+            BusyError: another updog is at work.
+            PreflightError: this is another disk than the one this node runs from.
+        """
         with self._memory.locked():
             running = self._host.running()
             signpost = self._signpost(running)
             view = signpost.view()
             before = self._memory.load()
+            preflight.check_disk(view, before)
             state, outcome = self._reconciled(before, running, view)
             session = _Session(
                 running=running,
@@ -486,7 +491,7 @@ class Agent:
     def _reconciled(self, state: NodeState, running: Running, view: View) -> tuple[NodeState, Outcome]:
         """Bring what is remembered in line with what the partition table and this boot say."""
         state = replace(state, disk_guid=state.disk_guid or view.disk_guid)
-        pending = state.pending
+        pending = None if view.single else state.pending
         new = view.slots[pending.slot].flags if pending else None
         old_slot = pending.slot.other if pending else view.active
         outcome = diagnose(pending, running, new, view.slots[old_slot].flags)

@@ -59,6 +59,7 @@ RUNNING, NEWER, NEWEST = "1.0.0", "1.1.0", "1.2.0"
 CONFIRMED = Flags(priority=2, successful=True)
 _NAMES = UUID("a4b53e5f-11f1-4d5a-9f0c-3b1f1d0f6a10")
 _ROLES = ("boot", "root", "hash")
+_ENTRIES = 16  # of the usual 128: every test reads and writes the table often
 
 
 def guid(name: str) -> gpt.Guid:
@@ -97,7 +98,9 @@ def disk_bytes(
     ]
     parts.append(gpt.NewPartition(sets.PRIVATE, guid(f"{name} private"), MEBIBYTE, "PRIVATE"))
     size = slot_size * 3 * len(flags) + 3 * MEBIBYTE
-    table = gpt.new_table(parts, disk_size=size, disk_guid=guid(name), sector_size=sector_size)
+    table = gpt.new_table(
+        parts, disk_size=size, disk_guid=guid(name), sector_size=sector_size, entry_count=_ENTRIES
+    )
     disk = bytearray(size)
     for offset, data in table.writes():
         disk[offset : offset + len(data)] = data
@@ -208,13 +211,13 @@ class Node:
     # -- the same below the command line -------------------------------------------------------------
 
     def agent(self, medium: Medium | None = None, *, clock: Callable[[], datetime] = now) -> Agent:
-        """Return the agent that runs on this node."""
+        """Return the agent that runs on this node; it does not wait for the real disk unless told to."""
         config = load(self.config)
-        return Agent(config, Host(config), clock=clock, teller=Silence(), medium=medium)
+        return Agent(config, Host(config), clock=clock, teller=Silence(), medium=medium or HastyMedium())
 
     def start(self, fail: Stage | None = None) -> Boot:
         """Switch the node off and on; nothing on it runs yet."""
-        return DrillNode(self.folder, medium=OsMedium(), clock=now).boot(fail)
+        return DrillNode(self.folder, medium=HastyMedium(), clock=now).boot(fail)
 
     def copy(self, folder: Path) -> Node:
         """Return a node that is as this one is now, on the same repository."""
@@ -302,7 +305,7 @@ def make_node(folder: Path, *, published: Sequence[str] = (NEWER,), **settings: 
     """
     template = _template()
     repository = SmallRepository(
-        folder=folder / "repo", now=template.repository.now, images=template.repository.images
+        folder=folder / "repo", now=template.repository.now, images=dict(template.repository.images)
     )
     shutil.copytree(template.repository.folder, repository.folder)
     for version in published:
@@ -339,6 +342,8 @@ def _template() -> Node:
     folder = Path(tempfile.mkdtemp(prefix="node-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     repository = make_repository(folder / "repo", versions=[RUNNING])
+    for version in (NEWER, NEWEST):
+        repository.synthesize(version)
     node = Node(folder=folder / "node", repository=repository)
     node.folder.mkdir()
     node.disk.write_bytes(disk_bytes(images_of(repository, RUNNING), flags=TWO_SLOTS))
@@ -363,7 +368,17 @@ class Step:
     source: str = ""
 
 
-class FailingMedium(OsMedium):
+class HastyMedium(OsMedium):
+    """The real storage without waiting for it: where cuts are played, a flush has nobody to tell."""
+
+    def flush(self, descriptor: int) -> None:
+        del descriptor
+
+    def flush_folder(self, path: str) -> None:
+        del path
+
+
+class FailingMedium(HastyMedium):
     """The real storage, except that call ``at`` and all after it fail; or with ``once`` that one alone.
 
     Args:
