@@ -114,7 +114,7 @@ def _additions(folder: Path, sections: Mapping[str, bytes], place: int) -> list[
 
 
 def _timeless(binary: bytes) -> bytes:
-    """Return a PE binary without the time objcopy puts in, nor the checksum over it, which EFI never reads."""
+    """Return a PE binary without objcopy's time, and without the checksum, which EFI never reads."""
     header = int.from_bytes(binary[_PE_POINTER : _PE_POINTER + 4], "little")
     settled = bytearray(binary)
     for offset in (_PE_TIME, _PE_CHECKSUM):

@@ -1,0 +1,65 @@
+"""What drills need: the real releases, and a boot stage built from the packages they are made of."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fixtures.os.build import DEFAULT_CACHE, build_releases
+from fixtures.os.command import missing_tools
+from fixtures.os.errors import ArchiveError
+from repo_tools.bootstage.image import build
+from tests.drills.emulator import missing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fixtures.os.release import Release
+    from repo_tools.bootstage.image import Stage
+
+_PACKAGES = (
+    "libc6",
+    "libexpat1",
+    "libffi8",
+    "libpython3.11-minimal",
+    "libpython3.11-stdlib",
+    "python3.11-minimal",
+    "zlib1g",
+)
+"""What docs/how-to/boot.md names, beside the kernel."""
+
+
+@pytest.fixture(scope="session")
+def releases() -> dict[str, Release]:
+    """Return the releases by version: 1.0.0, 1.1.0, and 1.2.0 whose init cannot be run."""
+    lacking = missing_tools()
+    if lacking:
+        pytest.skip(f"not installed: {', '.join(sorted(lacking))}")
+    if missing():
+        pytest.skip(missing())
+    try:
+        return build_releases(DEFAULT_CACHE, logging.getLogger(__name__).info)
+    except ArchiveError as error:
+        pytest.skip(f"the archive cannot be had: {error}")
+
+
+@pytest.fixture(scope="session")
+def system(releases: dict[str, Release], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder into which a kernel and Python were unpacked, as the how-to has it."""
+    folder = tmp_path_factory.mktemp("system")
+    packages = releases["1.1.0"].packages
+    kernel = next(name for name in packages if name.startswith("linux-image-6"))
+    for name in (kernel, *_PACKAGES):
+        version = packages[name].replace(":", "%3a")
+        (file,) = (DEFAULT_CACHE / "debs").glob(f"{name}_{version}_*.deb")
+        subprocess.run(["dpkg-deb", "--extract", file, folder], check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stage(system: Path) -> Stage:
+    """Return the boot stage."""
+    return build(system)
