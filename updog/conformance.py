@@ -81,7 +81,7 @@ def tuf(
 
 
 @tuf.command("init")
-@click.argument("trusted_root", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("trusted_root", type=click.Path(path_type=Path))
 @click.pass_obj
 @_zero_or_one
 def init(client: _Client, trusted_root: Path) -> None:
@@ -91,7 +91,7 @@ def init(client: _Client, trusted_root: Path) -> None:
     Example:
       updog tuf --metadata-dir D init root.json
     """
-    _trust(client, trusted_root.read_bytes())
+    _trust(client, durable.read_bytes(durable.OsMedium(), trusted_root))
 
 
 @tuf.command("refresh")
@@ -118,7 +118,7 @@ def download(client: _Client) -> None:
       updog tuf --metadata-dir D --metadata-url URL \
           --target-name a --target-base-url URL --target-dir T download
     """
-    if client.target_dir is None or not client.target_names:
+    if client.target_dir is None or not client.target_names or not client.target_base_url:
         raise UsageError("download needs --target-name, --target-base-url and --target-dir")
     trust = _refreshed(client)
     for name in client.target_names:
