@@ -1,0 +1,329 @@
+"""The repository as one check sees it, over a real web server: settings, manifest, targets."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from signpost.errors import ExitStatus, MediumError, ToolError
+from signpost.medium import OsMedium
+from tests.support.http_server import HttpServer, answer, endless, plain
+from tests.support.tuf_repositories import TufRepository, in_days
+from updog import config
+from updog.errors import (
+    DigestError,
+    EndlessDataError,
+    ExpiredError,
+    MissingTargetError,
+    RefusedError,
+    TrustError,
+    UnreachableError,
+)
+from updog.repository import Repository, http_settings
+from updog.transport import Settings
+from updog.update_metadata.errors import ManifestError
+from updog.update_metadata.manifest import MAX_MANIFEST_BYTES
+from updog.update_metadata.version import Version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from updog.config import Config
+
+RUNNING = Version.parse("1.0.0")
+IMAGE = bytes(range(256)) * 64
+
+
+def manifest(version: str) -> bytes:
+    """Return a manifest with one update."""
+    images = {role: f"{version}-{role}.zst" for role in ("boot", "root", "hash")}
+    facts = {"variant": "v", "arch": "x86_64", "version": version, "max_version": version}
+    return json.dumps({"updates": [{**facts, "waves": {}, "images": images}], "migrations": {}}).encode()
+
+
+@pytest.fixture
+def signed() -> TufRepository:
+    return TufRepository({"manifest.json": manifest("1.1.0"), "image.zst": IMAGE})
+
+
+@pytest.fixture
+def server(signed: TufRepository) -> Iterator[HttpServer]:
+    with HttpServer(signed.files) as server:
+        yield server
+
+
+class Node:
+    """A node's configuration, and what it finds at each visit."""
+
+    def __init__(self, folder: Path, server: HttpServer, signed: TufRepository) -> None:
+        self.folder = folder
+        self._server = server
+        (folder / "root.json").write_bytes(signed.first_root)
+
+    def config(self, **more: object) -> Config:
+        values = {
+            "metadata_base_url": self._server.url("metadata"),
+            "targets_base_url": self._server.url("targets"),
+            "trusted_root": "root.json",
+            "state_dir": "state",
+            "seed": 77,
+            "download_tries": 1,
+            "stall_timeout": 5,
+            **more,
+        }
+        text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+        return config.parse(text, self.folder)
+
+    def visit(self, *, latest_known: datetime | None = None, **more: object) -> Repository:
+        settings = self.config(**more)
+        return Repository(
+            settings,
+            http_settings(settings, RUNNING),
+            medium=OsMedium(),
+            now=datetime.now(UTC),
+            latest_known=latest_known,
+        )
+
+    def kept(self) -> dict[str, bytes]:
+        """Return the kept manifests."""
+        return {path.name: path.read_bytes() for path in (self.folder / "state" / "manifest").glob("*")}
+
+
+@pytest.fixture
+def node(tmp_path: Path, server: HttpServer, signed: TufRepository) -> Node:
+    return Node(tmp_path, server, signed)
+
+
+def version_of(repository: Repository) -> str:
+    (update,) = repository.manifest().updates
+    return str(update.version)
+
+
+# -- settings ------------------------------------------------------------------------------------------
+
+
+def test_the_transport_is_as_patient_as_configured(node: Node) -> None:
+    found = http_settings(
+        node.config(
+            connect_timeout=3,
+            stall_timeout=4,
+            minimum_rate=5,
+            download_tries=6,
+            https_proxy="http://proxy:3128",
+            no_proxy=["a", "b"],
+        ),
+        RUNNING,
+    )
+    assert found == Settings(
+        connect_timeout=3,
+        stall_timeout=4,
+        minimum_rate=5,
+        tries=6,
+        https_proxy="http://proxy:3128",
+        no_proxy=("a", "b"),
+        query={"seed": "77", "version": "1.0.0"},
+    )
+
+
+def test_seed_and_version_are_sent_with_metadata_manifest_and_images(node: Node, server: HttpServer) -> None:
+    repository = node.visit()
+    repository.manifest()
+    b"".join(repository.verified(repository.target("image.zst")))
+    assert len(server.log) == 6
+    assert all(request.query == {"seed": "77", "version": "1.0.0"} for request in server.log)
+
+
+def test_nothing_is_sent_about_the_node_when_it_is_told_not_to(node: Node, server: HttpServer) -> None:
+    node.visit(send_query=False).manifest()
+    assert {tuple(request.query) for request in server.log} == {()}
+
+
+def test_a_node_without_a_seed_sends_the_one_of_its_machine_id(node: Node) -> None:
+    (node.folder / "machine-id").write_text("0123456789abcdef0123456789abcdef\n", encoding="ascii")
+    settings = node.config(machine_id="machine-id")
+    assert "seed" in http_settings(settings, RUNNING).query
+
+
+# -- the manifest --------------------------------------------------------------------------------------
+
+
+def test_the_manifest_is_verified_read_and_kept_under_its_hash(node: Node, signed: TufRepository) -> None:
+    assert version_of(node.visit()) == "1.1.0"
+    (path,) = [path for path in signed.files if path.endswith(".manifest.json")]
+    assert node.kept() == {path.rpartition("/")[2].partition(".")[0]: manifest("1.1.0")}
+
+
+def test_a_check_without_news_makes_exactly_two_requests(node: Node, server: HttpServer) -> None:
+    """The next root and the timestamp: what a fleet costs its server while nothing happens."""
+    node.visit().manifest()
+    server.log.clear()
+    assert version_of(node.visit()) == "1.1.0"
+    assert server.paths == ["metadata/2.root.json", "metadata/timestamp.json"]
+    assert sum(request.sent for request in server.log) < 1500
+
+
+def test_a_new_manifest_takes_the_place_of_the_old_one(node: Node, signed: TufRepository) -> None:
+    node.visit().manifest()
+    signed.put("manifest.json", manifest("1.2.0"))
+    signed.publish()
+    assert version_of(node.visit()) == "1.2.0"
+    assert list(node.kept().values()) == [manifest("1.2.0")]
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", manifest("6.6.6")], ids=["empty", "other", "forged"])
+def test_a_kept_manifest_that_is_not_the_signed_one_is_fetched_again(node: Node, damage: bytes) -> None:
+    """D76."""
+    node.visit().manifest()
+    (name,) = node.kept()
+    (node.folder / "state" / "manifest" / name).write_bytes(damage)
+    assert version_of(node.visit()) == "1.1.0"
+    assert node.kept() == {name: manifest("1.1.0")}
+
+
+def test_a_channel_has_its_own_manifest_signed_by_its_own_key(node: Node, signed: TufRepository) -> None:
+    signed.delegate("beta", ["beta/*"])
+    signed.put("beta/manifest.json", manifest("2.0.0-beta.1"), role="beta")
+    signed.publish()
+    assert version_of(node.visit(channel="beta")) == "2.0.0-beta.1"
+    assert version_of(node.visit()) == "1.1.0"
+
+
+def test_an_unknown_channel_is_a_missing_target_by_name(node: Node) -> None:
+    """D87."""
+    with pytest.raises(MissingTargetError, match=r"'nightly/manifest\.json'"):
+        node.visit(channel="nightly").manifest()
+
+
+def test_a_manifest_that_nobody_could_hold_is_refused_before_it_is_fetched(
+    node: Node, server: HttpServer, signed: TufRepository
+) -> None:
+    """D49."""
+    signed.targets.targets["manifest.json"].length = MAX_MANIFEST_BYTES + 1
+    signed.publish()
+    with pytest.raises(TrustError, match="too many for a manifest"):
+        node.visit().manifest()
+    assert not [path for path in server.paths if path.startswith("targets/")]
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "error", "status"),
+    [
+        (manifest("6.6.6"), DigestError, ExitStatus.REFUSED),
+        (manifest("1.1.0")[:-1], DigestError, ExitStatus.REFUSED),
+        (manifest("1.1.0") + b" ", EndlessDataError, ExitStatus.REFUSED),
+        (None, UnreachableError, ExitStatus.UNREACHABLE),
+    ],
+    ids=["wrong hash", "too short", "too long", "gone"],
+)
+def test_a_manifest_that_is_not_what_was_signed_is_refused_and_not_kept(
+    node: Node, signed: TufRepository, spoilt: bytes | None, error: type[ToolError], status: ExitStatus
+) -> None:
+    """D51."""
+    (path,) = [path for path in signed.files if path.endswith(".manifest.json")]
+    if spoilt is None:
+        del signed.files[path]
+    else:
+        signed.files[path] = spoilt
+    with pytest.raises(error) as caught:
+        node.visit().manifest()
+    assert caught.value.status is status
+    assert node.kept() == {}
+
+
+def test_an_endless_manifest_is_cut_off(node: Node, server: HttpServer, signed: TufRepository) -> None:
+    """D49."""
+    (path,) = [path for path in signed.files if path.endswith(".manifest.json")]
+    server.behave(path, endless())
+    with pytest.raises(EndlessDataError):
+        node.visit().manifest()
+    assert node.kept() == {}
+
+
+@pytest.mark.parametrize("text", [b"", b"not json", b"[]", b'{"updates": 5}'], ids=range(4))
+def test_a_signed_manifest_that_cannot_be_read_is_an_error_in_words(
+    node: Node, signed: TufRepository, text: bytes
+) -> None:
+    """D93: signed, but wrong."""
+    signed.put("manifest.json", text)
+    signed.publish()
+    with pytest.raises(ManifestError):
+        node.visit().manifest()
+
+
+# -- targets ---------------------------------------------------------------------------------------------
+
+
+def test_a_target_streams_from_any_byte(node: Node, server: HttpServer) -> None:
+    """D70."""
+    repository = node.visit()
+    target = repository.target("image.zst")
+    assert b"".join(repository.stream(target)) == IMAGE
+    assert b"".join(repository.stream(target, 5000)) == IMAGE[5000:]
+    assert server.log[-1].start == 5000
+
+
+def test_a_verified_target_is_whole_or_an_error(node: Node, server: HttpServer) -> None:
+    """D51, D60."""
+    repository = node.visit(download_tries=3)
+    target = repository.target("image.zst")
+    path = f"targets/{target.path}"
+    server.behave(path, plain(cut=len(IMAGE) // 2), plain())
+    assert b"".join(repository.verified(target)) == IMAGE
+    server.behave(path, plain())
+    server.files[path] = IMAGE[:-1] + b"x"
+    with pytest.raises(DigestError, match=r"image\.zst has SHA-256"):
+        b"".join(repository.verified(target))
+    server.files[path] = IMAGE[:-1]
+    with pytest.raises(DigestError, match="ends after 16383 of the 16384 bytes"):
+        b"".join(repository.verified(target))
+
+
+def test_a_target_that_is_not_served_is_unreachable(node: Node, server: HttpServer) -> None:
+    repository = node.visit()
+    target = repository.target("image.zst")
+    server.behave(f"targets/{target.path}", answer(403))
+    with pytest.raises(UnreachableError, match="HTTP 403"):
+        b"".join(repository.stream(target))
+
+
+# -- belief ----------------------------------------------------------------------------------------------
+
+
+def test_a_repository_that_is_not_believed_is_not_there_at_all(node: Node, signed: TufRepository) -> None:
+    """D47."""
+    signed.publish(expires=in_days(-1))
+    with pytest.raises(ExpiredError) as caught:
+        node.visit()
+    assert isinstance(caught.value, RefusedError)
+
+
+def test_the_latest_known_time_is_held_against_the_repository(node: Node) -> None:
+    """D56."""
+    with pytest.raises(ExpiredError, match="this node has known"):
+        node.visit(latest_known=in_days(31))
+    assert version_of(node.visit(latest_known=in_days(29))) == "1.1.0"
+
+
+def test_a_trusted_root_that_is_not_there_is_named(node: Node, server: HttpServer) -> None:
+    (node.folder / "root.json").unlink()
+    with pytest.raises(MediumError, match=r"root\.json"):
+        node.visit()
+    assert server.log == []
+
+
+def test_a_repository_on_a_stick_is_believed_the_same_way(
+    tmp_path: Path, node: Node, signed: TufRepository
+) -> None:
+    """D58: file URLs, with folders and names as they are served."""
+    for path, data in signed.files.items():
+        place = tmp_path / "usb stick" / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+    base = (tmp_path / "usb stick").as_uri()
+    repository = node.visit(metadata_base_url=f"{base}/metadata/", targets_base_url=f"{base}/targets")
+    assert version_of(repository) == "1.1.0"
+    assert b"".join(repository.verified(repository.target("image.zst"))) == IMAGE
