@@ -104,10 +104,7 @@ class Host:
             boot_id=BootId(record.get("boot_id") or self._kernel_boot_id()),
             slot=active,
             disk=disk,
-            attempts=tuple(
-                Attempt(slot=Slot(attempt["slot"]), stage=attempt["stage"])
-                for attempt in record.get("attempts", ())
-            ),
+            attempts=self._attempts(record),
         )
 
     def reboot(self) -> bool:
@@ -154,9 +151,20 @@ class Host:
             raise HostError(message, next_step="Start it (`updog drill boot` for a drill's node).") from error
         except (OSError, ValueError) as error:
             raise HostError(f"cannot read the boot record {path}: {error}") from error
-        if not isinstance(record, dict) or record.get("slot") not in set(Slot):
+        if not isinstance(record, dict) or record.get("slot") not in list(Slot):
             raise HostError(f"the boot record {path} names no slot")
         return record
+
+    def _attempts(self, record: Mapping[str, Any]) -> tuple[Attempt, ...]:
+        """Return the failed starts of a boot record. Raises HostError."""
+        try:
+            return tuple(
+                Attempt(slot=Slot(attempt["slot"]), stage=str(attempt["stage"]))
+                for attempt in record.get("attempts", ())
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            message = f"the boot record {self._config.boot_record} has unreadable attempts: {error!r}"
+            raise HostError(message) from error
 
     def _kernel_boot_id(self) -> str:
         """Return the kernel's identifier of this boot (proc(5), random/boot_id). Raises HostError."""

@@ -1,0 +1,222 @@
+"""The command line itself: help, options, errors; what it does is in the life of a node."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+
+from tests.support.nodes import NEWER, Node, command_line, make_node
+from updog.cli import program, teller
+from updog.progress import LineTeller
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    Called = tuple[tuple[str, ...], click.Command]
+
+
+def _commands(
+    group: click.Group, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Yield every command of the tree with the words that call it."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from _commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+OURS = [(words, command) for words, command in _commands(program) if words[0] != "tuf"]
+IDS = [" ".join(words) for words, _ in OURS]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    """Return a node with an update to be had."""
+    return make_node(tmp_path)
+
+
+@pytest.mark.parametrize(("words", "command"), OURS, ids=IDS)
+def test_every_command_has_help_with_an_example(words: tuple[str, ...], command: click.Command) -> None:
+    said = command_line([*words, "--help"])
+    assert said.status == 0
+    assert "Example:" in said.out
+    assert f"updog {' '.join(words[:1])}" in said.out
+    assert command.help
+
+
+@pytest.mark.parametrize(("words", "command"), OURS, ids=IDS)
+def test_every_command_but_the_shells_speaks_json(words: tuple[str, ...], command: click.Command) -> None:
+    names = {name for parameter in command.params for name in parameter.opts}
+    assert "--json" in names or words == ("completion",)
+
+
+def test_the_help_lists_the_exit_statuses() -> None:
+    said = command_line(["--help"])
+    for text in (
+        "0 done",
+        "1 failed",
+        "2 wrong usage",
+        "3 nothing to do",
+        "4 refused",
+        "5 repository",
+        "75 busy",
+    ):
+        assert text in " ".join(said.out.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["no-such-command"],
+        ["status", "--no-such-option"],
+        ["update", "--image"],
+        ["update", "--image", "1.2"],
+        ["verify", "--slot", "C"],
+        ["--active", "C", "status"],
+        ["--log-level", "loud", "status"],
+        ["deny-list", "--clear", "x"],
+        ["drill", "boot"],
+        ["status", "too", "many"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_status_2_on_stderr(words: list[str]) -> None:
+    said = command_line(words)
+    assert said.status == 2
+    assert said.out == ""
+    assert said.err
+
+
+@pytest.mark.parametrize("as_json", [True, False], ids=["json", "text"])
+def test_a_configuration_that_is_missing_or_faulty_is_status_2(
+    tmp_path: Path,
+    as_json: bool,  # noqa: FBT001 - parametrized
+) -> None:
+    path = tmp_path / "updog.toml"
+    for content in (None, "sead = 3\n"):
+        if content is not None:
+            path.write_text(content)
+        for command in ("status", "update", "confirm", "history"):
+            said = command_line(["--config", str(path), command, *(["--json"] if as_json else [])])
+            assert said.status == 2
+            assert str(path) in said.err
+            assert (said.document["error"]["code"] == "config") if as_json else said.out == ""
+
+
+def test_the_disk_and_the_running_slot_can_be_said(node: Node) -> None:
+    said = node.updog("status", "--json", options=["--disk", str(node.disk), "--active", "B"])
+    assert said.document["running"]["slot"] == "B"
+
+
+def test_a_disk_that_is_no_disk_fails_and_is_named(node: Node) -> None:
+    node.disk.write_bytes(bytes(1 << 20))
+    for command in ("status", "update", "confirm"):
+        said = node.updog(command)
+        assert said.status == 1
+        assert "disk.img" in said.err
+    assert node.disk.read_bytes() == bytes(1 << 20)
+
+
+def test_both_copies_of_the_table_bad_is_refused_and_changes_nothing(node: Node) -> None:
+    """D23."""
+    data = bytearray(node.disk.read_bytes())
+    data[512:520] = data[-512:-504] = bytes(8)
+    node.disk.write_bytes(data)
+    for command in ("status", "check-update", "update", "update-apply", "confirm"):
+        assert node.updog(command).status == 1
+    assert node.disk.read_bytes() == bytes(data)
+
+
+def test_one_bad_copy_of_the_table_is_told_and_mended_by_the_next_write(node: Node) -> None:
+    """D16, D37."""
+    with node.disk.open("r+b") as disk:
+        disk.seek(512)
+        disk.write(bytes(8))
+    assert "signpost repair" in node.updog("status").out
+    assert node.updog("status", "--json").document["disk"]["faults"]
+    assert node.updog("update").status == 0
+    assert node.updog("status", "--json").document["disk"]["faults"] == []
+    assert node.boot().document["version"] == NEWER
+
+
+def test_a_reboot_that_was_asked_for_comes_after_the_work(node: Node) -> None:
+    node.configure(reboot_command=["cp", str(node.state_file), str(node.folder / "at-reboot.json")])
+    process = node.updog_process("update", "--reboot")
+    process.communicate()
+    assert process.returncode == 0
+    assert (node.folder / "at-reboot.json").read_bytes() == node.state_file.read_bytes()
+
+
+def test_no_reboot_command_is_said(node: Node) -> None:
+    assert "restart the node yourself" in node.updog("update-image").err + node.updog("update", "-r").err
+    assert node.updog("update-revert").status == 0
+    assert "restart the node yourself" in node.updog("update-apply", "--reboot").err
+
+
+def test_a_reboot_that_fails_leaves_the_update_applied(node: Node) -> None:
+    node.configure(reboot_command=["false"])
+    process = node.updog_process("update", "--reboot")
+    out, err = process.communicate()
+    assert process.returncode == 1
+    assert out.startswith("Update applied")
+    assert "Reboot by hand" in err
+    assert node.updog("status", "--json").document["standing"] == "waiting for a restart"
+
+
+def test_the_shell_is_helped() -> None:
+    for shell in ("bash", "zsh", "fish"):
+        said = command_line(["completion", shell])
+        assert said.status == 0
+        assert "_UPDOG_COMPLETE" in said.out
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert command_line(["--version"]).out.startswith("updog, version ")
+
+
+def test_who_is_told_depends_on_who_listens() -> None:
+    assert isinstance(teller(as_json=True), LineTeller)
+    assert isinstance(teller(as_json=False), LineTeller)
+
+
+@pytest.mark.parametrize("command", ["status", "history"])
+def test_a_real_process_exits_with_the_status_it_reports(node: Node, command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from updog.cli import main; main()", "--config", "/no/such/file", command],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "/no/such/file" in done.stderr
+    process = node.updog_process(command)
+    process.communicate()
+    assert process.returncode == 0
+
+
+def test_a_terminal_sees_a_bar(node: Node) -> None:
+    """Through a real pseudo-terminal; the result alone goes to stdout."""
+    leader, follower = pty.openpty()
+    words = [
+        sys.executable,
+        "-c",
+        "from updog.cli import main; main()",
+        "--config",
+        str(node.config),
+        "update",
+    ]
+    done: Any = subprocess.run(words, stdout=subprocess.PIPE, stderr=follower, text=True, check=True)
+    os.close(follower)
+    shown = os.read(leader, 1 << 16).decode(errors="replace")
+    os.close(leader)
+    assert done.stdout == "Update applied: synthetic 1.1.0; it runs after a restart.\n"
+    assert "write root" in shown
+    assert "100%" in shown or "━" in shown

@@ -1,0 +1,174 @@
+"""The running system, read from trees of plain files: version, slot, boot, restart."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from signpost.errors import ExitStatus, ToolError
+from signpost.sets import Slot
+from updog.config import Config, parse
+from updog.errors import HostError
+from updog.host import Attempt, Host, parse_os_release
+from updog.update_metadata.version import Version
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+URLS = 'metadata_base_url = "file:///m/"\ntargets_base_url = "file:///t/"\n'
+RELEASE = 'NAME="A system"\nVERSION_ID=1.2.3\nVARIANT_ID="aws-k8s"\n'
+UP = {"slot": "B", "boot_id": "a boot", "attempts": [{"slot": "A", "stage": "kernel"}]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with what a system that came up leaves."""
+    (tmp_path / "os-release").write_text(RELEASE)
+    (tmp_path / "boot.json").write_text(json.dumps(UP))
+    (tmp_path / "proc/sys/kernel/random").mkdir(parents=True)
+    (tmp_path / "proc/sys/kernel/random/boot_id").write_text("the kernel's own\n")
+    return tmp_path
+
+
+def _config(folder: Path, more: str = "") -> Config:
+    text = f'{URLS}os_release = "os-release"\nboot_record = "boot.json"\ndisk = "disk.img"\n{more}'
+    return parse(text, folder)
+
+
+def _host(folder: Path, more: str = "") -> Host:
+    return Host(_config(folder, more), proc=str(folder / "proc"), sysfs=str(folder / "sys"))
+
+
+def test_what_a_boot_stage_left_says_what_runs(folder: Path) -> None:
+    running = _host(folder).running()
+    assert (running.variant, running.version) == ("aws-k8s", Version.parse("1.2.3"))
+    assert (running.slot, running.boot_id) == (Slot.B, "a boot")
+    assert running.disk == str(folder / "disk.img")
+    assert running.attempts == (Attempt(slot=Slot.A, stage="kernel"),)
+
+
+def test_what_the_command_line_says_goes_before_it(folder: Path) -> None:
+    host = Host(_config(folder), disk="/dev/other", active=Slot.A)
+    assert (host.running().disk, host.running().slot) == ("/dev/other", Slot.A)
+
+
+def test_without_an_identifier_of_its_own_the_boot_is_the_kernels(folder: Path) -> None:
+    (folder / "boot.json").write_text('{"slot": "A"}')
+    running = _host(folder).running()
+    assert (running.boot_id, running.attempts) == ("the kernel's own", ())
+    (folder / "proc/sys/kernel/random/boot_id").unlink()
+    with pytest.raises(HostError, match="cannot tell one boot from another"):
+        _host(folder).running()
+
+
+def test_a_configured_variant_needs_none_in_os_release(folder: Path) -> None:
+    (folder / "os-release").write_text("VERSION_ID=v1.2.3\n")
+    assert _host(folder, 'variant = "mine"').running().variant == "mine"
+    with pytest.raises(HostError, match="has no VARIANT_ID"):
+        _host(folder).running()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot read"),
+        (b"", "has no VARIANT_ID and no VERSION_ID"),
+        (b"VARIANT_ID=x\nVERSION_ID=\n", "has no VERSION_ID"),
+        (b'VARIANT_ID="x\nVERSION_ID=1.0.0\n', "cannot read"),
+        (b"\xff\xfe", "cannot read"),
+        (b"VARIANT_ID=x\nVERSION_ID=40\n", "40"),
+    ],
+    ids=["absent", "empty", "empty value", "open quote", "not UTF-8", "no semantic version"],
+)
+def test_an_os_release_that_does_not_say_is_an_error_a_person_can_act_on(
+    folder: Path, content: bytes | None, message: str
+) -> None:
+    if content is None:
+        (folder / "os-release").unlink()
+    else:
+        (folder / "os-release").write_bytes(content)
+    with pytest.raises(ToolError, match=message):
+        _host(folder).running()
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("A=1\nB=two\n", {"A": "1", "B": "two"}),
+        ('A=\'single quoted\'\nB="double $ \\" quoted"\n', {"A": "single quoted", "B": 'double $ " quoted'}),
+        ("# comment\n\n  A=1  \nnot a field\n#B=2\n", {"A": "1"}),
+        ("A=1\nA=2\n", {"A": "2"}),
+        ("A=\n", {"A": ""}),
+        ("URL=https://x/?a=b\n", {"URL": "https://x/?a=b"}),
+        ("A=1\r\n", {"A": "1"}),
+    ],
+)
+def test_os_release_is_read_as_shell_assignments(text: str, fields: dict[str, str]) -> None:
+    assert parse_os_release(text) == fields
+
+
+def test_a_node_that_is_down_has_no_boot_record(folder: Path) -> None:
+    (folder / "boot.json").unlink()
+    with pytest.raises(HostError, match="this node is down") as caught:
+        _host(folder).running()
+    assert "drill boot" in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"slot": "C"}',
+        '{"slot": ["A"]}',
+        '{"slot": "A", "attempts": [{"slot": "C", "stage": "kernel"}]}',
+        '{"slot": "A", "attempts": [{}]}',
+        '{"slot": "A", "attempts": 3}',
+    ],
+)
+def test_a_boot_record_that_says_something_else_is_an_error_and_no_crash(folder: Path, record: str) -> None:
+    (folder / "boot.json").write_text(record)
+    with pytest.raises(HostError, match="boot record"):
+        _host(folder).running()
+
+
+def test_a_boot_record_that_cannot_be_read_is_named(folder: Path) -> None:
+    (folder / "boot.json").unlink()
+    (folder / "boot.json").mkdir()
+    with pytest.raises(HostError, match="cannot read the boot record"):
+        _host(folder).running()
+
+
+def test_the_slot_is_never_guessed(folder: Path) -> None:
+    """Without a record sysfs is asked; one that knows nothing is an error, whatever the flags say."""
+    (folder / "sys/dev/block").mkdir(parents=True)
+    config = parse(f'{URLS}os_release = "os-release"\n', folder)
+    for host in (
+        Host(config, sysfs=str(folder / "sys")),
+        Host(config, disk="/dev/null", sysfs=str(folder / "sys")),
+    ):
+        with pytest.raises(ToolError) as caught:
+            host.running()
+        assert caught.value.status in {ExitStatus.FAILED, ExitStatus.USAGE}
+
+
+def test_the_reboot_is_the_command_that_was_configured(folder: Path) -> None:
+    host = _host(folder, f'reboot_command = ["touch", "{folder}/rebooted"]')
+    assert host.reboot()
+    assert (folder / "rebooted").exists()
+
+
+def test_no_reboot_command_is_no_reboot(folder: Path) -> None:
+    assert not _host(folder, "reboot_command = []").reboot()
+
+
+@pytest.mark.parametrize("command", ['["false"]', '["/no/such/command"]'])
+def test_a_reboot_that_fails_is_told_with_what_to_do(folder: Path, command: str) -> None:
+    with pytest.raises(HostError, match="cannot reboot") as caught:
+        _host(folder, f"reboot_command = {command}").reboot()
+    assert "by hand" in caught.value.next_step
