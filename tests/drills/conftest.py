@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fixtures.os.release import Release
     from repo_tools.bootstage.image import Stage
 
-_PACKAGES = (
+PACKAGES = (
     "libc6",
     "libexpat1",
     "libffi8",
@@ -52,7 +52,7 @@ def system(releases: dict[str, Release], tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("system")
     packages = releases["1.1.0"].packages
     kernel = next(name for name in packages if name.startswith("linux-image-6"))
-    for name in (kernel, *_PACKAGES):
+    for name in (kernel, *PACKAGES):
         version = packages[name].replace(":", "%3a")
         (file,) = (DEFAULT_CACHE / "debs").glob(f"{name}_{version}_*.deb")
         subprocess.run(["dpkg-deb", "--extract", file, folder], check=True)

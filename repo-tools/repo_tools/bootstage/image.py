@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import zstandard
 
 from repo_tools.bootstage import cpio
-from repo_tools.bootstage.kernel import find_kernel, load_order
+from repo_tools.bootstage.kernel import find_kernel, load_order, read_module
 from repo_tools.bootstage.python import ENTRY, find_python, gather
 from signpost.initramfs import MODULES as MODULE_FOLDER
 
@@ -92,8 +92,8 @@ def build(system: Path, *, modules: Sequence[str] = ()) -> Stage:
 def _modules(kernel: Kernel, wanted: Sequence[str]) -> dict[str, cpio.Entry]:
     """Return the modules, numbered in the order in which they are to be loaded."""
     usual = [name for name in USUAL_MODULES if name in kernel.modules]
-    order = load_order(kernel, [*NEEDED_MODULES, *wanted, *usual])
+    order = load_order([*NEEDED_MODULES, *wanted, *usual], kernel.modules, kernel.builtin)
     return {
-        f"{MODULE_FOLDER[1:]}/{number:03}-{name}.ko": cpio.file(module)
-        for number, (name, module) in enumerate(order.items())
+        f"{MODULE_FOLDER[1:]}/{number:03}-{name}.ko": cpio.file(read_module(path))
+        for number, (name, path) in enumerate(order.items())
     }

@@ -20,7 +20,7 @@ import zstandard
 from repo_tools.errors import BootStageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
 _LARGEST_MODULE = 64 << 20
@@ -67,22 +67,24 @@ def find_kernel(system: Path) -> Kernel:
     return Kernel(
         version=version,
         image=images[0],
-        modules={_name(path.name): path for path in sorted(folder.rglob("*.ko*")) if _suffix(path.name)},
-        builtin=frozenset(_name(line.rpartition("/")[2]) for line in listed),
+        modules=modules_in(folder),
+        builtin=frozenset(module_name(line.rpartition("/")[2]) for line in listed),
     )
+
+
+def modules_in(folder: Path) -> dict[str, Path]:
+    """Return every module below a folder by name, in order of path."""
+    return {module_name(path.name): path for path in sorted(folder.rglob("*.ko*")) if _suffix(path.name)}
+
+
+def module_name(file: str) -> str:
+    """Return a module's name as the kernel spells it: ``dm-verity.ko`` is ``dm_verity``."""
+    return file.removesuffix(_suffix(file)).replace("-", "_")
 
 
 def read_module(path: Path) -> bytes:
     """Return a module as the kernel loads it."""
     return _SUFFIXES[_suffix(path.name)](path.read_bytes())
-
-
-def load_order(kernel: Kernel, wanted: Iterable[str]) -> dict[str, bytes]:
-    """Return the wanted modules and all they need, each after what it needs. Raises BootStageError."""
-    order: dict[str, bytes] = {}
-    for name in wanted:
-        _visit(kernel, name, order)
-    return order
 
 
 def depends(module: bytes) -> list[str]:
@@ -92,22 +94,32 @@ def depends(module: bytes) -> list[str]:
     return [name.replace("-", "_") for name in listed.split(",") if name]
 
 
-def _visit(kernel: Kernel, name: str, order: dict[str, bytes]) -> None:
-    if name in order or name in kernel.builtin:
+def load_order(
+    wanted: Iterable[str], modules: Mapping[str, Path], builtin: Collection[str] = ()
+) -> dict[str, Path]:
+    """Return the wanted modules and all they need by name, each after what it needs. Raises BootStageError.
+
+    Args:
+        wanted: names.
+        modules: every module there is.
+        builtin: names of what the kernel has in it.
+    """
+    order: dict[str, Path] = {}
+    for name in wanted:
+        _visit(name, modules, builtin, order)
+    return order
+
+
+def _visit(name: str, modules: Mapping[str, Path], builtin: Collection[str], order: dict[str, Path]) -> None:
+    if name in order or name in builtin:
         return
-    if name not in kernel.modules:
-        raise BootStageError(f"the kernel {kernel.version} has no module {name}", next_step=_NO_KERNEL)
-    module = read_module(kernel.modules[name])
-    for needed in depends(module):
-        _visit(kernel, needed, order)
-    order[name] = module
+    if name not in modules:
+        raise BootStageError(f"the kernel has no module {name}", next_step=_NO_KERNEL)
+    for needed in depends(read_module(modules[name])):
+        _visit(needed, modules, builtin, order)
+    order[name] = modules[name]
 
 
 def _suffix(name: str) -> str:
     """Return which of the endings of modules a name has; empty if none."""
     return next((suffix for suffix in _SUFFIXES if name.endswith(suffix)), "")
-
-
-def _name(file: str) -> str:
-    """Return a module's name as the kernel spells it: ``dm-verity.ko`` is ``dm_verity``."""
-    return file.removesuffix(_suffix(file)).replace("-", "_")
