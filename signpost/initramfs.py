@@ -190,7 +190,7 @@ class Initramfs:
 def _partition(disk: str, number: int) -> str:
     """Return a partition's node, once the kernel has made it. Raises LayoutError."""
     device = blockdev.of_node(disk)
-    for _ in range(_NODE_PATIENCE):
+    for _ in range(_NODE_PATIENCE if device else 0):
         node = blockdev.partition_nodes("/sys", device).get(number) if device else None
         if node and os.path.exists(node):
             return node
