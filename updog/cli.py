@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from signpost import console
-from signpost.console import emit, json_option, log_level_option, note
+from signpost.console import emit, example, json_option, log_level_option, note
 from signpost.errors import ExitStatus
 from signpost.sets import Slot
 from updog import config as configuration
@@ -151,15 +151,11 @@ def _check(
 @_waves_option
 @json_option
 @click.pass_context
+@example("updog check-update --all")
 def check_update(
     context: click.Context, everything: bool, version: Version | None, ignore_waves: bool, as_json: bool
 ) -> int:
-    r"""Is there an update for this node? Exit 0: yes, printed as VARIANT VERSION; 3: no.
-
-    \b
-    Example:
-      updog check-update --all
-    """
+    """Is there an update for this node? Exit 0: yes, printed as VARIANT VERSION; 3: no."""
     return _check(context, version, ignore_waves=ignore_waves, everything=everything, as_json=as_json)
 
 
@@ -171,15 +167,11 @@ def check_update(
 @_waves_option
 @json_option
 @click.pass_context
+@example("updog whats --json")
 def whats(
     context: click.Context, everything: bool, version: Version | None, ignore_waves: bool, as_json: bool
 ) -> int:
-    r"""The same as check-update, under upstream's other name.
-
-    \b
-    Example:
-      updog whats --json
-    """
+    """The same as check-update, under upstream's other name."""
     return _check(context, version, ignore_waves=ignore_waves, everything=everything, as_json=as_json)
 
 
@@ -188,13 +180,9 @@ def whats(
 @_waves_option
 @json_option
 @click.pass_context
+@example("updog why --image 1.26.1")
 def why(context: click.Context, version: Version | None, ignore_waves: bool, as_json: bool) -> int:
-    r"""Why this version, or why none: wave and date, lock, hold, deny-list, floor, release by release.
-
-    \b
-    Example:
-      updog why --image 1.26.1
-    """
+    """Why this version, or why none: wave and date, lock, hold, deny-list, floor, release by release."""
     from updog import render
 
     decision = _agent(context).check(_wishes(version, ignore_waves=ignore_waves))
@@ -222,13 +210,9 @@ def _told(what: str, version: object, *, as_json: bool, said: str) -> None:
 @_waves_option
 @json_option
 @click.pass_context
+@example("updog prepare")
 def prepare(context: click.Context, version: Version | None, ignore_waves: bool, as_json: bool) -> None:
-    r"""Fetch and verify everything that can be had, without touching the inactive slot.
-
-    \b
-    Example:
-      updog prepare
-    """
+    """Fetch and verify everything that can be had, without touching the inactive slot."""
     update = _agent(context, as_json=as_json).prepare(_wishes(version, ignore_waves=ignore_waves))
     said = f"{update.variant} {update.version} is here and verified; the inactive slot is untouched."
     _told("prepare", update.version, as_json=as_json, said=said)
@@ -240,15 +224,11 @@ def prepare(context: click.Context, version: Version | None, ignore_waves: bool,
 @_reboot_option
 @json_option
 @click.pass_context
+@example("updog update --reboot")
 def update_command(
     context: click.Context, version: Version | None, ignore_waves: bool, reboot: bool, as_json: bool
 ) -> None:
-    r"""Install the update in the inactive slot, prove it, and make it boot next.
-
-    \b
-    Example:
-      updog update --reboot
-    """
+    """Install the update in the inactive slot, prove it, and make it boot next."""
     agent = _agent(context, as_json=as_json)
     update = agent.update(_wishes(version, ignore_waves=ignore_waves))
     said = f"Update applied: {update.variant} {update.version}; it runs after a restart."
@@ -261,13 +241,9 @@ def update_command(
 @_waves_option
 @json_option
 @click.pass_context
+@example("updog update-image && updog update-apply --reboot")
 def update_image(context: click.Context, version: Version | None, ignore_waves: bool, as_json: bool) -> None:
-    r"""Install the update in the inactive slot and prove it; what boots next does not change.
-
-    \b
-    Example:
-      updog update-image && updog update-apply --reboot
-    """
+    """Install the update in the inactive slot and prove it; what boots next does not change."""
     update = _agent(context, as_json=as_json).update_image(_wishes(version, ignore_waves=ignore_waves))
     said = f"{update.variant} {update.version} is installed; `updog update-apply` makes it boot next."
     _told("update-image", update.version, as_json=as_json, said=said)
@@ -277,13 +253,9 @@ def update_image(context: click.Context, version: Version | None, ignore_waves: 
 @_reboot_option
 @json_option
 @click.pass_context
+@example("updog update-apply --reboot")
 def update_apply(context: click.Context, reboot: bool, as_json: bool) -> None:
-    r"""Make the installed update boot next. Needs no network.
-
-    \b
-    Example:
-      updog update-apply --reboot
-    """
+    """Make the installed update boot next. Needs no network."""
     version = _agent(context).apply()
     _told("update-apply", version, as_json=as_json, said=f"{version} boots next; it runs after a restart.")
     _reboot(context, wanted=reboot)
@@ -292,13 +264,9 @@ def update_apply(context: click.Context, reboot: bool, as_json: bool) -> None:
 @program.command("update-revert")
 @json_option
 @click.pass_context
+@example("updog update-revert")
 def update_revert(context: click.Context, as_json: bool) -> None:
-    r"""Take update-apply back before the restart; the update stays installed. Needs no network.
-
-    \b
-    Example:
-      updog update-revert
-    """
+    """Take update-apply back before the restart; the update stays installed. Needs no network."""
     version = _agent(context).revert()
     _told(
         "update-revert", version, as_json=as_json, said=f"{version} no longer boots next; it stays installed."
@@ -308,13 +276,9 @@ def update_revert(context: click.Context, as_json: bool) -> None:
 @program.command("confirm")
 @json_option
 @click.pass_context
+@example("updog confirm          # what updog-confirm.service runs after every start")
 def confirm(context: click.Context, as_json: bool) -> None:
-    r"""Run the health checks, then mark this boot successful; or fall back, with the cause recorded.
-
-    \b
-    Example:
-      updog confirm          # what updog-confirm.service runs after every start
-    """
+    """Run the health checks, then mark this boot successful; or fall back, with the cause recorded."""
     try:
         findings = _agent(context).confirm()
     except HealthError:
@@ -329,13 +293,9 @@ def confirm(context: click.Context, as_json: bool) -> None:
 @program.command("boot-record")
 @json_option
 @click.pass_context
+@example("updog boot-record      # what updog-boot-record.service runs")
 def boot_record(context: click.Context, as_json: bool) -> None:
-    r"""Work out how the last restart ended and record it; run once after every start.
-
-    \b
-    Example:
-      updog boot-record      # what updog-boot-record.service runs
-    """
+    """Work out how the last restart ended and record it; run once after every start."""
     outcome = _agent(context).settle()
     emit({"standing": outcome.value}, f"update: {outcome.value}", as_json=as_json)
 
@@ -343,13 +303,9 @@ def boot_record(context: click.Context, as_json: bool) -> None:
 @program.command("status")
 @json_option
 @click.pass_context
+@example("updog status --json | jq .last_rollback")
 def status(context: click.Context, as_json: bool) -> None:
-    r"""Slots, versions, what boots next, what is pending, the last rollback and its cause. Needs no network.
-
-    \b
-    Example:
-      updog status --json | jq .last_rollback
-    """
+    """Slots, versions, what boots next, what is pending, the last rollback and its cause; offline too."""
     from updog import render
 
     found = _agent(context).status()
@@ -359,13 +315,9 @@ def status(context: click.Context, as_json: bool) -> None:
 @program.command("history")
 @json_option
 @click.pass_context
+@example("updog history")
 def history(context: click.Context, as_json: bool) -> None:
-    r"""What happened on this node, oldest first, kept across both slots.
-
-    \b
-    Example:
-      updog history
-    """
+    """What happened on this node, oldest first, kept across both slots."""
     from updog import render
 
     events = _agent(context).history()
@@ -378,13 +330,9 @@ def history(context: click.Context, as_json: bool) -> None:
 )
 @json_option
 @click.pass_context
+@example("updog verify --slot B")
 def verify(context: click.Context, slot: str | None, as_json: bool) -> None:
-    r"""Read a slot back against its signed hashes.
-
-    \b
-    Example:
-      updog verify --slot B
-    """
+    """Read a slot back against its signed hashes."""
     from updog import render
 
     agent = _agent(context)
@@ -399,13 +347,9 @@ def verify(context: click.Context, slot: str | None, as_json: bool) -> None:
 )
 @json_option
 @click.pass_context
+@example("updog deny-list --clear 1.26.1")
 def deny_list(context: click.Context, version: Version | None, as_json: bool) -> None:
-    r"""Versions that fell back on this node and are not taken again, and why.
-
-    \b
-    Example:
-      updog deny-list --clear 1.26.1
-    """
+    """Versions that fell back on this node and are not taken again, and why."""
     agent = _agent(context)
     if version is not None:
         agent.clear_denial(version)

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import click
 
-from signpost.console import note
+from signpost.console import example, note
 from signpost.errors import ToolError, UsageError
 from updog import durable
 
@@ -84,40 +84,30 @@ def tuf(
 @click.argument("trusted_root", type=click.Path(path_type=Path))
 @click.pass_obj
 @_zero_or_one
+@example("updog tuf --metadata-dir D init root.json")
 def init(client: _Client, trusted_root: Path) -> None:
-    r"""Start trusting with TRUSTED_ROOT.
-
-    \b
-    Example:
-      updog tuf --metadata-dir D init root.json
-    """
+    """Start trusting with TRUSTED_ROOT."""
     _trust(client, durable.read_bytes(durable.OsMedium(), trusted_root))
 
 
 @tuf.command("refresh")
 @click.pass_obj
 @_zero_or_one
+@example("updog tuf --metadata-dir D --metadata-url URL refresh")
 def refresh(client: _Client) -> None:
-    r"""Bring the top-level metadata up to date.
-
-    \b
-    Example:
-      updog tuf --metadata-dir D --metadata-url URL refresh
-    """
+    """Bring the top-level metadata up to date."""
     _refreshed(client)
 
 
 @tuf.command("download")
 @click.pass_obj
 @_zero_or_one
+@example(
+    "updog tuf --metadata-dir D --metadata-url URL \\",
+    "    --target-name a --target-base-url URL --target-dir T download",
+)
 def download(client: _Client) -> None:
-    r"""Bring the metadata up to date and download the targets, in order.
-
-    \b
-    Example:
-      updog tuf --metadata-dir D --metadata-url URL \
-          --target-name a --target-base-url URL --target-dir T download
-    """
+    """Bring the metadata up to date and download the targets, in order."""
     if client.target_dir is None or not client.target_names or not client.target_base_url:
         raise UsageError("download needs --target-name, --target-base-url and --target-dir")
     trust = _refreshed(client)

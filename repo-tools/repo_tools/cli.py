@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repo_tools.quantities import parse_size, parse_span
-from signpost.console import completion, emit, json_option, log_level_option, note, run, start_logging
+from signpost.console import (
+    completion,
+    emit,
+    example,
+    json_option,
+    log_level_option,
+    note,
+    run,
+    start_logging,
+)
 from signpost.errors import ExitStatus
 from updog.update_metadata.times import parse_duration, parse_time
 from updog.update_metadata.version import Version
@@ -100,15 +109,14 @@ def _emit_last(document: dict[str, Any], text: str, *, as_json: bool) -> None:
 @log_level_option
 @click.version_option(package_name="updog")
 @click.pass_context
+@example(
+    "repo-tools new demo",
+    "repo-tools --repo demo publish --variant vm --arch x86_64 --version 1.0.0 \\",
+    "  --boot boot.ext4 --root root.erofs --verity",
+    "repo-tools --repo demo serve",
+)
 def cli(context: click.Context, repo: Path, log_level: str) -> None:
-    r"""Publish signed A/B operating system updates as plain files.
-
-    \b
-    Example:
-      repo-tools new demo
-      repo-tools --repo demo publish --variant vm --arch x86_64 --version 1.0.0 \
-        --boot boot.ext4 --root root.erofs --verity
-      repo-tools --repo demo serve
+    """Publish signed A/B operating system updates as plain files.
 
     Exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 nothing to do, 5 repository
     unreachable, 75 another publisher is at work.
@@ -137,6 +145,7 @@ cli.add_command(completion)
     "--encrypt", is_flag=True, help=f"Encrypt the test keys; the passphrase is asked, or in {PASSPHRASE}."
 )
 @json_option
+@example("repo-tools new demo --expires timestamp=1d")
 def new(
     *,
     folder: Path,
@@ -148,11 +157,7 @@ def new(
     encrypt: bool,
     as_json: bool,
 ) -> None:
-    r"""Make a repository in DIR: keys, root, empty manifest, all signed, ready to serve.
-
-    \b
-    Example:
-      repo-tools new demo --expires timestamp=1d
+    """Make a repository in DIR: keys, root, empty manifest, all signed, ready to serve.
 
     Exit status: 0 done, 1 failed, 2 wrong usage, or DIR is not empty.
     """
@@ -197,6 +202,10 @@ def new(
 @click.option("--level", type=int, help="Level of the compression.  [default: repo.toml]")
 @json_option
 @click.pass_obj
+@example(
+    "repo-tools publish --variant vm --arch x86_64 --version 1.1.0 \\",
+    "  --boot boot.ext4 --root root.erofs --hash root.verity --waves accelerated",
+)
 def publish(
     repo: Path,
     /,
@@ -210,15 +219,10 @@ def publish(
     as_json: bool,
     **facts: Any,
 ) -> None:
-    r"""Compress images, sign them, and offer them as a release in waves.
+    """Compress images, sign them, and offer them as a release in waves.
 
     A reader sees the old release or the new one at any moment, also if this command is killed.
     With --json: one JSON object a line, the last one is the result.
-
-    \b
-    Example:
-      repo-tools publish --variant vm --arch x86_64 --version 1.1.0 \
-        --boot boot.ext4 --root root.erofs --hash root.verity --waves accelerated
 
     Exit status: 0 done, 1 failed, 2 wrong usage, or the version is there already, 75 busy.
     """
@@ -268,13 +272,9 @@ def _family_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @cli.group()
+@example("repo-tools waves show 1.1.0")
 def waves() -> None:
-    r"""Show and change how a release spreads over the fleet.
-
-    \b
-    Example:
-      repo-tools waves show 1.1.0
-    """
+    """Show and change how a release spreads over the fleet."""
 
 
 @waves.command("show")
@@ -282,14 +282,11 @@ def waves() -> None:
 @_family_options
 @json_option
 @click.pass_obj
+@example("repo-tools waves show 1.1.0")
 def waves_show(
     repo: Path, /, *, version: Version | None, variant: str | None, arch: str | None, as_json: bool
 ) -> None:
-    r"""Show a release's waves: starts, seeds, share of the fleet, and now. Without VERSION: all releases.
-
-    \b
-    Example:
-      repo-tools waves show 1.1.0
+    """Show a release's waves: starts, seeds, share of the fleet, and now. Without VERSION: all releases.
 
     Exit status: 0 done, 1 the repository is broken, 2 no such release.
     """
@@ -315,6 +312,7 @@ def waves_show(
 @_family_options
 @json_option
 @click.pass_obj
+@example('repo-tools waves set 1.1.0 --policy slow-roll --start-at "in 2 days"')
 def waves_set(
     repo: Path,
     /,
@@ -326,13 +324,9 @@ def waves_set(
     arch: str | None,
     as_json: bool,
 ) -> None:
-    r"""Give a published release other waves, and sign.
+    """Give a published release other waves, and sign.
 
     Nodes for which it has opened already may have taken it; the new waves hold for the others.
-
-    \b
-    Example:
-      repo-tools waves set 1.1.0 --policy slow-roll --start-at "in 2 days"
 
     Exit status: 0 done, 1 failed, 2 no such release or policy, 75 busy.
     """
@@ -353,16 +347,13 @@ def waves_set(
 @_family_options
 @json_option
 @click.pass_obj
+@example("repo-tools withdraw 1.1.0 --dry-run")
 def withdraw(
     repo: Path, /, *, version: Version, dry_run: bool, variant: str | None, arch: str | None, as_json: bool
 ) -> None:
-    r"""Take a release back: nodes that run it go down to the one below, no other node takes it.
+    """Take a release back: nodes that run it go down to the one below, no other node takes it.
 
     Its images stay where they are, for nodes in the middle of a download.
-
-    \b
-    Example:
-      repo-tools withdraw 1.1.0 --dry-run
 
     Exit status: 0 done, 1 failed, 2 no such release or a newer one is on offer, 3 withdrawn already, 75 busy.
     """
@@ -384,12 +375,9 @@ def withdraw(
 )
 @json_option
 @click.pass_obj
+@example("repo-tools refresh --within 3d")
 def refresh(repo: Path, /, *, within: timedelta, as_json: bool) -> int:
-    r"""Sign anew what is near expiry, if the repository is whole.
-
-    \b
-    Example:
-      repo-tools refresh --within 3d
+    """Sign anew what is near expiry, if the repository is whole.
 
     Exit status: 0 done, 1 failed, or a root near expiry whose keys are not at hand, 3 nothing near, 75 busy.
     """
@@ -405,12 +393,9 @@ def refresh(repo: Path, /, *, within: timedelta, as_json: bool) -> int:
 @click.option("--within", type=_SPAN, default="3d", show_default=True, help="What counts as near.")
 @json_option
 @click.pass_obj
+@example("repo-tools expirations --within 1w")
 def expirations(repo: Path, /, *, within: timedelta, as_json: bool) -> int:
-    r"""Say when each role's signature runs out.
-
-    \b
-    Example:
-      repo-tools expirations --within 1w
+    """Say when each role's signature runs out.
 
     Exit status: 0 all later than --within, 1 one has expired or is near, or does not verify.
     """
@@ -433,15 +418,12 @@ def expirations(repo: Path, /, *, within: timedelta, as_json: bool) -> int:
 @click.argument("place", metavar="[URL or DIR]", required=False)
 @json_option
 @click.pass_obj
+@example("repo-tools validate https://updates.example.com")
 def validate(repo: Path, /, *, place: str | None, as_json: bool) -> int:
-    r"""Check a whole repository as a client would, and then some; list every fault at once.
+    """Check a whole repository as a client would, and then some; list every fault at once.
 
     All roots, signatures, versions and expiries; every target's length and SHA-256; every image's raw
     content by unpacking it; waves, max_version, floors and migrations; files that nothing signs.
-
-    \b
-    Example:
-      repo-tools validate https://updates.example.com
 
     Exit status: 0 clean (notes are clean), 1 findings, 2 no repository here, 5 unreachable.
     """
@@ -459,13 +441,9 @@ def validate(repo: Path, /, *, place: str | None, as_json: bool) -> int:
 
 
 @cli.group()
+@example("repo-tools disk create node.img --version 1.0.0")
 def disk() -> None:
-    r"""Make disk images for a node's first boot.
-
-    \b
-    Example:
-      repo-tools disk create node.img --version 1.0.0
-    """
+    """Make disk images for a node's first boot."""
 
 
 @disk.command("create")
@@ -473,7 +451,13 @@ def disk() -> None:
 @click.option("--version", required=True, type=_VERSION, help="The release to put in slot A.")
 @_family_options
 @click.option("--size", type=_Parsed("size", parse_size), help="Of the whole disk.  [default: what it takes]")
-@click.option("--sector-size", type=click.Choice(["512", "4096"]), default="512", show_default=True)
+@click.option(
+    "--sector-size",
+    type=click.Choice(["512", "4096"]),
+    default="512",
+    show_default=True,
+    help="Of the disk, in bytes.",
+)
 @click.option(
     "--slot-size",
     default="",
@@ -482,6 +466,7 @@ def disk() -> None:
 )
 @json_option
 @click.pass_obj
+@example("repo-tools disk create node.img --version 1.0.0 --slot-size root=2GiB")
 def disk_create(
     repo: Path,
     /,
@@ -495,13 +480,9 @@ def disk_create(
     slot_size: str,
     as_json: bool,
 ) -> None:
-    r"""Make a disk image with two slots and a verified release in slot A. Needs no privilege.
+    """Make a disk image with two slots and a verified release in slot A. Needs no privilege.
 
     With --json: one JSON object a line, the last one lists partitions and digests.
-
-    \b
-    Example:
-      repo-tools disk create node.img --version 1.0.0 --slot-size root=2GiB
 
     Exit status: 0 done, 1 failed, 2 wrong usage, DISK exists, or the sizes do not fit.
     """
@@ -518,24 +499,17 @@ def disk_create(
 
 
 @cli.group()
+@example("repo-tools root show")
 def root() -> None:
-    r"""Look at the root of trust.
-
-    \b
-    Example:
-      repo-tools root show
-    """
+    """Look at the root of trust."""
 
 
 @root.command("show")
 @json_option
 @click.pass_obj
+@example("repo-tools root show")
 def root_show(repo: Path, /, *, as_json: bool) -> None:
-    r"""Show the roles, their keys and thresholds, when root expires, and which keys are at hand.
-
-    \b
-    Example:
-      repo-tools root show
+    """Show the roles, their keys and thresholds, when root expires, and which keys are at hand.
 
     Exit status: 0 done, 1 the roots do not verify, 2 no repository here.
     """
@@ -564,14 +538,11 @@ def _existing(repo: Path) -> Path:
 @click.option("--bind", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @json_option
 @click.pass_obj
+@example("repo-tools --repo demo serve --port 8080")
 def serve(repo: Path, /, *, port: int, bind: str, as_json: bool) -> None:
-    r"""Serve the repository's public files on this machine, to try things out.
+    """Serve the repository's public files on this machine, to try things out.
 
     For a fleet, put metadata/ and targets/ on any web server, bucket or CDN. Ctrl-C ends it.
-
-    \b
-    Example:
-      repo-tools --repo demo serve --port 8080
 
     Exit status: 0 ended by Ctrl-C, 1 cannot listen, 2 no repository here.
     """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from signpost.console import emit, json_option
+from signpost.console import emit, example, json_option
 from signpost.errors import ExitStatus
 from updog.drill import Stage
 from updog.update_metadata.version import Version
@@ -55,6 +55,12 @@ def _agent(node: DrillNode) -> Agent:
 @click.option("--version", "version", required=True, help="VERSION_ID of the system in slot A.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Place in the waves, 0 to 2047.")
 @json_option
+@example(
+    "repo-tools --repo repo disk create node/disk.img --version 1.0.0",
+    "updog drill new node --metadata-url http://127.0.0.1:8080/metadata/ \\",
+    "    --targets-url http://127.0.0.1:8080/targets/ --trusted-root repo/metadata/1.root.json \\",
+    "    --variant demo --version 1.0.0",
+)
 def new(
     folder: Path,
     metadata_url: str,
@@ -65,15 +71,7 @@ def new(
     seed: int,
     as_json: bool,
 ) -> None:
-    r"""Make a node of FOLDER/disk.img, running slot A, which is checked against the repository.
-
-    \b
-    Example:
-      repo-tools --repo repo disk create node/disk.img --version 1.0.0
-      updog drill new node --metadata-url http://127.0.0.1:8080/metadata/ \
-          --targets-url http://127.0.0.1:8080/targets/ --trusted-root repo/metadata/1.root.json \
-          --variant demo --version 1.0.0
-    """
+    """Make a node of FOLDER/disk.img, running slot A, which is checked against the repository."""
     node = _node(folder)
     settings = {"metadata_base_url": metadata_url, "targets_base_url": targets_url, "seed": seed}
     node.create(
@@ -94,14 +92,11 @@ def new(
     "--fail", type=click.Choice([stage.value for stage in Stage]), help="Let the start end at this stage."
 )
 @json_option
+@example("updog drill boot node --fail kernel")
 def boot(folder: Path, fail: str | None, as_json: bool) -> int:
-    r"""Switch the node off and on: the bootloader's rule, the try counted, the slot brought up, or down.
+    """Switch the node off and on: the bootloader's rule, the try counted, the slot brought up, or down.
 
     Exit status: 0 it is up, 1 it went down (boot again: the bootloader takes what is left), 4 nothing boots.
-
-    \b
-    Example:
-      updog drill boot node --fail kernel
     """
     node = _node(folder)
     result = node.boot(Stage(fail) if fail else None)
