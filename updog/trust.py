@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tuf.api import exceptions as tuf_errors
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
+from tuf.api.serialization import DeserializationError
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
-from signpost.errors import MediumError
+from signpost.errors import MediumError, ToolError
 from updog.errors import (
     DigestError,
     EndlessDataError,
@@ -72,14 +73,16 @@ class Target:
 
 
 class _Fetcher(FetcherInterface):
-    """python-tuf's port to the network, over our transport. Remembers the last body for messages."""
+    """python-tuf's port to the network, over our transport. Remembers the last file for messages."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+        self.last_url = ""
         self.last = b""
 
     def download_bytes(self, url: str, max_length: int) -> bytes:
         """Return a file of at most ``max_length`` bytes; the line is closed as soon as it goes on."""
+        self.last_url = url
         try:
             self.last = b"".join(self._transport.stream(url, limit=max_length))
         except HttpStatusError as error:
@@ -203,7 +206,9 @@ class Trust:
         return (self._folder / "root_history").glob("*.json")
 
     def _translate(self, error: Exception) -> NoReturn:
-        """Raise the error of ours that says what tuf's error means to an operator."""
+        """Raise the error of ours that says what tuf's error means to an operator; ours as they are."""
+        if isinstance(error, ToolError):
+            raise error
         for kind, ours in _TRANSLATION:
             if isinstance(error, kind):
                 raise ours(self._explain(error)) from error
@@ -215,8 +220,7 @@ class Trust:
         """Return tuf's message, or explain what it cannot: pubsys writes fractions of a second."""
         if isinstance(error, tuf_errors.RepositoryError) and _FRACTIONAL_EXPIRY.search(self._fetcher.last):
             return _FRACTIONS
-        cause = error.__cause__
-        return f"{error}: {cause}" if isinstance(cause, UnreachableError) else str(error)
+        return f"{self._fetcher.last_url}: {error}" if isinstance(error, _NAMELESS) else str(error)
 
 
 def _unkept(folder: Path, error: OSError) -> MediumError:
@@ -224,6 +228,8 @@ def _unkept(folder: Path, error: OSError) -> MediumError:
     return MediumError(f"cannot keep metadata in {folder}: {error.strerror or error}")
 
 
+# What python-tuf says about these names no file.
+_NAMELESS = (tuf_errors.LengthOrHashMismatchError, DeserializationError)
 _ROLES = (Root.type, Timestamp.type, Snapshot.type, Targets.type)
 # The first kind that fits wins, so the special stand before the general.
 _TRANSLATION: tuple[tuple[type[Exception], type[TrustError | UnreachableError | DigestError]], ...] = (
@@ -233,8 +239,6 @@ _TRANSLATION: tuple[tuple[type[Exception], type[TrustError | UnreachableError | 
     (tuf_errors.UnsignedMetadataError, SignatureError),
     (tuf_errors.LengthOrHashMismatchError, DigestError),
     (tuf_errors.DownloadLengthMismatchError, EndlessDataError),
-    (EndlessDataError, EndlessDataError),
     (tuf_errors.DownloadError, UnreachableError),
-    (UnreachableError, UnreachableError),
     (tuf_errors.RepositoryError, TrustError),
 )

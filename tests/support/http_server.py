@@ -242,6 +242,10 @@ class HttpServer:
         """Answer the next requests for ``path`` so, one after the other; the last behaviour stays."""
         self._behaviours[path] = list(behaviours)
 
+    def behave_well(self) -> None:
+        """Answer everything as any good web server again."""
+        self._behaviours.clear()
+
     def asked(self, path: str | None = None) -> list[Request]:
         """Return the requests there were, of one path only if it is given."""
         return [request for request in self.log if path in {None, request.path}]

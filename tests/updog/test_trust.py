@@ -370,7 +370,7 @@ def test_a_snapshot_of_another_moment_is_a_mixture_and_refused(
     old = repository.files["metadata/1.snapshot.json"]
     repository.publish()
     repository.files["metadata/2.snapshot.json"] = old
-    assert_refused(client, DigestError, "snapshot|length|hash")
+    assert_refused(client, DigestError, r"/metadata/2\.snapshot\.json: Observed")
 
 
 def test_targets_of_another_moment_are_a_mixture_and_refused(
@@ -713,7 +713,7 @@ def test_what_is_not_metadata_is_refused_in_words(
 ) -> None:
     """D93: whatever the bytes are, the error is ours."""
     server.behave(path, answer(200, body=body))
-    assert_refused(client, TrustError)
+    assert_refused(client, TrustError, path)
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -758,6 +758,12 @@ def test_a_server_error_is_unreachable_whatever_it_hits(
 def test_metadata_that_is_not_there_is_unreachable(client: Client, server: HttpServer, path: str) -> None:
     server.behave(path, answer(404))
     assert_refused(client, UnreachableError, "HTTP 404")
+
+
+def test_the_next_step_of_the_transport_reaches_the_operator(client: Client, server: HttpServer) -> None:
+    """D64."""
+    server.behave(TIMESTAMP, plain(headers={"Content-Encoding": "gzip"}))
+    assert "compression" in assert_refused(client, UnreachableError, "Content-Encoding gzip").next_step
 
 
 def test_a_connection_that_breaks_is_unreachable(client: Client, server: HttpServer) -> None:
