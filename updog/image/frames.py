@@ -20,6 +20,8 @@ from updog.errors import DigestError, ImageError
 if TYPE_CHECKING:
     from updog.image.index import Chunk
 
+_SMALLEST_WINDOW_BYTES = 1024  # the format's own minimum
+
 
 def verified_chunk(raw: bytes, chunk: Chunk, *, source: str) -> bytes:
     """Return ``raw`` if it is the chunk. Raises DigestError naming the ``source`` it came from."""
@@ -38,13 +40,12 @@ def unpacked_chunk(frame: bytes, chunk: Chunk) -> bytes:
     return verified_chunk(unpacked(frame, chunk.place.length), chunk, source="the pack")
 
 
-def unpacked(frame: bytes, length: int, *, dictionary: bytes | memoryview = b"") -> bytes:
+def unpacked(frame: bytes, length: int) -> bytes:
     """Return the ``length`` bytes behind one frame.
 
     Args:
         frame: exactly one frame.
         length: of its content, bytes; what the frame says must be the same.
-        dictionary: the raw content that the frame was compressed against.
 
     Raises:
         ImageError: the frame is not well formed, of another length, or goes on.
@@ -55,17 +56,7 @@ def unpacked(frame: bytes, length: int, *, dictionary: bytes | memoryview = b"")
             raise ImageError(f"a frame unpacks to {said.content_size} bytes, signed are {length}")
         if said.window_size > max(length, _SMALLEST_WINDOW_BYTES):
             raise ImageError(f"a frame of {length} bytes wants a window of {said.window_size}")
-        decoder = zstandard.ZstdDecompressor(dict_data=_dictionary(dictionary))
+        decoder = zstandard.ZstdDecompressor()
         return decoder.decompress(frame, max_output_size=length, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise ImageError(f"a frame is not well formed: {error}") from error
-
-
-def _dictionary(content: bytes | memoryview) -> zstandard.ZstdCompressionDict | None:
-    """Return raw content as the library's dictionary."""
-    if not content:
-        return None
-    return zstandard.ZstdCompressionDict(bytes(content), dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-
-
-_SMALLEST_WINDOW_BYTES = 1024  # the format's own minimum

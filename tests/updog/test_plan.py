@@ -1,0 +1,190 @@
+"""The plan: each chunk from the cheapest source, and not a byte over the network that it does not say."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from updog.image.delta import Copy, Delta, Seal, Stream
+from updog.image.index import BLOCK_BYTES, Fingerprints, Index, Piece, Span, fingerprint, zeros_sha256
+from updog.image.plan import Facts, Request, Source, copied, found, plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+IN_PLACE, ZEROS, ACTIVE, DELTA, PACK = Source
+HERE = (Span(offset=0, length=BLOCK_BYTES),)
+
+
+def _piece(packed: int, *, zeros: bool = False) -> Piece:
+    sha256 = zeros_sha256(BLOCK_BYTES) if zeros else bytes(32)
+    return Piece(length=BLOCK_BYTES, packed=packed, sha256=sha256, zeros=zeros)
+
+
+def _index(*packed: int, zeros: Iterable[int] = ()) -> Index:
+    pieces = [_piece(size, zeros=number in set(zeros)) for number, size in enumerate(packed)]
+    return Index.of(pieces, image_sha256=bytes(32))
+
+
+def _delta(index: Index, *parts: tuple[int, int], copies: tuple[Copy, ...] = ()) -> Delta:
+    """Make a delta of parts (chunks, bytes)."""
+    empty = Stream(length=0, packed=0)
+    seals = [
+        Seal(chunks=chunks, streams=(Stream(length=1, packed=size), empty, empty), sha256=bytes(32))
+        for chunks, size in parts
+    ]
+    return Delta.of(index, base=(1 << 20, bytes(32)), copies=copies, seals=seals)
+
+
+def test_without_anything_the_whole_pack_is_one_request() -> None:
+    made = plan(_index(100, 200, 300), Facts())
+    assert made.sources == (PACK, PACK, PACK)
+    assert made.requests == (Request(source=PACK, span=Span(offset=0, length=600), items=(0, 1, 2)),)
+    assert made.wire == made.wire_of(PACK) == 600
+    assert made.wire_of(DELTA) == 0
+
+
+def test_every_source_in_the_order_of_its_cost() -> None:
+    index = _index(20, 20, 5000, 5000, 5000, zeros=[0, 1])
+    delta = _delta(index, (1, 4000), (2, 12000))
+    facts = Facts(in_place=frozenset({0, 2}), active={2: HERE, 3: HERE}, delta=delta)
+    made = plan(index, facts)
+    assert made.sources == (IN_PLACE, ZEROS, IN_PLACE, ACTIVE, PACK)
+    assert made.recipes == {3: HERE}
+    assert made.raw == {IN_PLACE: 8192, ZEROS: 4096, ACTIVE: 4096, DELTA: 0, PACK: 4096}
+
+
+def test_a_part_counts_by_what_it_spares_of_what_is_needed() -> None:
+    index = _index(1000, 1000, 1000, 1000)
+    delta = _delta(index, (2, 1500), (2, 1500))
+    made = plan(index, Facts(in_place=frozenset({3}), delta=delta), gap=0)
+    assert made.sources == (DELTA, DELTA, PACK, IN_PLACE)
+    assert [(request.source, request.span.length, request.items) for request in made.requests] == [
+        (DELTA, 1500, (0,)),
+        (PACK, 1000, (2,)),
+    ]
+    assert made.wire == 2500
+
+
+def test_a_part_that_spares_nothing_is_not_fetched() -> None:
+    index = _index(1000, 1000)
+    assert plan(index, Facts(delta=_delta(index, (2, 2000)))).sources == (PACK, PACK)
+    assert plan(index, Facts(delta=_delta(index, (2, 1999)))).sources == (DELTA, DELTA)
+
+
+def test_parts_lie_behind_the_head_of_the_delta() -> None:
+    index = _index(1000, 1000)
+    delta = _delta(index, (1, 10), (1, 20))
+    made = plan(index, Facts(delta=delta))
+    assert made.requests == (
+        Request(source=DELTA, span=Span(offset=len(delta.head()), length=30), items=(0, 1)),
+    )
+    assert made.requests[0].span.end == delta.size
+
+
+@pytest.mark.parametrize(
+    ("gap", "requests", "wire"),
+    [(499, 2, 200), (500, 1, 700), (501, 1, 700)],
+    ids=["above", "equal", "below"],
+)
+def test_a_gap_worth_less_than_a_round_trip_is_fetched_through(gap: int, requests: int, wire: int) -> None:
+    made = plan(_index(100, 500, 100), Facts(in_place=frozenset({1})), gap=gap)
+    assert (len(made.requests), made.wire) == (requests, wire)
+    assert [item for request in made.requests for item in request.items] == [0, 2]
+    assert made.sources[1] is IN_PLACE
+
+
+def test_nothing_to_fetch_is_no_request() -> None:
+    made = plan(_index(100), Facts(in_place=frozenset({0})))
+    assert made.requests == ()
+    assert made.wire == 0
+
+
+def test_copies_of_a_delta_come_from_the_active_slot() -> None:
+    index = _index(100, 100, 100)
+    delta = _delta(index, (1, 50), copies=(Copy(first=0, count=2, offset=8192),))
+    facts = Facts(active=copied(index, delta), delta=delta)
+    assert facts.active == {0: (Span(offset=8192, length=4096),), 1: (Span(offset=12288, length=4096),)}
+    assert plan(index, facts).sources == (ACTIVE, ACTIVE, DELTA)
+
+
+def _described(chunks: list[bytes]) -> tuple[Index, Fingerprints]:
+    image = b"".join(chunks)
+    sha256 = hashlib.sha256(image).digest()
+    pieces = [
+        Piece(length=len(chunk), packed=10, sha256=hashlib.sha256(chunk).digest(), zeros=not any(chunk))
+        for chunk in chunks
+    ]
+    marks = b"".join(
+        fingerprint(chunk[start : start + BLOCK_BYTES])
+        for chunk in chunks
+        if any(chunk)
+        for start in range(0, len(chunk), BLOCK_BYTES)
+    )
+    return Index.of(pieces, image_sha256=sha256), Fingerprints(image_sha256=sha256, blocks=marks)
+
+
+A, B, C, D = (bytes([letter]) * BLOCK_BYTES for letter in b"abcd")
+ZERO = bytes(BLOCK_BYTES)
+OLD = [A + B + C, ZERO + ZERO, D + b"end"]
+
+
+@pytest.mark.parametrize(
+    ("chunk", "recipe"),
+    {
+        "where it was": (A + B + C, [(0, 12288)]),
+        "moved": (B + C, [(4096, 8192)]),
+        "of two stretches": (B + A, [(4096, 4096), (0, 4096)]),
+        "over the border of two chunks": (D + b"end", [(20480, 4099)]),
+        "with zeros inside": (A + ZERO + B, [(0, 4096), (12288, 4096), (4096, 4096)]),
+        "with a block nobody has": (A + b"x" * BLOCK_BYTES, None),
+        "with a short end nobody has": (A + b"en", None),
+    }.values(),
+)
+def test_blocks_are_found_wherever_they_are(chunk: bytes, recipe: list[tuple[int, int]] | None) -> None:
+    index, marks = _described([chunk])
+    wanted = {0: tuple(Span(offset=at, length=length) for at, length in recipe)} if recipe else {}
+    assert found(index, marks, *_described(OLD)) == wanted
+
+
+def test_zeros_are_not_looked_for() -> None:
+    assert found(*_described([ZERO]), *_described(OLD)) == {}
+
+
+def test_a_short_block_never_stands_for_a_long_one() -> None:
+    index, marks = _described([b"end"])
+    wrong = Fingerprints(image_sha256=marks.image_sha256, blocks=fingerprint(A))
+    assert found(index, wrong, *_described(OLD)) == {}
+
+
+@given(
+    frames=st.lists(st.integers(1, 9000), min_size=1, max_size=12),
+    in_place=st.sets(st.integers(0, 11)),
+    active=st.sets(st.integers(0, 11)),
+    cost=st.integers(1, 20000),
+    gap=st.integers(0, 9000),
+)
+@settings(deadline=None)
+def test_a_plan_is_whole_and_never_dearer_than_the_pack(
+    frames: list[int], in_place: set[int], active: set[int], cost: int, gap: int
+) -> None:
+    index = _index(*frames)
+    delta = _delta(index, (len(frames), cost))
+    facts = Facts(in_place=frozenset(in_place), active=dict.fromkeys(active, HERE), delta=delta)
+    made = plan(index, facts, gap=gap)
+    assert len(made.sources) == len(frames)
+    assert sum(made.raw.values()) == index.image_size
+    wanted = {number for number, source in enumerate(made.sources) if source is PACK}
+    asked = [item for request in made.requests if request.source is PACK for item in request.items]
+    assert asked == sorted(wanted)
+    for request in made.requests:
+        ends = delta.size if request.source is DELTA else index.pack_size
+        assert 0 <= request.span.offset < request.span.end <= ends
+    exact = plan(index, facts, gap=0)
+    alone = plan(index, Facts(in_place=facts.in_place, active=facts.active), gap=0)
+    assert exact.wire <= alone.wire
+    assert exact.wire <= made.wire <= exact.wire + gap * max(0, len(exact.requests) - len(made.requests))
