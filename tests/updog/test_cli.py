@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    Called = tuple[tuple[str, ...], click.Command]
-
 
 def _commands(
     group: click.Group, path: tuple[str, ...] = ()
@@ -213,7 +211,7 @@ def test_a_terminal_sees_a_bar(node: Node) -> None:
         str(node.config),
         "update",
     ]
-    done: Any = subprocess.run(words, stdout=subprocess.PIPE, stderr=follower, text=True, check=True)
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=follower, text=True, check=True)
     os.close(follower)
     shown = os.read(leader, 1 << 16).decode(errors="replace")
     os.close(leader)
