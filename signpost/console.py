@@ -136,7 +136,10 @@ def _report(program: click.Group, error: ToolError, *, as_json: bool) -> int:
     """Say what failed, why and what to do next; return the exit status."""
     status = int(error.status)
     facts = {"code": error.code, "message": error.message, "next_step": error.next_step, "status": status}
-    emit({"error": facts}, "", as_json=as_json)
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"error": facts}))  # one line: it may end a stream of events
     note(f"{program.name}: {error.message}\n  next: {error.next_step}")
     return status
 

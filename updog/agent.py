@@ -403,6 +403,9 @@ class Agent:
             if session.view.slots[session.view.active].flags.successful:
                 session.signpost.repair()  # a confirm that was cut may have left one good copy of the table
                 return ()
+            if session.is_leaving:
+                failed = f"{session.running.version} failed its health check already."
+                raise HealthError(f"{failed} Slot {session.inactive.value} boots next.")
             findings = self._judged(session)
             if fatal := [finding for finding in findings if finding.fatal]:
                 self._fall_back(session, fatal)
@@ -554,6 +557,11 @@ class _Session:
     def inactive(self) -> Slot:
         """The slot that does not run."""
         return self.view.active.other
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the running version was denied during this boot, so that a restart leaves it."""
+        return self.running.version in self.state.denied and self.view.next is self.inactive
 
     def remember(self, state: NodeState) -> None:
         """Keep ``state``, durably, if anything is new."""

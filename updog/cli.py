@@ -18,7 +18,7 @@ from signpost.console import emit, example, json_option, log_level_option, note
 from signpost.errors import ExitStatus
 from signpost.sets import Slot
 from updog import config as configuration
-from updog.errors import HealthError
+from updog.errors import HealthError, HostError
 from updog.update_metadata.errors import VersionError
 from updog.update_metadata.version import Version
 
@@ -282,7 +282,7 @@ def confirm(context: click.Context, as_json: bool) -> None:
     try:
         findings = _agent(context).confirm()
     except HealthError:
-        _reboot(context, wanted=True)
+        _reboot_unhealthy(context)
         raise
     warnings = [f"{finding.check} {finding.problem}" for finding in findings if finding.problem]
     for warning in warnings:
@@ -356,6 +356,14 @@ def deny_list(context: click.Context, version: Version | None, as_json: bool) ->
     denied = agent.status().state.denied
     document = [event.to_json() for event in denied.values()]
     emit(document, "\n".join(f"{v}  {event.sentence}" for v, event in denied.items()), as_json=as_json)
+
+
+def _reboot_unhealthy(context: click.Context) -> None:
+    """Reboot if that can be done; why the node is unhealthy matters more than why it does not restart."""
+    try:
+        _reboot(context, wanted=True)
+    except HostError as error:
+        note(f"updog: {error.message}\n  next: {error.next_step}")
 
 
 def _reboot(context: click.Context, *, wanted: bool) -> None:

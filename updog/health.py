@@ -44,11 +44,18 @@ class Finding:
 def run_checks(folder: Path, timeout: int) -> tuple[Finding, ...]:
     """Run every executable in ``folder``/required and ``folder``/wanted, ``timeout`` seconds each."""
     return tuple(
-        Finding(check=path.name, required=kind == "required", problem=_run(path, timeout))
+        _finding(path, timeout, required=kind == "required")
         for kind in ("required", "wanted")
         for path in sorted((folder / kind).glob("*"))
-        if path.is_file() and os.access(path, os.X_OK)
+        if path.is_file()
     )
+
+
+def _finding(path: Path, timeout: int, *, required: bool) -> Finding:
+    """Run one check; a file that cannot be run is pointed out, not passed over in silence."""
+    if not os.access(path, os.X_OK):
+        return Finding(check=path.name, required=False, problem="is not executable, so it was not run")
+    return Finding(check=path.name, required=required, problem=_run(path, timeout))
 
 
 def _run(check: Path, timeout: int) -> str:

@@ -53,7 +53,7 @@ def check_disk(view: View, state: NodeState) -> None:
         raise PreflightError(
             f"{view.disk} is another disk ({view.disk_guid}) than the one this node runs from "
             f"({state.disk_guid})",
-            next_step="Check --disk and `disk` in the configuration.",
+            next_step="Check --disk and `disk`; if the disk was replaced on purpose, move state.json away.",
         )
 
 

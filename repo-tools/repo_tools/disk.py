@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 ROLES = ("boot", "root", "hash")
 _TYPES = {"boot": sets.BOOT, "root": sets.ROOT, "hash": sets.HASH}
 
-EFI_BYTES = 16 << 20
+EFI_BYTES = 64 << 20  # room for two boot stages as EFI binaries, some 20 MB each
 """Room for a boot loader and its configuration."""
 
 PRIVATE_BYTES = 16 << 20

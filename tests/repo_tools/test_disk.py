@@ -132,7 +132,7 @@ def test_sizes_are_as_asked(
     assert run(cli, _words(repository, path, *words)) == 0
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert path.stat().st_size == 200 << 20
-    assert [partition["size"] >> 20 for partition in said["partitions"]] == [16, 3, 5, 1, 3, 5, 1, 16, 148]
+    assert [partition["size"] >> 20 for partition in said["partitions"]] == [64, 3, 5, 1, 3, 5, 1, 16, 100]
 
 
 @pytest.mark.parametrize(

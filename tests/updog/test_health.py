@@ -173,11 +173,13 @@ def test_a_check_that_cannot_be_started_makes_the_boot_unhealthy(
     assert finding.fatal
 
 
-def test_what_is_not_executable_is_not_a_check(tmp_path: Path) -> None:
+def test_what_is_not_executable_is_pointed_out_and_fails_nothing(tmp_path: Path) -> None:
     health_check(tmp_path, "README", "exit 1").chmod(0o644)
     (tmp_path / "required" / "folder").mkdir()
     (tmp_path / "required" / "dangling").symlink_to("/no/such/file")
-    assert run_checks(tmp_path, PATIENCE) == ()
+    (finding,) = run_checks(tmp_path, PATIENCE)
+    assert (finding.check, finding.fatal) == ("README", False)
+    assert finding.problem == "is not executable, so it was not run"
 
 
 def test_a_link_to_an_executable_is_a_check(tmp_path: Path) -> None:
