@@ -31,7 +31,7 @@ from tests.support.http_server import (
     stalled,
     unused_port,
 )
-from tests.support.nodes import CONFIRMED, NEWER, make_node
+from tests.support.nodes import CONFIRMED, NEWER, NEWEST, make_node
 from tests.support.repositories import ARCH, VARIANT
 from tests.support.tuf_repositories import TufRepository, in_days, signer
 
@@ -59,7 +59,7 @@ def packed(role: str) -> bytes:
     return zstandard.ZstdCompressor().compress(image(role))
 
 
-def manifest(images: dict[str, str] | None = None) -> bytes:
+def manifest(images: dict[str, str] | None = None, *, version: str = NEWER) -> bytes:
     """Return the manifest that offers the update; ``images`` gives other names to some images."""
     contents = {
         role: {"size": SIZES[role], "sha256": hashlib.sha256(image(role)).hexdigest()} for role in ROLES
@@ -67,8 +67,8 @@ def manifest(images: dict[str, str] | None = None) -> bytes:
     update = {
         "variant": VARIANT,
         "arch": ARCH,
-        "version": NEWER,
-        "max_version": NEWER,
+        "version": version,
+        "max_version": version,
         "waves": {},
         "images": {role: f"{role}.zst" for role in ROLES} | (images or {}),
         "contents": contents,
@@ -406,6 +406,23 @@ def test_while_streaming_the_running_slot_is_safe_and_the_other_never_boots(
     assert_nothing_marked(scene.node)
     assert scene.node.look().faults == ()
     assert_recovers(scene, honest)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_while_streaming_a_slot_that_could_boot_is_given_up_for_good(scene: Scene, role: str) -> None:
+    """D01, D51: half an image in it, the old slot must not be what the bootloader falls back to."""
+    scene.node.configure(spool=False)
+    assert scene.update().status == 0
+    assert scene.node.boot().status == 0
+    assert scene.node.updog("confirm").status == 0
+    assert scene.node.flags(Slot.A).bootable
+    scene.repository.put("manifest.json", manifest(version=NEWEST))
+    scene.repository.put(f"{role}.zst", zstandard.ZstdCompressor().compress(bytes(SIZES[role])))
+    scene.repository.publish()
+    assert scene.update().status == REFUSED
+    assert scene.node.flags(Slot.A) == Flags()
+    assert scene.node.look().next is Slot.B
+    assert (scene.node.state().pending, list(scene.node.state().slots)) == (None, [Slot.B])
 
 
 def _slot_a(node: Node) -> dict[str, bytes]:

@@ -282,12 +282,16 @@ def test_as_many_redirects_as_allowed_arrive(server: HttpServer) -> None:
     assert fetched(make_transport(), server.url("0")) == CONTENT
 
 
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://x", "data:,x"])
+def test_a_redirect_never_leads_out_of_http(server: HttpServer, location: str) -> None:
+    server.behave(NAME, redirect(location))
+    with pytest.raises(UnreachableError, match="which is not HTTP"):
+        fetched(make_transport(), server.url(NAME))
+
+
 @pytest.mark.parametrize(
     "location",
     [
-        "file:///etc/passwd",
-        "ftp://127.0.0.1/x",
-        "gopher://x",
         "http://[",
         "http://",
         "//",
