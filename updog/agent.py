@@ -253,6 +253,7 @@ class Agent:
         """
         decision = self._decide(session, repository, wishes)
         if decision.update is not None:
+            repository.announce(decision.update.version)
             return decision.update
         denied = any(verdict.code is VerdictCode.DENIED for verdict in decision.verdicts)
         if denied and wishes.version is not None:

@@ -376,7 +376,7 @@ KEYS: tuple[Key, ...] = (
         convert=_whole(1, 100),
         takes="a whole number from 1 to 100",
         default=4,
-        meaning="failures in a row, none of which brought a byte, before a download is given up",
+        meaning="failures in a row, each below minimum_rate, before a download is given up",
     ),
 )
 _BY_NAME = {key.name: key for key in KEYS}

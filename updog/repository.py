@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from updog import durable
@@ -63,6 +64,7 @@ class Repository:
     ) -> None:
         self._config = config
         self._medium = medium
+        self._settings = settings
         self._transport = HttpTransport(settings)
         self._trust = Trust(
             config.state_dir / "tuf",
@@ -83,6 +85,12 @@ class Repository:
         if target.length > MAX_MANIFEST_BYTES:
             raise TrustError(f"{target.name} is signed as {target.length} bytes, too many for a manifest")
         return Manifest.from_json(self._kept(target) or self._fetch_whole(target))
+
+    def announce(self, version: Version) -> None:
+        """Send the chosen version along with what is fetched from now on, as upstream does, if at all."""
+        if self._config.send_query:
+            query = {**self._settings.query, "target": str(version)}
+            self._transport = HttpTransport(replace(self._settings, query=query))
 
     def target(self, name: str) -> Target:
         """Return what is signed about a target. Raises MissingTargetError or TrustError."""

@@ -466,6 +466,9 @@ def test_every_request_of_an_update_says_who_asks_or_none_does(scene: Scene, sen
     assert len(scene.server.log) == 4 + 1 + len(ROLES)
     assert all(request.query.items() >= wanted.items() for request in scene.server.log)
     assert send or all(request.query == {} for request in scene.server.log)
+    images = [request for request in scene.server.log if ".zst" in request.path or ".lz4" in request.path]
+    assert images
+    assert all(("target" in request.query) == (send and request in images) for request in scene.server.log)
 
 
 def test_what_came_before_the_line_went_is_not_fetched_again(scene: Scene) -> None:
