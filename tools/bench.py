@@ -36,6 +36,7 @@ class Pair:
     name: str
     ours: Sequence[str]
     other: Sequence[str]
+    runs: int = 41
     reset: Callable[[], None] = lambda: None
 
 
@@ -50,10 +51,10 @@ def seconds(command: Sequence[str], *, accept: tuple[int, ...] = (0, 3)) -> floa
     return time.perf_counter() - started
 
 
-def compare(pair: Pair, runs: int) -> str:
+def compare(pair: Pair) -> str:
     """Run a pair in turn and return one row of the table."""
     ratios, ours, others = [], [], []
-    for number in range(runs + 1):
+    for number in range(pair.runs + 1):
         pair.reset()
         mine, theirs = seconds(pair.ours), seconds(pair.other)
         if number:  # the first pair warms up
@@ -116,23 +117,22 @@ def pairs(folder: Path, node: Path, image: str) -> list[Pair]:
         Pair(name="no-update check / `python3 -c 'import tuf.ngclient'`",
              ours=[*updog, "check-update", "--image", "0.9.0"], other=[python, "-c", "import tuf.ngclient"]),
         Pair(name=r"full install, proven / `zstd -dc \| dd conv=fsync` of its root image, unverified",
-             ours=[*updog, "update-image"], other=["sh", "-c", peer], reset=reset),
+             ours=[*updog, "update-image"], other=["sh", "-c", peer], reset=reset, runs=7),
     ]  # fmt: skip
 
 
 def main() -> None:
     """Prepare, compare, print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--cache", type=Path, default=Path(".cache/os"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         node, image = prepare(folder, options.cache.resolve())
-        print(f"{platform.machine()}, Python {platform.python_version()}, {options.runs} runs")
+        print(f"{platform.machine()}, Python {platform.python_version()}")
         print("| ours / other | ours, median | other, median | ratio min / median / max |\n|---|---|---|---|")
         for pair in pairs(folder, node, image):
-            print(compare(pair, options.runs), flush=True)
+            print(compare(pair), flush=True)
 
 
 if __name__ == "__main__":
