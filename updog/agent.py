@@ -13,7 +13,7 @@ Rules it enforces:
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -224,12 +224,32 @@ class Agent:
             return update
 
     def _install(self, session: _Session, wishes: Wishes) -> Update:
-        """Choose, check, fetch, write, prove, mark valid, remember."""
+        """Choose an update and put it in place, unless it is there already."""
         repository = self._repository(session)
         update = self._choose(session, repository, wishes)
         if session.holds(update):
             self._teller.say(f"{update.version} is in slot {session.inactive.value} already.")
-            return update
+        else:
+            with self._remembering_failure(session, update):
+                self._put_in_place(session, repository, update)
+        return update
+
+    @contextmanager
+    def _remembering_failure(self, session: _Session, update: Update) -> Iterator[None]:
+        """Leave a trace of an update that could not be installed; once, however often it is tried."""
+        try:
+            yield
+        except ToolError as error:
+            sentence = f"{update.version} was not installed: {error}."
+            event = self._event(Code.INSTALL_FAILED, update.version, sentence)
+            last = session.state.history[-1] if session.state.history else None
+            if last is None or replace(last, time=event.time) != event:
+                with suppress(ToolError):  # what failed matters more than that it cannot be noted
+                    session.remember(session.state.noting(event))
+            raise
+
+    def _put_in_place(self, session: _Session, repository: Repository, update: Update) -> None:
+        """Check, fetch, write, prove, mark valid, remember."""
         placements = self._placements(session, repository, update)
         spooled = self._spooled(repository, placements)
         if not spooled:
@@ -242,7 +262,6 @@ class Agent:
         session.remember(state.noting(self._event(Code.INSTALLED, update.version, sentence)))
         session.outcome = Outcome.STAGED
         self._spool.clear()
-        return update
 
     def _choose(self, session: _Session, repository: Repository, wishes: Wishes) -> Update:
         """Return the update to take.

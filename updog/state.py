@@ -35,6 +35,7 @@ class Code(Enum):
     """What can happen to a node, by its stable name."""
 
     INSTALLED = "installed"
+    INSTALL_FAILED = "install-failed"
     APPLIED = "applied"
     REVERTED = "reverted"
     CONFIRMED = "confirmed"

@@ -316,7 +316,7 @@ def assert_nothing_marked(node: Node) -> None:
     state = node.state()
     assert (state.pending, state.denied) == (None, {})
     assert Slot.B not in state.slots
-    assert node.codes() == []
+    assert node.codes() in ([], ["install-failed"])  # the second once an update had been chosen
     assert node.flags(Slot.A) == CONFIRMED
     assert node.flags(Slot.B) == Flags()
     assert node.look().next is Slot.A

@@ -23,6 +23,7 @@ from tests.support.nodes import CONFIRMED, NEWER, FailingMedium, LyingMedium, No
 from updog.agent import Wishes
 from updog.errors import (
     DeniedVersionError,
+    DigestError,
     ExpiredError,
     HealthError,
     HostError,
@@ -244,6 +245,18 @@ def test_a_fall_back_is_not_refused_because_the_cause_was_recorded_before(node: 
     with pytest.raises(HealthError, match=r"already\. Slot A boots next"):
         node.agent().confirm()  # a check that passes late must not leave a confirmed slot that boots no more
     assert str(node.start().version) == "1.0.0"
+
+
+def test_an_update_that_could_not_be_installed_leaves_its_reason_once(tmp_path: Path) -> None:
+    node = make_node(tmp_path)
+    (image,) = (node.repository.folder / "targets").glob(f"*{NEWER}-root*")
+    image.write_bytes(b"something else")
+    for _ in range(2):
+        with pytest.raises(DigestError):
+            node.agent().update(WISHES)
+    (event,) = node.state().history
+    assert (event.code.value, str(event.version)) == ("install-failed", NEWER)
+    assert event.sentence.startswith(f"{NEWER} was not installed: ")
 
 
 def test_prepare_needs_room_and_says_so(node: Node) -> None:
