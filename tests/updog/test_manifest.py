@@ -259,6 +259,7 @@ NOT_JSON = {
 
 
 @pytest.mark.parametrize("data", NOT_JSON.values(), ids=NOT_JSON)
+@pytest.mark.usefixtures("undisturbed")
 def test_what_is_not_json_is_one_fault(data: bytes) -> None:
     (fault,) = faults_of(data)
     assert fault.startswith("not JSON: ")

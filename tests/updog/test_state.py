@@ -97,6 +97,7 @@ def test_the_json_is_that_of_format_1() -> None:
         "later format",
     ],
 )
+@pytest.mark.usefixtures("undisturbed")
 def test_anything_else_is_refused_by_one_error(text: bytes) -> None:
     """D76."""
     with pytest.raises(ConfigError):

@@ -708,6 +708,7 @@ def test_a_shipped_root_that_is_none_is_refused(
     ids=range(10),
 )
 @pytest.mark.parametrize("path", [TIMESTAMP, "metadata/2.root.json", "metadata/1.targets.json"])
+@pytest.mark.usefixtures("undisturbed")
 def test_what_is_not_metadata_is_refused_in_words(
     client: Client, server: HttpServer, path: str, body: bytes
 ) -> None:

@@ -341,6 +341,7 @@ def test_every_fault_of_a_policy_is_named_by_its_path(text: str, faults: list[st
 
 
 @pytest.mark.parametrize("text", ["[[waves]", "x = " + "[" * 20_000], ids=["cut-short", "deep"])
+@pytest.mark.usefixtures("undisturbed")
 def test_what_is_not_toml_is_one_fault(text: str) -> None:
     with pytest.raises(PolicyError, match="the wave policy has a fault: not TOML: "):
         WavePolicy.from_toml(text)
