@@ -126,23 +126,6 @@ def program(
     context.obj = _Context(config=config, disk=disk, active=Slot(active) if active else None)
 
 
-def _check(
-    context: click.Context, version: Version | None, *, ignore_waves: bool, everything: bool, as_json: bool
-) -> int:
-    """Print what there is for this node; exit 0 or 3."""
-    from updog import render
-
-    decision = _agent(context).check(_wishes(version, ignore_waves=ignore_waves))
-    emit(
-        render.decision_document(decision, everything=everything),
-        render.decision_text(decision, everything=everything),
-        as_json=as_json,
-    )
-    if decision.update is None:
-        note(decision.summary)
-    return int(ExitStatus.DONE if decision.update else ExitStatus.NOTHING_TO_DO)
-
-
 @program.command("check-update")
 @click.option(
     "-a", "--all", "everything", is_flag=True, help="Every release for this node, with its verdict."
@@ -156,23 +139,29 @@ def check_update(
     context: click.Context, everything: bool, version: Version | None, ignore_waves: bool, as_json: bool
 ) -> int:
     """Is there an update for this node? Exit 0: yes, printed as VARIANT VERSION; 3: no."""
-    return _check(context, version, ignore_waves=ignore_waves, everything=everything, as_json=as_json)
+    from updog import render
+
+    decision = _agent(context).check(_wishes(version, ignore_waves=ignore_waves))
+    emit(
+        render.decision_document(decision, everything=everything),
+        render.decision_text(decision, everything=everything),
+        as_json=as_json,
+    )
+    if decision.update is None:
+        note(decision.summary)
+    return int(ExitStatus.DONE if decision.update else ExitStatus.NOTHING_TO_DO)
 
 
-@program.command("whats", hidden=True)
-@click.option(
-    "-a", "--all", "everything", is_flag=True, help="Every release for this node, with its verdict."
+# Upstream's other name for the same command.
+program.add_command(
+    click.Command(
+        "whats",
+        callback=check_update.callback,
+        params=check_update.params,
+        help=check_update.help,
+        hidden=True,
+    )
 )
-@_image_option
-@_waves_option
-@json_option
-@click.pass_context
-@example("updog whats --json")
-def whats(
-    context: click.Context, everything: bool, version: Version | None, ignore_waves: bool, as_json: bool
-) -> int:
-    """The same as check-update, under upstream's other name."""
-    return _check(context, version, ignore_waves=ignore_waves, everything=everything, as_json=as_json)
 
 
 @program.command("why")
