@@ -6,7 +6,7 @@ import json
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
-from repo_tools.render import size_text
+from repo_tools.render.text import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
-from repo_tools import expiry, release, render
+from repo_tools import expiry, release
 from repo_tools.chain import walk
 from repo_tools.check import check
 from repo_tools.cli import cli
 from repo_tools.errors import BrokenRepositoryError, NothingToRefreshError, ReleaseError, ThresholdError
+from repo_tools.render.releases import published_text, waves_document, waves_text
+from repo_tools.render.root import root_document, root_text
+from repo_tools.render.text import size_text
+from repo_tools.render.upkeep import refreshed_text
 from repo_tools.source import FolderSource
 from signpost.console import run
 from tests.repo_tools.clients import Client
@@ -62,11 +66,11 @@ def test_waves_show_as_json(repository: SmallRepository, capsys: pytest.CaptureF
 
 def test_the_plot_marks_now(repository: SmallRepository) -> None:
     update = _update(repository, "1.1.0")
-    text = render.waves_text(update, later(repository.now, hours=30))
+    text = waves_text(update, later(repository.now, hours=30))
     assert text.count("^ now") == 1
     assert [line.split()[-1] for line in text.splitlines()[2:9]] == ["passed"] * 2 + ["now"] + ["coming"] * 4
-    assert "^ now" not in render.waves_text(update, later(repository.now, days=30))
-    after = render.waves_document(update, later(repository.now, days=30))
+    assert "^ now" not in waves_text(update, later(repository.now, days=30))
+    after = waves_document(update, later(repository.now, days=30))
     assert after["share_open"] == 1.0
     assert {wave["state"] for wave in after["waves"]} == {"passed"}
 
@@ -127,7 +131,7 @@ def test_a_withdrawn_release_does_not_come_back(repository: SmallRepository) -> 
     assert run(cli, _repo(repository, "withdraw", "1.1.0")) == 0
     outcome = repository.publish("1.2.0")
     assert [str(version) for version in outcome.dropped] == ["1.1.0"]
-    assert "took the withdrawn 1.1.0 off" in render.published_text(outcome)
+    assert "took the withdrawn 1.1.0 off" in published_text(outcome)
     updates = release.manifest_of(repository.folder).updates
     assert [(str(update.version), str(update.max_version)) for update in updates] == [
         ("1.0.0", "1.2.0"),
@@ -214,7 +218,7 @@ def test_refresh_mends_what_has_expired_and_says_so(repository: SmallRepository)
     late = later(repository.now, days=40)
     done = expiry.refresh(repository.folder, within=timedelta(days=1), now=late)
     assert done.late == ("snapshot", "timestamp")
-    assert "had expired already: snapshot, timestamp" in render.refreshed_text(done)
+    assert "had expired already: snapshot, timestamp" in refreshed_text(done)
     assert check(FolderSource(repository.folder), now=late).findings == ()
     with pytest.raises(NothingToRefreshError):
         expiry.refresh(repository.folder, within=timedelta(days=1), now=late)
@@ -304,7 +308,7 @@ def test_root_show(repository: SmallRepository, capsys: pytest.CaptureFixture[st
     assert document["roles"]["root"]["threshold"] == 2
     newest = walk(FolderSource(repository.folder)).root
     assert newest is not None
-    text = render.root_text(render.root_document(newest, {}), timedelta(seconds=-1))
+    text = root_text(root_document(newest, {}), timedelta(seconds=-1))
     assert "has EXPIRED" in text
 
 
@@ -337,7 +341,7 @@ def test_every_help_has_an_example(words: tuple[str, ...], capsys: pytest.Captur
 
 
 def test_sizes_for_people() -> None:
-    assert [render.size_text(size) for size in (0, 1023, 1024, 3 << 30)] == [
+    assert [size_text(size) for size in (0, 1023, 1024, 3 << 30)] == [
         "0 B",
         "1023 B",
         "1.0 KiB",

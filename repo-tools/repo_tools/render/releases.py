@@ -1,68 +1,21 @@
-"""PURE: results as people read them. Values in, text out; no colour, no clock, no terminal."""
+"""PURE: releases and their waves: publish, waves, withdraw, in words."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from updog.update_metadata.times import format_time, spoken_duration, spoken_time
-from updog.update_metadata.waves import MAX_SEED
+from repo_tools.render.text import size_text, table_text, versions_text
+from updog.update_metadata.times import format_time, spoken_time
+from updog.update_metadata.waves import MAX_SEED, Wave
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Mapping, Sequence
     from fractions import Fraction
 
-    from tuf.api.metadata import Root
-
-    from repo_tools.check import Report
-    from repo_tools.disk import CreatedDisk
-    from repo_tools.expiry import Expiration, Refreshed
-    from repo_tools.new import Created
     from repo_tools.release import Outcome, Withdrawal
     from updog.update_metadata.manifest import Update
-    from updog.update_metadata.waves import Wave
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-_STEP = 1024
-
-
-def size_text(size: int) -> str:
-    """Return a number of bytes with a unit, such as ``3.0 MiB``."""
-    number, unit = float(size), 0
-    while number >= _STEP and unit < len(_UNITS) - 1:
-        number, unit = number / _STEP, unit + 1
-    return f"{number:.1f} {_UNITS[unit]}" if unit else f"{size} B"
-
-
-def table_text(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return rows in columns under their headings, two spaces apart, no trailing blanks."""
-    lines = [list(headings), *(list(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-
-
-def created_text(created: Created) -> str:
-    """Return what `new` says."""
-    rows = [
-        (role, f"{_needed(created, role)} of {len(keyids)}", " ".join(keyid[:12] for keyid in keyids))
-        for role, keyids in created.keyids.items()
-    ]
-    return "\n".join(
-        [
-            f"made the repository {created.folder}, signed and ready to serve",
-            table_text(("role", "threshold", "keys"), rows),
-            f"ship nodes with {created.root_json}",
-        ]
-    )
-
-
-def _needed(created: Created, role: str) -> int:
-    return created.root_threshold if role == "root" else 1
 
 
 def published_text(outcome: Outcome) -> str:
@@ -87,11 +40,6 @@ def published_text(outcome: Outcome) -> str:
     lines += [f"took the withdrawn {version} off the manifest" for version in outcome.dropped]
     lines += [f"dm-verity root hash: {outcome.root_hash}"] if outcome.root_hash else []
     return "\n".join([*lines, versions_text(outcome.versions)])
-
-
-def versions_text(versions: Mapping[str, int]) -> str:
-    """Return the metadata that were signed, such as ``signed targets 3, snapshot 3, timestamp 4``."""
-    return "signed " + ", ".join(f"{role} {version}" for role, version in versions.items())
 
 
 def _percent(share: Fraction | float) -> str:
@@ -215,98 +163,3 @@ def withdrawal_text(plan: Withdrawal, *, done: bool) -> str:
     else:
         effect = "no earlier release is published: nodes that run it keep it, no other node takes it"
     return f"{verb} {plan.update}\n  {change}\n  {effect}"
-
-
-def refreshed_text(done: Refreshed) -> str:
-    """Return what `refresh` did."""
-    lines = [versions_text(done.versions)] if done.versions else []
-    lines += [f"had expired already: {', '.join(done.late)}"] if done.late else []
-    lines += [f"NOT signed: {role}: {reason}" for role, reason in done.unsigned.items()]
-    return "\n".join(lines)
-
-
-def expirations_text(rows: Sequence[Expiration], within: timedelta) -> str:
-    """Return when each role's signature runs out, with what is near marked."""
-    cells = [
-        (
-            row.role,
-            str(row.version),
-            spoken_time(row.expires),
-            row.spoken(),
-            "near" if row.within(within) else "",
-        )
-        for row in rows
-    ]
-    return table_text(("role", "version", "expires", "left", ""), cells)
-
-
-def report_document(report: Report) -> dict[str, Any]:
-    """Return what `validate` found as ``--json`` prints it."""
-    return {
-        "clean": report.clean,
-        "targets": report.targets,
-        "releases": report.updates,
-        "findings": [finding.to_json() for finding in report.findings],
-    }
-
-
-def report_text(report: Report) -> str:
-    """Return what `validate` found, each fault with its next step."""
-    lines = [
-        f"{finding.severity} {finding.code}: {finding.place}: {finding.message}\n  next: {finding.next_step}"
-        for finding in report.findings
-    ]
-    counts = f"{report.targets} targets, {report.updates} releases"
-    return "\n".join([*lines, f"{'clean' if report.clean else 'NOT clean'}: {counts}"])
-
-
-def disk_text(made: CreatedDisk) -> str:
-    """Return the partitions of a new disk."""
-    cells = [
-        (
-            str(partition.number),
-            partition.label,
-            size_text(partition.extent.offset),
-            size_text(partition.extent.size),
-            str(partition.slot or ""),
-        )
-        for partition in made.partitions
-    ]
-    head = f"made {made.path}: {size_text(made.size)}, sectors of {made.sector_size}, {made.update} in slot A"
-    return f"{head}\n{table_text(('number', 'label', 'at', 'size', 'slot'), cells)}"
-
-
-def root_document(root: Root, uris: Mapping[str, str]) -> dict[str, Any]:
-    """Return the roles of a root as ``--json`` prints them; ``uris`` says which keys are at hand."""
-    return {
-        "version": root.version,
-        "expires": format_time(root.expires),
-        "roles": {
-            name: {
-                "threshold": role.threshold,
-                "keys": [
-                    {"keyid": keyid, "scheme": root.keys[keyid].scheme, "uri": uris.get(keyid)}
-                    for keyid in role.keyids
-                ],
-            }
-            for name, role in root.roles.items()
-        },
-    }
-
-
-def root_text(document: Mapping[str, Any], left: timedelta) -> str:
-    """Return the roles of a root; ``left`` is the time until it expires."""
-    when = f"expires in {spoken_duration(left)}" if left > timedelta() else "has EXPIRED"
-    cells = [
-        (
-            name,
-            f"{role['threshold']} of {len(role['keys'])}",
-            key["keyid"][:16],
-            key["scheme"],
-            key["uri"] or "not at hand",
-        )
-        for name, role in document["roles"].items()
-        for key in role["keys"]
-    ]
-    table = table_text(("role", "threshold", "key", "scheme", "private key"), cells)
-    return f"root version {document['version']}, {when} ({document['expires']})\n{table}"

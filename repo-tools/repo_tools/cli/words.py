@@ -1,0 +1,105 @@
+"""What the commands share: types of arguments, the time, the passphrase, the last line of long work."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from repo_tools.quantities import parse_span
+from signpost.console import emit
+from updog.update_metadata.times import parse_duration, parse_time
+from updog.update_metadata.version import Version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from repo_tools.keys import Secrets
+    from repo_tools.release import Which
+
+PASSPHRASE = "REPO_TOOLS_PASSPHRASE"  # noqa: S105 - the name of a variable
+
+
+class Parsed(click.ParamType):  # type: ignore[type-arg]
+    """A click type over one of our parsers; its error ends the command as any other ToolError."""
+
+    def __init__(self, name: str, parser: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parser = parser
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the parsed value; defaults that are values already pass."""
+        del param, ctx
+        return self._parser(value) if isinstance(value, str) else value
+
+
+def _moment(text: str) -> datetime:
+    """Return an RFC 3339 time, or a time from now such as ``in 2 days``. Raises TimeError."""
+    return current_time() + parse_duration(text) if text.startswith("in ") else parse_time(text)
+
+
+VERSION = Parsed("version", Version.parse)
+TIME = Parsed("time", _moment)
+SPAN = Parsed("span", parse_span)
+PATH = click.Path(path_type=Path)
+
+
+def current_time() -> datetime:
+    """Return the time, in UTC."""
+    return datetime.now(UTC)
+
+
+def _secret(name: str) -> str:
+    """Take a secret from the environment, or ask the person at the terminal. Raises SigningKeyError."""
+    from os import environ
+
+    if PASSPHRASE in environ:
+        return environ[PASSPHRASE]
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        return str(click.prompt(name, hide_input=True, err=True))
+    from repo_tools.keys import no_secrets
+
+    return no_secrets(name)
+
+
+def ask_secrets() -> Secrets:
+    """Return :func:`_secret`, remembering the answer, since one passphrase often guards several keys."""
+    known: dict[str, str] = {}
+
+    def ask(name: str) -> str:
+        return known.setdefault(name, _secret(name))
+
+    return ask
+
+
+def emit_last(document: dict[str, Any], text: str, *, as_json: bool) -> None:
+    """Print the result of long work: as the last line of NDJSON, or as text."""
+    if as_json:
+        click.echo(json.dumps({"event": "result", **document}))
+    else:
+        emit(document, text, as_json=False)
+
+
+def existing(repo: Path) -> Path:
+    """Return the folder if it holds a repository. Raises NoRepositoryError."""
+    from repo_tools.store import Store
+    from signpost.medium import OsMedium
+
+    return Store.existing(repo, OsMedium()).folder
+
+
+def which_release(version: Version, variant: str | None, arch: str | None) -> Which:
+    """Return the release that the words of a command name."""
+    from repo_tools.release import Which
+
+    return Which(version=version, variant=variant, arch=arch)
+
+
+def family_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--variant`` and ``--arch``, needed where several releases have the version."""
+    command = click.option("--arch", help="Needed where several releases have the version.")(command)
+    return click.option("--variant", help="Needed where several releases have the version.")(command)

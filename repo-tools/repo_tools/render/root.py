@@ -1,0 +1,50 @@
+"""PURE: the root of trust, in words."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from repo_tools.render.text import table_text
+from updog.update_metadata.times import format_time, spoken_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tuf.api.metadata import Root
+
+
+def root_document(root: Root, uris: Mapping[str, str]) -> dict[str, Any]:
+    """Return the roles of a root as ``--json`` prints them; ``uris`` says which keys are at hand."""
+    return {
+        "version": root.version,
+        "expires": format_time(root.expires),
+        "roles": {
+            name: {
+                "threshold": role.threshold,
+                "keys": [
+                    {"keyid": keyid, "scheme": root.keys[keyid].scheme, "uri": uris.get(keyid)}
+                    for keyid in role.keyids
+                ],
+            }
+            for name, role in root.roles.items()
+        },
+    }
+
+
+def root_text(document: Mapping[str, Any], left: timedelta) -> str:
+    """Return the roles of a root; ``left`` is the time until it expires."""
+    when = f"expires in {spoken_duration(left)}" if left > timedelta() else "has EXPIRED"
+    cells = [
+        (
+            name,
+            f"{role['threshold']} of {len(role['keys'])}",
+            key["keyid"][:16],
+            key["scheme"],
+            key["uri"] or "not at hand",
+        )
+        for name, role in document["roles"].items()
+        for key in role["keys"]
+    ]
+    table = table_text(("role", "threshold", "key", "scheme", "private key"), cells)
+    return f"root version {document['version']}, {when} ({document['expires']})\n{table}"
