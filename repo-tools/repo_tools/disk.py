@@ -8,7 +8,8 @@ Rules:
   targets, raw size and SHA-256 against the signed manifest;
 * the file is sparse and needs no privilege; it gets its name when it is whole and flushed, so that there
   is no file at all after a failure, and an existing one is never touched;
-* the EFI system partition is left empty for the boot loader of the platform.
+* the EFI system partition holds the boot stage where firmware looks for it, or, without one, nothing: it
+  is left to the boot loader of the platform.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
+from repo_tools.bootstage.efi import FALLBACK_PATH, make_partition
 from repo_tools.chain import walk
 from repo_tools.errors import BrokenRepositoryError, DiskExistsError, DiskLayoutError, StoredImageError
 from repo_tools.images import Measured, unpacked
@@ -49,8 +51,10 @@ if TYPE_CHECKING:
 ROLES = ("boot", "root", "hash")
 _TYPES = {"boot": sets.BOOT, "root": sets.ROOT, "hash": sets.HASH}
 
-EFI_BYTES = 64 << 20  # room for two boot stages as EFI binaries, some 20 MB each
-"""Room for a boot loader and its configuration."""
+EFI_BYTES = 64 << 20
+"""Room for two boot stages, some 20 MB each: a new one is whole before it takes the old one's place."""
+
+_EFI_NUMBER = 1
 
 PRIVATE_BYTES = 16 << 20
 """Room for what the node must remember; upstream's is of this order."""
@@ -70,12 +74,14 @@ class Plan:
         size: bytes of the whole disk; None for the least that holds everything.
         sector_size: 512 or 4096 bytes.
         slot_sizes: role → bytes of one slot's partition; twice the image for roles not named.
+        boot_stage: EFI binary that firmware starts; None leaves the EFI partition empty.
         new_guid: gives a fresh GUID; random unless a test wants otherwise.
     """
 
     size: int | None = None
     sector_size: int = 512
     slot_sizes: Mapping[str, int] = field(default_factory=dict)
+    boot_stage: bytes | None = None
     new_guid: Callable[[], UUID] = uuid4
 
 
@@ -191,8 +197,10 @@ def create(
     disk_guid = guid(str(plan.new_guid()))
     wanted = _partitions(plan, sizes)
     table = _table(wanted, disk_guid, plan)
+    efi = _efi_partition(plan)
     with _new_file(medium, disk) as descriptor:
         extents = table.pair.primary.extents()
+        _write_sparse(medium, descriptor, extents[_EFI_NUMBER].offset, efi)
         written = {
             image.role: _write(medium, descriptor, extents[number], image)
             for number, image in zip((2, 3, 4), images, strict=True)
@@ -293,6 +301,22 @@ def _table(wanted: list[NewPartition], disk_guid: Guid, plan: Plan) -> NewTable:
         raise DiskLayoutError(error.message) from error
 
 
+def _efi_partition(plan: Plan) -> Iterator[bytes]:
+    """Yield the EFI system partition block by block, nothing without a boot stage. Raises DiskLayoutError.
+
+    Made before the disk's file is, so that a missing tool is told first.
+    """
+    if plan.boot_stage is None:
+        return iter(())
+    if len(plan.boot_stage) > EFI_BYTES // 2:
+        raise DiskLayoutError(
+            f"the boot stage of {len(plan.boot_stage)} bytes takes more than half of the EFI partition",
+            next_step="Build it with fewer --module; a later one has to fit beside it.",
+        )
+    content = make_partition(EFI_BYTES, {FALLBACK_PATH: plan.boot_stage}, sector_size=plan.sector_size)
+    return (content[start : start + ALIGNMENT] for start in range(0, EFI_BYTES, ALIGNMENT))
+
+
 def _require_absent(disk: Path) -> None:
     if disk.exists():
         raise DiskExistsError(f"{disk} exists")
@@ -316,6 +340,14 @@ def _new_file(medium: Medium, disk: Path) -> Iterator[int]:
         medium.remove(temporary)
         raise
     medium.flush_folder(str(disk.parent))
+
+
+def _write_sparse(medium: Medium, descriptor: int, offset: int, blocks: Iterator[bytes]) -> None:
+    """Write blocks one behind the other, holes where they are all zeros."""
+    for block in blocks:
+        if block.count(0) != len(block):
+            medium.write_at(descriptor, block, offset)
+        offset += len(block)
 
 
 def _write(medium: Medium, descriptor: int, extent: Extent, image: _Image) -> Written:

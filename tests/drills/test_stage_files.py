@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -13,6 +14,8 @@ import zstandard
 
 from repo_tools.bootstage.efi import DEFAULT_OPTIONS, FALLBACK_PATH, STUB, make_efi, make_partition
 from repo_tools.bootstage.image import build
+from repo_tools.cli import cli
+from signpost.console import run
 from tests.drills.conftest import PACKAGES
 
 if TYPE_CHECKING:
@@ -50,6 +53,24 @@ def test_an_efi_binary_repeats_and_its_sections_follow_each_other(stage: Stage, 
     in_order = sorted(places.values())
     assert all(place + size <= following for (place, size), (following, _) in zip(in_order, in_order[1:]))  # noqa: B905, RUF007
     assert DEFAULT_OPTIONS.encode() in binary
+
+
+@needs_stub
+def test_the_command_leaves_every_way_to_start_it(
+    system: Path, stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "stage"
+    words = ["boot-stage", "build", str(folder), "--system", str(system), "--options", "console=hvc0"]
+    assert run(cli, [*words, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert found["vmlinuz"] == stage.kernel
+    assert found["initramfs.zst"] == stage.initramfs
+    assert found["BOOTX64.EFI"] == make_efi(stage, options="console=hvc0")
+    assert said["kernel"] == stage.version
+    assert {Path(row["file"]).name: row["size"] for row in said["files"]} == {
+        name: len(content) for name, content in found.items()
+    }
 
 
 @needs_stub

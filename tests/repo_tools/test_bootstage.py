@@ -11,11 +11,14 @@ import pytest
 import zstandard
 
 from repo_tools.bootstage import cpio
-from repo_tools.bootstage.efi import make_efi, make_partition
+from repo_tools.bootstage.efi import DEFAULT_OPTIONS, make_efi, make_partition
+from repo_tools.bootstage.files import read_efi
 from repo_tools.bootstage.image import MOMENT, Stage, build
 from repo_tools.bootstage.kernel import depends, find_kernel, load_order, modules_in, read_module
 from repo_tools.bootstage.python import find_python, gather
+from repo_tools.cli import cli
 from repo_tools.errors import BootStageError
+from signpost.console import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,13 +81,21 @@ def test_a_module_that_needs_a_missing_one_is_refused(tmp_path: Path) -> None:
     ("files", "fault"),
     [
         pytest.param({}, "one kernel is needed in .*/boot, found: none", id="none"),
-        pytest.param({"boot/vmlinuz-1": b"", "boot/vmlinuz-2": b""}, "vmlinuz-1, vmlinuz-2", id="two"),
+        pytest.param({"boot/vmlinuz-1": b"", "boot/vmlinuz-2": b""}, "found: 1, 2", id="two"),
         pytest.param({"boot/vmlinuz-1": b""}, "no modules of the kernel 1", id="without modules"),
     ],
 )
 def test_one_kernel_with_its_modules_is_needed(tmp_path: Path, files: dict[str, bytes], fault: str) -> None:
     with pytest.raises(BootStageError, match=fault):
         find_kernel(lay(tmp_path, files))
+
+
+def test_of_several_kernels_the_wanted_one_is_taken(tmp_path: Path) -> None:
+    lay(tmp_path, {**KERNEL, "boot/vmlinuz-7": b"another"})
+    assert find_kernel(tmp_path, VERSION).image.read_bytes() == b"kernel"
+    with pytest.raises(BootStageError, match=r"the kernel 8 is needed in .*, found: 6\.1.*, 7") as caught:
+        find_kernel(tmp_path, "8")
+    assert "--kernel" in caught.value.next_step
 
 
 # -- archive --------------------------------------------------------------------------------------
@@ -191,3 +202,26 @@ def test_a_missing_tool_is_told_with_its_package(tmp_path: Path, monkeypatch: py
 def test_an_efi_binary_that_does_not_fit_is_told() -> None:
     with pytest.raises(BootStageError, match="mcopy failed"):
         make_partition(1 << 20, {"EFI/BOOT/BOOTX64.EFI": bytes(2 << 20)})
+
+
+# -- command line ---------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_no_efi_binary_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no binary")
+    for path, fault in ((tmp_path / "text", "is no EFI binary"), (tmp_path / "none", "No such file")):
+        with pytest.raises(BootStageError, match=fault) as caught:
+            read_efi(path)
+        assert "boot-stage build" in caught.value.next_step
+
+
+def test_a_build_that_fails_leaves_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["boot-stage", "build", str(tmp_path / "stage"), "--system", str(tmp_path)]
+    assert run(cli, words) == 1
+    assert "one kernel is needed" in capsys.readouterr().err
+    assert not (tmp_path / "stage").exists()
+
+
+def test_help_shows_the_command_line_that_is_the_default(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(cli, ["boot-stage", "build", "--help"]) == 0
+    assert DEFAULT_OPTIONS in " ".join(capsys.readouterr().out.split())

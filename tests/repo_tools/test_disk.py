@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
+import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -202,3 +204,37 @@ def test_a_kill_leaves_no_disk_and_the_next_run_makes_it(repository: SmallReposi
     disk.create(repository.folder, path, WHICH)
     assert _examined(path, 512).faults == ()
     assert not path.with_name("node.img.partial").exists()
+
+
+@pytest.mark.skipif(shutil.which("mtype") is None, reason="mtools is not installed")
+@pytest.mark.parametrize("sector_size", [512, 4096])
+def test_the_boot_stage_is_where_firmware_looks(
+    repository: SmallRepository, tmp_path: Path, sector_size: int
+) -> None:
+    binary, path = b"MZ" + random.Random(1).randbytes(3 << 20), tmp_path / "node.img"
+    (tmp_path / "efi").write_bytes(binary)
+    words = _words(repository, path, "--boot-stage", str(tmp_path / "efi"), "--sector-size", str(sector_size))
+    assert run(cli, words) == 0
+    command = ["mtype", "-i", f"{path}@@{1 << 20}", "::EFI/BOOT/BOOTX64.EFI"]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == binary
+    assert path.stat().st_blocks * 512 < 8 << 20, "sparse"
+
+
+@pytest.mark.parametrize(
+    ("binary", "fault"),
+    [
+        pytest.param(b"text", "is no EFI binary", id="not EFI"),
+        pytest.param(b"MZ" + bytes(33 << 20), "more than half", id="too large"),
+    ],
+)
+def test_a_boot_stage_that_cannot_be_one_leaves_no_disk(
+    repository: SmallRepository,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    binary: bytes,
+    fault: str,
+) -> None:
+    (tmp_path / "efi").write_bytes(binary)
+    assert run(cli, _words(repository, tmp_path / "node.img", "--boot-stage", str(tmp_path / "efi"))) != 0
+    assert fault in capsys.readouterr().err
+    assert not list(tmp_path.glob("node.img*"))

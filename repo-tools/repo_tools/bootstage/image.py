@@ -63,17 +63,18 @@ class Stage:
     initramfs: bytes
 
 
-def build(system: Path, *, modules: Sequence[str] = ()) -> Stage:
+def build(system: Path, *, modules: Sequence[str] = (), version: str | None = None) -> Stage:
     """Build the boot stage from an unpacked Debian system of this machine's architecture.
 
     Args:
-        system: folder with one kernel below ``boot``, its modules, and Python.
+        system: folder with a kernel below ``boot``, its modules, and Python; ``/`` is one, too.
         modules: names of kernel modules wanted beside :data:`USUAL_MODULES`.
+        version: of the kernel to take; None for the only one.
 
     Raises:
         BootStageError: something that is needed is not in the folder.
     """
-    kernel, python = find_kernel(system), find_python(system)
+    kernel, python = find_kernel(system, version), find_python(system)
     init = _INIT.format(python=python.program, entry=ENTRY).encode("ascii")
     entries = {
         "init": cpio.file(init, executable=True),

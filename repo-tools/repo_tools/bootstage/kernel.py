@@ -27,6 +27,7 @@ _LARGEST_MODULE = 64 << 20
 """Bytes of the largest module to unpack; the largest in use, GPU drivers, take a third of it."""
 
 _DEPENDS = re.compile(rb"\0depends=([\w,-]*)\0")
+_SEVERAL = "Name one of them: --kernel VERSION."
 _NO_KERNEL = "Unpack one linux-image package into the folder: dpkg-deb --extract FILE FOLDER."
 
 
@@ -51,13 +52,16 @@ class Kernel:
     builtin: frozenset[str]
 
 
-def find_kernel(system: Path) -> Kernel:
-    """Return the only kernel in a system's folder. Raises BootStageError when there is none, or several."""
-    images = sorted((system / "boot").glob("vmlinuz-*"))
+def find_kernel(system: Path, wanted: str | None = None) -> Kernel:
+    """Return a kernel in a system's folder: the wanted version, or the only one. Raises BootStageError."""
+    there = sorted((system / "boot").glob("vmlinuz-*"))
+    images = [image for image in there if wanted in {None, _version_of(image)}]
     if len(images) != 1:
-        names = ", ".join(image.name for image in images) or "none"
-        raise BootStageError(f"one kernel is needed in {system}/boot, found: {names}", next_step=_NO_KERNEL)
-    version = images[0].name.removeprefix("vmlinuz-")
+        names = ", ".join(map(_version_of, there)) or "none"
+        what = f"the kernel {wanted}" if wanted else "one kernel"
+        next_step = _SEVERAL if there else _NO_KERNEL
+        raise BootStageError(f"{what} is needed in {system / 'boot'}, found: {names}", next_step=next_step)
+    version = _version_of(images[0])
     folders = [system / lib / "modules" / version for lib in ("usr/lib", "lib")]
     folder = next((folder for folder in folders if folder.is_dir()), None)
     if folder is None:
@@ -70,6 +74,10 @@ def find_kernel(system: Path) -> Kernel:
         modules=modules_in(folder),
         builtin=frozenset(module_name(line.rpartition("/")[2]) for line in listed),
     )
+
+
+def _version_of(image: Path) -> str:
+    return image.name.removeprefix("vmlinuz-")
 
 
 def modules_in(folder: Path) -> dict[str, Path]:

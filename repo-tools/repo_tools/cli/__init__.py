@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from repo_tools.cli.bootstage import boot_stage
 from repo_tools.cli.disk import disk
 from repo_tools.cli.new import new
 from repo_tools.cli.publish import publish
@@ -59,6 +60,7 @@ for _command in (
     expirations,
     validate,
     disk,
+    boot_stage,
     root,
     serve,
 ):

@@ -41,9 +41,19 @@ def disk() -> None:
     metavar="boot=64MiB,…",
     help="Of one slot's partitions.  [default: twice the image]",
 )
+@click.option(
+    "--boot-stage",
+    "boot_stage",
+    metavar="FILE",
+    type=PATH,
+    help="EFI binary that firmware starts: DIR/BOOTX64.EFI of `boot-stage build`.  [default: none]",
+)
 @json_option
 @click.pass_obj
-@example("repo-tools disk create node.img --version 1.0.0 --slot-size root=2GiB")
+@example(
+    "repo-tools disk create node.img --version 1.0.0 --slot-size root=2GiB",
+    "repo-tools disk create node.img --version 1.0.0 --boot-stage stage/BOOTX64.EFI   # boots by itself",
+)
 def disk_create(
     repo: Path,
     /,
@@ -55,6 +65,7 @@ def disk_create(
     size: int | None,
     sector_size: str,
     slot_size: str,
+    boot_stage: Path | None,
     as_json: bool,
 ) -> None:
     """Make a disk image with two slots and a verified release in slot A. Needs no privilege.
@@ -65,10 +76,12 @@ def disk_create(
     """
     from repo_tools import disk as making
     from repo_tools.bar import reporting
+    from repo_tools.bootstage.files import read_efi
     from repo_tools.render.disk import disk_text
 
     slot_sizes = making.parse_slot_sizes(slot_size)
-    plan = making.Plan(size=size, sector_size=int(sector_size), slot_sizes=slot_sizes)
+    binary = read_efi(boot_stage) if boot_stage else None
+    plan = making.Plan(size=size, sector_size=int(sector_size), slot_sizes=slot_sizes, boot_stage=binary)
     which = which_release(version, variant, arch)
     with reporting(sys.stdout, sys.stderr, as_json=as_json) as progress:
         made = making.create(existing(repo), file, which, plan=plan, progress=progress)

@@ -1,4 +1,4 @@
-"""PURE: disk images, in words."""
+"""PURE: disk images and the boot stage, in words."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from repo_tools.render.text import size_text, table_text
 
 if TYPE_CHECKING:
+    from repo_tools.bootstage.files import Built
     from repo_tools.disk import CreatedDisk
 
 
@@ -24,3 +25,9 @@ def disk_text(made: CreatedDisk) -> str:
     ]
     head = f"made {made.path}: {size_text(made.size)}, sectors of {made.sector_size}, {made.update} in slot A"
     return f"{head}\n{table_text(('number', 'label', 'at', 'size', 'slot'), cells)}"
+
+
+def boot_stage_text(built: Built) -> str:
+    """Return the files of a boot stage."""
+    cells = [(str(made.path), size_text(made.size), made.sha256) for made in built.files]
+    return f"boot stage of kernel {built.kernel}\n{table_text(('file', 'size', 'sha256'), cells)}"

@@ -1,0 +1,121 @@
+"""The boot stage in a folder: what ``repo-tools boot-stage build`` leaves there.
+
+Rules:
+
+* every way to start it is there: kernel and initial RAM file system for whoever starts those (PXE, QEMU),
+  one EFI binary for firmware;
+* everything is built before the first file is written, and each file is replaced durably in one step, so a
+  failure leaves what was there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from repo_tools.bootstage.efi import DEFAULT_OPTIONS, make_efi
+from repo_tools.bootstage.image import build
+from repo_tools.errors import BootStageError
+from signpost.medium import OsMedium
+from updog.durable import write_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+KERNEL, INITRAMFS, EFI = "vmlinuz", "initramfs.zst", "BOOTX64.EFI"
+"""Names of the files."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Made:
+    """One file that was made: where it is, its size in bytes, its SHA-256 in hexadecimal."""
+
+    path: Path
+    size: int
+    sha256: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the file as ``--json`` prints it."""
+        return {"file": str(self.path), "size": self.size, "sha256": self.sha256}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Built:
+    """A boot stage in a folder: its kernel's version, its own command line, its files."""
+
+    kernel: str
+    options: str
+    files: tuple[Made, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as ``--json`` prints it."""
+        files = [made.to_json() for made in self.files]
+        return {"kernel": self.kernel, "options": self.options, "files": files}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """How the boot stage should be.
+
+    Attributes:
+        system: folder of the Debian system it is made from; ``/`` is the running one.
+        kernel: version of the kernel, where the system has several.
+        modules: kernel modules beside the usual ones.
+        options: the boot stage's own command line, in the EFI binary.
+    """
+
+    system: Path
+    kernel: str | None = None
+    modules: Sequence[str] = ()
+    options: str = DEFAULT_OPTIONS
+
+
+def build_into(folder: Path, wanted: Wanted) -> Built:
+    """Build the boot stage and put its files into ``folder``, which is made if it is not there.
+
+    Raises:
+        BootStageError: something it takes is missing, or the folder cannot be made; nothing was written.
+        MediumError: a file cannot be written.
+    """
+    stage = build(wanted.system, modules=wanted.modules, version=wanted.kernel)
+    contents = {
+        KERNEL: stage.kernel,
+        INITRAMFS: stage.initramfs,
+        EFI: make_efi(stage, options=wanted.options),
+    }
+    _make(folder)
+    medium = OsMedium()
+    for name, content in contents.items():
+        write_bytes(medium, folder / name, content)
+    files = tuple(
+        Made(path=folder / name, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+        for name, content in contents.items()
+    )
+    return Built(kernel=stage.version, options=wanted.options, files=files)
+
+
+def read_efi(path: Path) -> bytes:
+    """Return a boot stage's EFI binary. Raises BootStageError if there is none in the file."""
+    try:
+        binary = path.read_bytes()
+    except OSError as error:
+        raise BootStageError(f"cannot read {path}: {error.strerror}", next_step=_HOW) from error
+    if binary[:2] != _MZ:
+        raise BootStageError(f"{path} is no EFI binary", next_step=_HOW)
+    return binary
+
+
+_MZ = b"MZ"  # UEFI 2.10, 2.1.1: a PE/COFF image, which starts with a DOS header
+_HOW = "Make one: `repo-tools boot-stage build DIR --system SYSTEM`, then name DIR/BOOTX64.EFI."
+
+
+def _make(folder: Path) -> None:
+    """Make the folder. Raises BootStageError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BootStageError(
+            f"cannot make {folder}: {error.strerror}", next_step="Name another folder."
+        ) from error
