@@ -62,6 +62,7 @@ class Config:
         signers: keyid → URI of the private key, for the keys at hand.
         compression: ``zstd`` or ``lz4``. level: of that format.
         waves: name of the policy that `publish` takes when it is not told another.
+        destination: where `push` goes when it is not told another place; empty for nowhere.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Config:
     compression: str = DEFAULT_COMPRESSION
     level: int = DEFAULT_LEVELS[DEFAULT_COMPRESSION]
     waves: str = "default"
+    destination: str = ""
 
     @classmethod
     def from_toml(cls, text: str) -> Config:
@@ -121,10 +123,17 @@ def _config(document: object) -> Config:
     signers = table.maybe("signers", _signers) or {}
     images = table.maybe("images", _images) or (DEFAULT_COMPRESSION, DEFAULT_LEVELS[DEFAULT_COMPRESSION])
     waves = table.maybe("waves", _waves) or "default"
-    table.refuse_rest(["name", "expires", "signers", "images", "waves"])
+    destination = table.maybe("destination", fields.text) or ""
+    table.refuse_rest(["name", "expires", "signers", "images", "waves", "destination"])
     table.done()
     return Config(
-        name=name, expires=expires, signers=signers, compression=images[0], level=images[1], waves=waves
+        name=name,
+        expires=expires,
+        signers=signers,
+        compression=images[0],
+        level=images[1],
+        waves=waves,
+        destination=destination,
     )
 
 
@@ -231,6 +240,9 @@ name = "{name}"
 # The wave policy of `repo-tools publish` when --waves is not given: default, accelerated, slow-roll, ohno,
 # the path of a policy file, or none (open to the whole fleet at once).
 waves = "{waves}"
+
+# Where `repo-tools push` uploads to when it is not told: s3://BUCKET/PREFIX, or a web server's folder.
+# destination = "s3://updates-example/os"
 
 # How new images are compressed: zstd (1 to 22) or lz4 (0 to 12, as Bottlerocket's own updog reads).
 [images]

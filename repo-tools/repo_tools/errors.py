@@ -139,3 +139,42 @@ class BootStageError(ToolError):
 
     code = "boot-stage"
     default_next_step = "docs/how-to/boot.md names the packages it is made from."
+
+
+class DestinationError(ToolError):
+    """The place to push to cannot be used, or does not answer."""
+
+    status = ExitStatus.UNREACHABLE
+    code = "destination"
+    default_next_step = "Check the place, the credentials and the network, then push again."
+
+
+class DivergedError(ToolError):
+    """Another publisher has published at the destination; what readers see there was not changed."""
+
+    code = "diverged"
+    default_next_step = (
+        "Take their releases over with `repo-tools mirror`, sign yours on top of them, then push again."
+    )
+
+
+class ExpiredRepositoryError(ToolError):
+    """Signatures of the repository have run out; nothing was passed on."""
+
+    code = "repository-expired"
+    default_next_step = "Sign them anew with `repo-tools refresh`."
+
+
+class TargetError(ToolError):
+    """A signed file is missing, or is not what was signed; nothing was passed on."""
+
+    code = "target"
+    default_next_step = "See `repo-tools validate`; restore the file from a mirror or a backup."
+
+
+class NothingToPushError(ToolError):
+    """The destination holds everything already; nothing was changed."""
+
+    status = ExitStatus.NOTHING_TO_DO
+    code = "nothing-to-do"
+    default_next_step = "Publish something first."

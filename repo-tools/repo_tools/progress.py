@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any
 
 
@@ -42,3 +43,14 @@ Progress = Callable[[Step], None]
 def silent(step: Step) -> None:
     """Tell nobody."""
     del step
+
+
+def one_at_a_time(progress: Progress) -> Progress:
+    """Return ``progress`` for work done by several threads: never called by two of them at once."""
+    lock = Lock()
+
+    def told(step: Step) -> None:
+        with lock:
+            progress(step)
+
+    return told

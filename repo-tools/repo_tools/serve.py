@@ -5,6 +5,7 @@ Rules:
 * only ``metadata/`` and ``targets/`` are served, never ``keys/`` or ``repo.toml``, and no listings;
 * one range of bytes is honoured (RFC 9110 §14.2), ``If-Range`` by ETag; several ranges, or one that cannot
   be read, give the whole file, as the RFC allows;
+* caches are told what `push` tells a bucket's (:func:`repo_tools.destination.cache_control`);
 * for a fleet use any web server, bucket or CDN: a repository is plain files.
 """
 
@@ -19,6 +20,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from repo_tools.destination import cache_control, content_type
 from repo_tools.errors import ServeError
 
 if TYPE_CHECKING:
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 FOLDERS = ("metadata", "targets")
 _BLOCK_BYTES = 1 << 18
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
-_TYPES = {".json": "application/json"}
 
 
 def chosen_range(header: str | None, size: int) -> range | None:
@@ -123,8 +124,9 @@ class _Handler(BaseHTTPRequestHandler):
         return chosen_range(self.headers.get("Range"), size)
 
     def _head(self, file: Path, size: int, part: range | None, etag: str) -> None:
-        kind = _TYPES.get(file.suffix, "application/octet-stream")
-        facts = {"Accept-Ranges": "bytes", "ETag": etag, "Content-Type": kind, "Cache-Control": "no-cache"}
+        path = str(file.relative_to(self.server.folder))
+        facts = {"Accept-Ranges": "bytes", "ETag": etag}
+        facts |= {"Content-Type": content_type(path), "Cache-Control": cache_control(path)}
         if part is None:
             self._say(HTTPStatus.OK, {**facts, "Content-Length": str(size)})
         elif not part:

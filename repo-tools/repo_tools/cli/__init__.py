@@ -15,6 +15,7 @@ from repo_tools.cli.bootstage import boot_stage
 from repo_tools.cli.disk import disk
 from repo_tools.cli.new import new
 from repo_tools.cli.publish import publish
+from repo_tools.cli.push import push
 from repo_tools.cli.root import root
 from repo_tools.cli.serve import serve
 from repo_tools.cli.upkeep import expirations, refresh, validate
@@ -54,6 +55,7 @@ for _command in (
     completion,
     new,
     publish,
+    push,
     waves,
     withdraw,
     refresh,
