@@ -178,3 +178,17 @@ class NothingToPushError(ToolError):
     status = ExitStatus.NOTHING_TO_DO
     code = "nothing-to-do"
     default_next_step = "Publish something first."
+
+
+class MissingExtraError(UsageError):
+    """A command needs a library that is not installed; nothing was changed."""
+
+    code = "missing-extra"
+    default_next_step = "Install the extra that brings it, such as pip install 'updog[fleet]'."
+
+
+class FleetPlanError(UsageError):
+    """What `simulate` was asked to play makes no sense, or does not fit in memory."""
+
+    code = "fleet-plan"
+    default_next_step = "See `repo-tools simulate --help` for the limits."

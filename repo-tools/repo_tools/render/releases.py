@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from repo_tools.render.plot import mark, share_plot
 from repo_tools.render.text import size_text, table_text, versions_text
 from updog.update_metadata.times import format_time, spoken_time
 from updog.update_metadata.waves import MAX_SEED, Wave
@@ -123,35 +123,13 @@ def waves_text(update: Update, now: datetime) -> str:
     return f"{head}\n{table}\n\n{plot_text(update, now)}"
 
 
-_PLOT_WIDTH, _PLOT_HEIGHT = 60, 6
-_EIGHTHS = " ▁▂▃▄▅▆▇█"
-
-
 def plot_text(update: Update, now: datetime) -> str:
     """Return the share of the fleet that an update is open for, over the time of its roll-out."""
     starts = [wave.start for wave in _waves_of(update)]
     first = min(starts)
     span = max(max(starts) - first, timedelta(minutes=1)) * 21 / 20  # a little beyond the last wave
-    moments = [first + span * column / (_PLOT_WIDTH - 1) for column in range(_PLOT_WIDTH)]
-    levels = [round(float(update.waves.share_open(moment)) * _PLOT_HEIGHT * 8) for moment in moments]
-    lines = [
-        f"{100 * (row + 1) // _PLOT_HEIGHT:3d} % |"
-        + "".join(_EIGHTHS[max(0, min(8, level - 8 * row))] for level in levels).rstrip()
-        for row in reversed(range(_PLOT_HEIGHT))
-    ]
-    ends = f"{first:%m-%d %H:%M}", f"{first + span:%m-%d %H:%M}"
-    lines.append("      +" + "-" * _PLOT_WIDTH)
-    lines.append(f"       {ends[0]}{ends[1]:>{_PLOT_WIDTH - len(ends[0])}}")
-    mark = _now_mark(moments, now)
-    return "\n".join([*lines, *([mark] if mark else [])])
-
-
-def _now_mark(moments: Sequence[datetime], now: datetime) -> str:
-    """Return the line that points at now; nothing where now is outside the plot."""
-    for column, (left, right) in enumerate(pairwise(moments)):
-        if left <= now < right:
-            return " " * (7 + column) + "^ now"
-    return ""
+    plot = share_plot(lambda moment: float(update.waves.share_open(moment)), first, span)
+    return "\n".join([*plot, *mark(now, "now", first, span)])
 
 
 def withdrawal_text(plan: Withdrawal, *, done: bool) -> str:
