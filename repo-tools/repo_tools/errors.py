@@ -192,3 +192,10 @@ class FleetPlanError(UsageError):
 
     code = "fleet-plan"
     default_next_step = "See `repo-tools simulate --help` for the limits."
+
+
+class ChartError(UsageError):
+    """A chart or a page cannot be written where it was asked for."""
+
+    code = "chart"
+    default_next_step = "Name a file that ends in .png or .svg, in a folder that exists."

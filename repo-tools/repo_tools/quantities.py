@@ -34,3 +34,15 @@ def parse_size(text: str) -> int:
     if match is None or not int(match[1]):
         raise UsageError(f"{text!r} is not a size", next_step="Write it as 64MiB, 2GiB or a number of bytes.")
     return int(match[1]) * _UNITS[match[2]]
+
+
+def parse_share(text: str) -> float:
+    """Return the share, 0 … 1, of a text such as ``5%``, ``0.5 %`` or ``0.05``. Raises UsageError."""
+    number, percent, rest = text.partition("%")
+    try:
+        share = float(number) / (100 if percent else 1)
+    except ValueError:
+        share = -1.0
+    if rest or not 0 <= share <= 1:
+        raise UsageError(f"{text!r} is not a share", next_step="Write it as 5% or as 0.05.")
+    return share

@@ -18,6 +18,7 @@ from repo_tools.cli.publish import publish
 from repo_tools.cli.push import push
 from repo_tools.cli.root import root
 from repo_tools.cli.serve import serve
+from repo_tools.cli.simulate import simulate
 from repo_tools.cli.upkeep import expirations, refresh, validate
 from repo_tools.cli.waves import waves, withdraw
 from repo_tools.cli.words import PATH
@@ -65,6 +66,7 @@ for _command in (
     boot_stage,
     root,
     serve,
+    simulate,
 ):
     cli.add_command(_command)
 

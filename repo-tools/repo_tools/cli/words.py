@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from repo_tools.quantities import parse_span
+from repo_tools.quantities import parse_share, parse_size, parse_span
 from signpost.console import emit
 from updog.update_metadata.times import parse_duration, parse_time
 from updog.update_metadata.version import Version
@@ -45,6 +45,8 @@ def _moment(text: str) -> datetime:
 VERSION = Parsed("version", Version.parse)
 TIME = Parsed("time", _moment)
 SPAN = Parsed("span", parse_span)
+SHARE = Parsed("share", parse_share)
+SIZE = Parsed("size", parse_size)
 PATH = click.Path(path_type=Path)
 
 

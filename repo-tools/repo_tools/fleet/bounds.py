@@ -8,9 +8,9 @@ confidence. So the bounds here hold *for all moments at once* (a confidence sequ
 Rules:
 
 * the evidence against a rate *p* is the beta-binomial mixture over it,
-  ``M(p) = B(k + a, n - k + b) / B(a, b) / (p^k (1 - p)^(n - k))`` for *k* failures among *n* outcomes: the stake
-  of a gambler who bets against *p* and cannot win in the long run if *p* is true. By Ville's inequality its
-  greatest value ever exceeds ``1 / alpha`` with probability at most ``alpha``;
+  ``M(p) = B(k + a, n - k + b) / B(a, b) / (p^k (1 - p)^(n - k))`` for *k* failures among *n* outcomes: the
+  stake of a gambler who bets against *p* and cannot win in the long run if *p* is true. By Ville's inequality
+  its greatest value ever exceeds ``1 / alpha`` with probability at most ``alpha``;
 * the interval holds the rates with ``M(p) < 1 / alpha``; ``M`` has one minimum, at ``k / n``, so each end is
   found by halving. No normal approximation: the bounds are right for one outcome as for a million;
 * outcomes need not arrive at a fixed pace, and when to stop may depend on what was seen.
@@ -39,8 +39,8 @@ _HALVINGS = 60
 class Count:
     """Outcomes: how many, and how many of them failed."""
 
-    failed: int
-    total: int
+    failed: int = 0
+    total: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.failed <= self.total:

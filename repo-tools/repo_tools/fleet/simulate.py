@@ -8,31 +8,39 @@ Rules:
   (``aligned``, as timers with ``OnCalendar=`` do); each check is late by a random part of ``jitter``;
 * it takes the release at its first check at or after its turn, unless the release is held by then; a hold
   is seen when the copies that a CDN keeps of the timestamp have run out;
-* a node that takes it fails with the chance ``bad_rate``, by itself; its outcome can be read ``report_after`` later;
+* a node that takes it fails with the chance ``bad_rate``; its outcome can be read ``report_after`` later;
 * without a CDN the origin serves everything; with one, each of its ``edges`` asks the origin once for each
   image and once in ``cache`` for the timestamp.
 
-A download is counted at the moment it begins. The same plan with the same ``seed`` (and NumPy) gives the same roll-out.
+A download is counted at the moment it begins. The same plan with the same ``seed``, on the same NumPy, is the
+same roll-out.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from repo_tools.errors import FleetPlanError
+from repo_tools.fleet.bounds import Count
+from repo_tools.fleet.verdict import Tally, is_bad
 from updog.update_metadata.waves import MAX_SEED, Waves
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from numpy.typing import NDArray
 
+    from repo_tools.fleet.verdict import Rules
+
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
+    Detector = Callable[["Plan", "Fleet"], float]
+    """Says when a release is held, in seconds since the start; ``inf`` for never."""
 
 MAX_NODES = 20_000_000
 """Some 60 bytes of memory each: more would not fit a small machine."""
@@ -143,12 +151,8 @@ class Rollout:
         return [self.plan.start + self.step * (index + 1) for index in range(len(self.updated))]
 
     def updated_at(self, moment: datetime) -> float:
-        """Return the share that has taken the release, at the last point of the curve up to ``moment``."""
+        """Return the share that had taken the release at the last point of the curve up to ``moment``."""
         return _at(self.updated, (moment - self.plan.start) // self.step)
-
-
-Detector = Callable[[Plan, Fleet], float] if TYPE_CHECKING else object
-"""Says when a release is held, in seconds since the start; ``inf`` for never."""
 
 
 def by_delay(plan: Plan, fleet: Fleet) -> float:
@@ -219,7 +223,7 @@ def first_checks(ready: Floats, phase: Floats, plan: Plan, random: np.random.Gen
 
 def _measured(plan: Plan, fleet: Fleet, taken: Bools, held: float, random: np.random.Generator) -> Rollout:
     moments = np.sort(fleet.take[taken])
-    step, count = _step(plan, fleet)
+    step, count = _step(float(fleet.take.max()), held)
     edges = np.arange(1, count + 1) * (step / _SECOND)
     harmed = np.sort(fleet.take[taken & fleet.fails])
     fetched, origin, busiest = _bytes(plan, fleet.take[taken], (step, count), random)
@@ -236,9 +240,9 @@ def _measured(plan: Plan, fleet: Fleet, taken: Bools, held: float, random: np.ra
     )
 
 
-def _step(plan: Plan, fleet: Fleet) -> tuple[timedelta, int]:
-    """Return the length of a step and the number of steps that reach the last node's turn."""
-    last = float(fleet.take.max())
+def _step(last: float, held: float) -> tuple[timedelta, int]:
+    """Return the length of a step, and how many reach the last node's turn or, after a hold, twice as far."""
+    last = min(last, 2 * held + 3600)
     step = next((step for step in _STEPS if last / (step / _SECOND) < MAX_STEPS), None)
     step = step or timedelta(days=1 + int(last / (86_400 * MAX_STEPS)))
     return step, int(last / (step / _SECOND)) + 1
@@ -264,9 +268,9 @@ def _bytes(
     if not traffic.edges:
         return cdn, cdn, busiest
     edge = random.integers(0, traffic.edges, take.size)
-    asked = np.concatenate([
-        _first_asked(take[kind], edge[kind], traffic.edges) for kind in (by_delta, ~by_delta)
-    ])
+    asked = np.concatenate(
+        [_first_asked(take[kind], edge[kind], traffic.edges) for kind in (by_delta, ~by_delta)]
+    )
     size = np.repeat([float(traffic.delta), float(traffic.full)], traffic.edges)
     there = np.isfinite(asked)
     stamps = min(traffic.edges / (traffic.cache / timedelta(hours=1)) * traffic.check, checks)
@@ -282,22 +286,82 @@ def _first_asked(take: Floats, edge: NDArray[np.int64], edges: int) -> Floats:
 
 def _sums(take: Floats, sizes: Floats, seconds: float, count: int) -> Floats:
     bins = np.minimum((take / seconds).astype(np.int64), count - 1)
-    return np.bincount(bins, weights=sizes, minlength=count)
+    return np.bincount(bins, weights=sizes, minlength=count).astype(np.float64)
 
 
 def _at(curve: Floats, steps: int) -> float:
     return 0.0 if steps < 1 else float(curve[min(steps, len(curve)) - 1])
 
 
-def over_seeds(plan: Plan, runs: int, detector: Detector = by_delay) -> list[tuple[int, int, float]]:
-    """Return of each of ``runs`` roll-outs: nodes that took the release, nodes harmed, and when it was held.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Runs:
+    """Many roll-outs of one plan, a tuple an outcome, in the order of their seeds.
 
-    The seeds are those from the plan's own on; the time is seconds since the start, ``inf`` for never.
+    Attributes:
+        nodes: of the fleet. taken: how many took the release. harmed: on how many it failed.
+        held_after: seconds from the start to the hold; ``inf`` where it was not held.
     """
-    found = []
-    for seed in range(plan.seed, plan.seed + runs):
-        fleet = people(plan, np.random.default_rng(seed))
-        held = detector(replace(plan, seed=seed), fleet)
-        taken = fleet.take < seen(plan, held)
-        found.append((int(taken.sum()), int((taken & fleet.fails).sum()), held))
-    return found
+
+    nodes: int
+    taken: tuple[int, ...]
+    harmed: tuple[int, ...]
+    held_after: tuple[float, ...]
+
+    @property
+    def held(self) -> int:
+        """How many of them were held."""
+        return int(np.isfinite(self.held_after).sum())
+
+    @property
+    def mean_harmed(self) -> float:
+        """Share of the fleet that was harmed, on average."""
+        return float(np.mean(self.harmed)) / self.nodes
+
+    @property
+    def worst_harmed(self) -> float:
+        """Share of the fleet that was harmed, at worst."""
+        return max(self.harmed) / self.nodes
+
+    @property
+    def mean_updated(self) -> float:
+        """Share of the fleet that took the release, on average."""
+        return float(np.mean(self.taken)) / self.nodes
+
+
+def over_seeds(plan: Plan, runs: int, detector: Detector = by_delay) -> Runs:
+    """Play a plan with each of ``runs`` seeds, its own the first."""
+    found = [_outcome(replace(plan, seed=plan.seed + run), detector) for run in range(runs)]
+    taken, harmed, held = zip(*found, strict=True)
+    return Runs(nodes=plan.nodes, taken=taken, harmed=harmed, held_after=held)
+
+
+def _outcome(plan: Plan, detector: Detector) -> tuple[int, int, float]:
+    fleet = people(plan, np.random.default_rng(plan.seed))
+    held = detector(plan, fleet)
+    taken = fleet.take < seen(plan, held)
+    return int(taken.sum()), int((taken & fleet.fails).sum()), held
+
+
+def by_guard(rules: Rules, every: timedelta) -> Detector:
+    """Hold as `repo-tools guard` would, run ``every`` so often over the outcomes readable by then."""
+    return lambda plan, fleet: _guarded(plan, fleet, rules, every / _SECOND)
+
+
+def _guarded(plan: Plan, fleet: Fleet, rules: Rules, every: float) -> float:
+    looks: Floats = np.arange(1.0, int(fleet.report.max() / every) + 2.0) * every
+    count = int(wave_numbers(plan.waves).max()) + 1
+    seen_by = [_seen_by(looks, fleet.report[fleet.wave == wave]) for wave in range(count)]
+    bad_by = [_seen_by(looks, fleet.report[(fleet.wave == wave) & fleet.fails]) for wave in range(count)]
+    table = np.stack([*seen_by, *bad_by], axis=1)
+    changed = np.flatnonzero(np.any(np.diff(table, axis=0, prepend=0) > 0, axis=1))
+    for look in changed:
+        totals, failed = table[look, :count].tolist(), table[look, count:].tolist()
+        pairs = enumerate(zip(failed, totals, strict=True), start=1)
+        if is_bad(Tally(waves={wave: Count(failed=bad, total=all_) for wave, (bad, all_) in pairs}), rules):
+            return float(looks[look])
+    return np.inf
+
+
+def _seen_by(looks: Floats, reports: Floats) -> NDArray[np.int64]:
+    """Return how many of the reports can be read at each look."""
+    return np.searchsorted(np.sort(reports), looks, side="right")
