@@ -22,6 +22,7 @@ from repo_tools.errors import ConfigError
 from repo_tools.quantities import parse_span
 from updog.update_metadata import fields
 from updog.update_metadata.errors import FaultsError, TimeError
+from updog.update_metadata.packs import MAX_DELTAS
 from updog.update_metadata.times import format_duration
 
 if TYPE_CHECKING:
@@ -35,8 +36,11 @@ LEVELS = {"zstd": range(1, 23), "lz4": range(13)}
 """Levels of the two formats: those of `zstd --ultra` and of the LZ4 frame library."""
 
 DEFAULT_COMPRESSION = "zstd"
-DEFAULT_LEVELS = {"zstd": 12, "lz4": 9}
-"""Small and still quick for zstd; what upstream uses for lz4."""
+DEFAULT_LEVELS = {"zstd": 16, "lz4": 9}
+"""For zstd the level from which it looks for short strings far back (docs/adr/0009); upstream's for lz4."""
+
+DEFAULT_DELTAS = 3
+"""Earlier releases that deltas are made from: who skips more fetches a little more."""
 
 DEFAULT_EXPIRES: Mapping[str, timedelta] = MappingProxyType(
     {
@@ -61,6 +65,7 @@ class Config:
         expires: how long a signature of each role lasts; all four roles are there.
         signers: keyid → URI of the private key, for the keys at hand.
         compression: ``zstd`` or ``lz4``. level: of that format.
+        deltas: from how many of the last releases deltas are made.
         waves: name of the policy that `publish` takes when it is not told another.
         destination: where `push` goes when it is not told another place; empty for nowhere.
     """
@@ -70,6 +75,7 @@ class Config:
     signers: Mapping[str, str]
     compression: str = DEFAULT_COMPRESSION
     level: int = DEFAULT_LEVELS[DEFAULT_COMPRESSION]
+    deltas: int = DEFAULT_DELTAS
     waves: str = "default"
     destination: str = ""
 
@@ -121,7 +127,7 @@ def _config(document: object) -> Config:
     name = table.take("name", target_word)
     expires = table.maybe("expires", _expires) or dict(DEFAULT_EXPIRES)
     signers = table.maybe("signers", _signers) or {}
-    images = table.maybe("images", _images) or (DEFAULT_COMPRESSION, DEFAULT_LEVELS[DEFAULT_COMPRESSION])
+    images = table.maybe("images", _images) or _images({})
     waves = table.maybe("waves", _waves) or "default"
     destination = table.maybe("destination", fields.text) or ""
     table.refuse_rest(["name", "expires", "signers", "images", "waves", "destination"])
@@ -132,6 +138,7 @@ def _config(document: object) -> Config:
         signers=signers,
         compression=images[0],
         level=images[1],
+        deltas=images[2],
         waves=waves,
         destination=destination,
     )
@@ -177,15 +184,23 @@ def _signer(member: tuple[str, object]) -> tuple[str, str]:
     return keyid, uri
 
 
-def _images(value: object) -> tuple[str, int]:
+def _images(value: object) -> tuple[str, int, int]:
     table = fields.Fields(value)
     compression = table.maybe("compression", _compression) or DEFAULT_COMPRESSION
     level = table.maybe("level", fields.whole_number)
-    table.refuse_rest(["compression", "level"])
+    deltas = table.maybe("deltas", _deltas)
+    table.refuse_rest(["compression", "level", "deltas"])
     table.done()
     chosen = DEFAULT_LEVELS[compression] if level is None else level
     check_level(compression, chosen)
-    return compression, chosen
+    return compression, chosen, DEFAULT_DELTAS if deltas is None else deltas
+
+
+def _deltas(value: object) -> int:
+    number = fields.whole_number(value)
+    if not 0 <= number <= MAX_DELTAS:
+        raise fields.wrong(f"{number} is outside 0…{MAX_DELTAS}")
+    return number
 
 
 def _compression(value: object) -> str:
@@ -220,6 +235,7 @@ def template(config: Config, comments: Mapping[str, str]) -> str:
         signers=signers,
         compression=config.compression,
         level=config.level,
+        deltas=config.deltas,
         waves=config.waves,
     )
 
@@ -244,10 +260,12 @@ waves = "{waves}"
 # Where `repo-tools push` uploads to when it is not told: s3://BUCKET/PREFIX, or a web server's folder.
 # destination = "s3://updates-example/os"
 
-# How new images are compressed: zstd (1 to 22) or lz4 (0 to 12, as Bottlerocket's own updog reads).
+# How new images are compressed: zstd (1 to 22; nodes fetch only the parts they lack) or lz4 (0 to 12; whole,
+# as Bottlerocket's own updog reads them); and from how many of the last releases deltas are made.
 [images]
 compression = "{compression}"
 level = {level}
+deltas = {deltas}
 
 # How long signatures last: minutes, hours, days or weeks. `repo-tools refresh` re-signs in time.
 [expires]

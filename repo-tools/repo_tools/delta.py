@@ -72,6 +72,7 @@ def make_delta(
     write: Callable[[bytes, int], None],
     *,
     workers: int | None = None,
+    advance: Callable[[int], None] = lambda _count: None,
 ) -> Delta:
     """Write a delta file that makes ``image`` out of ``base``.
 
@@ -81,6 +82,7 @@ def make_delta(
         base: raw image of the release that the node runs.
         write: takes bytes and their offset in the file.
         workers: threads; None for one a processor.
+        advance: told how many more bytes of the image can be made.
 
     Returns:
         The head that was written: its ``head()`` is what the manifest has to sign.
@@ -91,11 +93,14 @@ def make_delta(
     groups = list(_groups(index, remaining(index, copies)))
     programs = (_program(index, group, matcher, _Shifts(index, copies)) for group in groups)
     offset = head_bytes(copies=len(copies), parts=len(groups))
+    sizes = [sum(index.chunks[chunk_number].place.length for chunk_number in group) for group in groups]
+    advance(index.image_size - sum(sizes))
     seals = []
-    for seal, body in _packed(programs, workers):
+    for size, (seal, body) in zip(sizes, _packed(programs, workers), strict=True):
         write(body, offset)
         offset += len(body)
         seals.append(seal)
+        advance(size)
     identity = (len(base), hashlib.sha256(base).digest())
     delta = Delta.of(index, base=identity, copies=copies, seals=seals)
     write(delta.head(), 0)

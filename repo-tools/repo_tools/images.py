@@ -2,9 +2,8 @@
 
 Rules:
 
-* ``.zst`` is one Zstandard frame that carries its content size and checksum, compressed on all processors;
-  ``.lz4`` is one LZ4 frame with the same two, as upstream's updog reads it. The same bytes at the same
-  level always give the same file;
+* ``.lz4`` is one LZ4 frame that carries its content size and checksum, as upstream's updog reads it; ``.zst``
+  is made by :mod:`repo_tools.pack`. The same bytes at the same level always give the same file;
 * raw and compressed bytes are measured and hashed in the same pass that reads and writes them;
 * the compressed file is flushed before it is described: a description is never ahead of the medium.
 """
@@ -14,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any
 
 from repo_tools.errors import ImageError, StoredImageError
 from repo_tools.progress import Progress, Step, silent
@@ -47,12 +46,7 @@ class Staged:
     content: Content | None = None
 
 
-class _Compressor(Protocol):
-    def compress(self, data: bytes, /) -> bytes: ...
-    def flush(self) -> bytes: ...
-
-
-class _Output:
+class Output:
     """A new file that is written from front to back and hashed on the way."""
 
     def __init__(self, medium: Medium, path: Path) -> None:
@@ -105,52 +99,41 @@ class Packing:
         """End of the target's name, by which readers choose the decoder."""
         return ENDINGS[self.compression]
 
-    def compressor(self, size: int) -> tuple[bytes, _Compressor]:
-        """Return the first bytes of a stream of ``size`` raw bytes, and what makes the rest."""
-        return _zstd(self.level, size) if self.compression == "zstd" else _lz4(self.level, size)
+    @property
+    def seekable(self) -> bool:
+        """Whether nodes can fetch parts of the images (`repo_tools.seekable`)."""
+        return self.compression == "zstd"
 
 
-def _zstd(level: int, size: int) -> tuple[bytes, _Compressor]:
-    import zstandard
-
-    context = zstandard.ZstdCompressor(level=level, threads=-1, write_checksum=True, write_content_size=True)
-    return b"", cast("_Compressor", context.compressobj(size=size))
-
-
-def _lz4(level: int, size: int) -> tuple[bytes, _Compressor]:
-    import lz4.frame
-
-    frame = lz4.frame.LZ4FrameCompressor(compression_level=level, content_checksum=True)
-    return frame.begin(source_size=size), frame
-
-
-def pack(
-    medium: Medium, image: Path, target: Path, *, name: str, packing: Packing, progress: Progress = silent
+def pack_whole(
+    medium: Medium, image: Path, target: Path, *, name: str, level: int, progress: Progress = silent
 ) -> Staged:
-    """Compress ``image`` into the new file ``target``, flushed.
+    """Compress ``image`` into the new file ``target`` as one LZ4 frame, flushed.
 
     Args:
         medium: written through.
         image: raw.
         target: must not exist.
         name: target name to describe it by.
-        packing: format and level.
+        level: of the LZ4 frame library.
         progress: told after every block.
 
     Raises:
         ImageError: the image cannot be read, or changes meanwhile. MediumError: writing failed.
     """
+    import lz4.frame
+
     size = size_of(image)
     raw = _Raw(image, Step(action="compress", item=name, total=size), progress)
-    output = _Output(medium, target)
+    output = Output(medium, target)
     try:
-        head, compressor = packing.compressor(size)
-        output.write(head)
+        frame = lz4.frame.LZ4FrameCompressor(compression_level=level, content_checksum=True)
+        output.write(frame.begin(source_size=size))
         for block in raw.blocks():
-            output.write(compressor.compress(block))
-        output.write(compressor.flush())
+            output.write(frame.compress(block))
+        output.write(frame.flush())
         output.flush()
-    except (RuntimeError, _foreign_error()) as error:
+    except RuntimeError as error:
         raise ImageError(f"cannot compress {image}: {error}") from error
     finally:
         output.close()

@@ -4,7 +4,6 @@ Rules:
 
 * what can be refused is refused before the first image is read: a version that is there already, waves that
   do not rise, keys that cannot be used;
-* an image's target is named ``<name>-<variant>-<arch>-<version>-<role><suffix>.<zst or lz4>``;
 * the manifest says of every image what it unpacks to, so that a node can read a slot back against it;
 * taking back means lowering ``max_version`` to the release below: nodes above it go down to that one. Only
   the newest release on offer can be taken back; an older one is passed over anyway;
@@ -18,19 +17,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from repo_tools import verity
 from repo_tools.chain import walk
 from repo_tools.config import target_word
 from repo_tools.errors import NothingToWithdrawError, ReleaseError
-from repo_tools.images import Packing, Staged, pack, size_of
+from repo_tools.images import Packing, Staged, size_of
 from repo_tools.keys import Secrets, no_secrets
 from repo_tools.progress import Progress, silent
+from repo_tools.release_images import bases_of, image_names, stage_images
 from repo_tools.session import Session, complete, read_manifest, writing
 from repo_tools.source import source_of
 from signpost.errors import MediumError, UsageError
 from signpost.medium import OsMedium
 from updog.update_metadata.errors import FaultsError
-from updog.update_metadata.manifest import Contents, Images, Manifest, Update
+from updog.update_metadata.manifest import Manifest, Update
 from updog.update_metadata.version import Version
 from updog.update_metadata.waves import BUILT_IN_POLICIES, WavePolicy, Waves
 
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
 
     from updog.durable import Medium
 
-ROLES = ("boot", "root", "hash")
 OPEN_AT_ONCE = "none"
 LOWEST_VERSION = Version.parse("0.0.0-0")
 """Below every version there can be (semver §11): as ``max_version`` it takes everything off offer."""
@@ -59,6 +57,8 @@ class NewRelease:
         max_version: above it versions are withdrawn; None raises it to this version if it is the highest.
         floor: a node below it must pass through it first.
         packing: compression and level; None for the repository's own.
+        deltas: from how many of the last releases deltas are made; None for the repository's own number.
+        delta_from: further releases to make deltas from.
     """
 
     variant: str
@@ -72,6 +72,8 @@ class NewRelease:
     max_version: Version | None = None
     floor: Version | None = None
     packing: Packing | None = None
+    deltas: int | None = None
+    delta_from: tuple[Version, ...] = ()
 
     def name(self, first: str) -> str:
         """Return how the targets of this release begin; ``+`` of a version is ``_``, for buckets' sake."""
@@ -178,15 +180,16 @@ def _publish(session: Session, release: NewRelease, now: datetime, progress: Pro
     draft = _entry(release, session, waves_of(policy, release.start_at or now))
     _require_new_version(session, draft)
     _with(session.manifest, draft, release)  # refuses what can be refused
+    bases_of(session, release)  # the same
     session.require_signers()
-    staged, root_hash = _stage_images(session, release, progress)
-    update = replace(draft, contents=_contents(staged))
+    staged = stage_images(session, release, progress)
+    update = replace(draft, contents=staged.contents, packs=staged.packs)
     manifest = _with(session.manifest, update, release)
-    versions = session.commit(manifest, list(staged.values()), now)
+    versions = session.commit(manifest, staged.files, now)
     final = manifest.find(*update.key) or update
     gone = tuple(old.version for old in session.manifest.updates if not manifest.find(*old.key))
     return Outcome(
-        update=final, versions=versions, targets=tuple(staged.values()), root_hash=root_hash, dropped=gone
+        update=final, versions=versions, targets=staged.files, root_hash=staged.root_hash, dropped=gone
     )
 
 
@@ -225,59 +228,15 @@ def _with(manifest: Manifest, update: Update, release: NewRelease) -> Manifest:
 
 
 def _entry(release: NewRelease, session: Session, waves: Waves) -> Update:
-    names = {role: _target_name(session, release, role) for role in ROLES}
     return Update(
         variant=release.variant,
         arch=release.arch,
         version=release.version,
         max_version=release.version,
         waves=waves,
-        images=Images(boot=names["boot"], root=names["root"], hash=names["hash"]),
+        images=image_names(session, release),
         floor=release.floor,
     )
-
-
-def _target_name(session: Session, release: NewRelease, role: str) -> str:
-    image = {"boot": release.boot, "root": release.root, "hash": release.hash}[role]
-    suffix = image.suffix if image else ".verity"
-    suffix = suffix if suffix[1:].isascii() and suffix[1:].isalnum() else ""
-    return f"{release.name(session.config.name)}-{role}{suffix}{_packing(session, release).ending}"
-
-
-def _packing(session: Session, release: NewRelease) -> Packing:
-    return release.packing or Packing(compression=session.config.compression, level=session.config.level)
-
-
-def _stage_images(
-    session: Session, release: NewRelease, progress: Progress
-) -> tuple[dict[str, Staged], str | None]:
-    """Return the packed images by role, and the root hash where the hash image was made here."""
-    root_hash = None
-    images = {"boot": release.boot, "root": release.root}
-    if release.hash is None:
-        images["hash"] = session.store.staging / "hash.raw"
-        name = release.name(session.config.name)
-        root_hash = verity.make_hash_image(release.root, images["hash"], name=name)
-    else:
-        images["hash"] = release.hash
-    return {role: _stage(session, release, role, images[role], progress) for role in ROLES}, root_hash
-
-
-def _stage(session: Session, release: NewRelease, role: str, image: Path, progress: Progress) -> Staged:
-    name = _target_name(session, release, role)
-    return pack(
-        session.store.medium,
-        image,
-        session.store.staging / name,
-        name=name,
-        packing=_packing(session, release),
-        progress=progress,
-    )
-
-
-def _contents(staged: Mapping[str, Staged]) -> Contents:
-    contents = {role: item.content for role, item in staged.items() if item.content}
-    return Contents(boot=contents["boot"], root=contents["root"], hash=contents["hash"])
 
 
 def policy_named(name: str) -> WavePolicy | None:

@@ -50,7 +50,7 @@ def test_all_faults_at_once() -> None:
 def test_short_files_take_the_defaults() -> None:
     settings = config.Config.from_toml('name = "os"')
     assert settings.expires == config.DEFAULT_EXPIRES
-    assert (settings.compression, settings.level, settings.waves) == ("zstd", 12, "default")
+    assert (settings.compression, settings.level, settings.waves) == ("zstd", 16, "default")
     assert config.Config.from_toml('name = "os"\n[images]\ncompression = "lz4"').level == 9
 
 

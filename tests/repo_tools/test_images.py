@@ -11,14 +11,13 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from repo_tools.bar import reporting
 from repo_tools.cli import cli
 from repo_tools.errors import ImageError, StoredImageError, VerityError
-from repo_tools.images import Packing, pack, unpacked
+from repo_tools.images import pack_whole, unpacked
 from repo_tools.progress import Step
+from repo_tools.seekable import Bench
 from repo_tools.verity import make_hash_image
 from signpost.console import run
 from signpost.medium import OsMedium
@@ -83,20 +82,17 @@ def test_a_broken_stream_is_named_and_read_to_its_end(data: bytes, name: str) ->
     assert bytes(seen) == data
 
 
-@given(st.binary(min_size=1, max_size=20000), st.sampled_from(["zstd", "lz4"]), st.integers(1, 9))
-def test_packing_is_undone_by_unpacking(data: bytes, compression: str, level: int) -> None:
-    packing = Packing(compression=compression, level=level)
-    head, compressor = packing.compressor(len(data))
-    stored = head + compressor.compress(data) + compressor.flush()
-    assert b"".join(unpacked(_blocks(stored), "x" + packing.ending)) == data
-
-
-@pytest.mark.parametrize("compression", ["zstd", "lz4"])
-def test_the_same_image_packs_to_the_same_bytes(tmp_path: Path, compression: str) -> None:
+@pytest.mark.parametrize("level", [0, 9])
+def test_packing_whole_is_undone_by_unpacking(tmp_path: Path, level: int) -> None:
     (tmp_path / "raw").write_bytes(RAW)
-    packing = Packing(compression=compression, level=2)
+    staged = pack_whole(OsMedium(), tmp_path / "raw", tmp_path / "x.lz4", name="x.lz4", level=level)
+    assert b"".join(unpacked(_blocks(staged.path.read_bytes(), 1 << 20), staged.name)) == RAW
+
+
+def test_the_same_image_packs_to_the_same_bytes(tmp_path: Path) -> None:
+    (tmp_path / "raw").write_bytes(RAW)
     staged = [
-        pack(OsMedium(), tmp_path / "raw", tmp_path / str(number), name="x", packing=packing)
+        pack_whole(OsMedium(), tmp_path / "raw", tmp_path / str(number), name="x", level=2)
         for number in (1, 2)
     ]
     assert staged[0].sha256 == staged[1].sha256
@@ -111,11 +107,12 @@ def test_an_image_that_grows_while_it_is_read(tmp_path: Path) -> None:
             with raw.open("ab") as stream:
                 stream.write(b"more")
 
-    for compression in ("zstd", "lz4"):
-        raw.write_bytes(RAW)
-        packing = Packing(compression=compression, level=1)
-        with pytest.raises(ImageError):
-            pack(OsMedium(), raw, tmp_path / compression, name="x", packing=packing, progress=grow)
+    with pytest.raises(ImageError):
+        pack_whole(OsMedium(), raw, tmp_path / "whole", name="x", level=1, progress=grow)
+    raw.write_bytes(RAW)
+    bench = Bench(medium=OsMedium(), folder=tmp_path, level=1, progress=grow)
+    with pytest.raises(ImageError):
+        bench.stage(raw, "x.zst", cut_along=[], deltas_from=[])
 
 
 def test_verity_images_are_what_veritysetup_verifies(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_whole_repository_is_clean(repository: SmallRepository, capsys: pytest
         assert run(cli, ["validate", url]) == 0
     assert run(cli, ["validate", str(repository.folder), "--json"]) == 0
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert last == {"event": "result", "clean": True, "targets": 7, "releases": 2, "findings": []}
+    assert last == {"event": "result", "clean": True, "targets": 22, "releases": 2, "findings": []}
 
 
 def _delete_image(repository: SmallRepository) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from updog.update_metadata.errors import Fault, FaultsError, TimeError, VersionError
@@ -29,6 +30,9 @@ MAX_DEPTH = 32
 
 MAX_SHOWN = 80
 """Characters of a bad value that a fault repeats."""
+
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class _Object:
@@ -209,3 +213,10 @@ def time(value: object) -> datetime:
         return parse_time(text(value))
     except TimeError as error:
         raise wrong(error.message) from error
+
+
+def sha256(value: object) -> str:
+    """Return a SHA-256 as 64 lower-case hexadecimal digits. Raises FaultsError."""
+    if not isinstance(value, str) or not _SHA256.fullmatch(value):
+        raise wrong(f"expected 64 lower-case hexadecimal digits, found {shown(value)}")
+    return value

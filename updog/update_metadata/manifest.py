@@ -2,7 +2,7 @@
 
 Rules:
 * The format is Bottlerocket's. What this project adds are members its readers ignore: ``contents`` (size
-  and SHA-256 of each raw image), ``floor`` and ``hold`` of an update.
+  and SHA-256 of each raw image), ``packs`` (how to fetch parts of them), ``floor`` and ``hold`` of an update.
 * Members nobody here knows are ignored, kept in ``extra`` of their object and written back.
 * A faulty field is reported by its path, all faults of a file at once; no part of a faulty file is used.
   What compares fields with each other (floor below version, no entry twice) is asked of good fields only.
@@ -14,7 +14,6 @@ Rules:
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from updog.update_metadata.errors import (
     UnknownUpdateError,
 )
 from updog.update_metadata.migrations import Migrations, migrations_from_json, migrations_to_json
+from updog.update_metadata.packs import Packs, packs_from_json, packs_to_json
 from updog.update_metadata.times import format_time
 from updog.update_metadata.waves import Waves
 
@@ -44,8 +44,6 @@ MAX_UPDATES = 4096
 
 MAX_IMAGE_BYTES = 2**53 - 1
 """Size of a raw image: the largest whole number that every JSON reader keeps exactly."""
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def _nothing() -> dict[str, Any]:
@@ -95,6 +93,7 @@ class Update:
         max_version: above it, versions of this variant and architecture are withdrawn.
         waves: when it opens for whom.
         images: where to get it. contents: what it then is; None from an upstream publisher.
+        packs: how to fetch only parts of the images; None where they come whole.
         floor: a node below this version must pass through it, or through one above it, first.
         hold: since when the update is held back from nodes that do not run it; None if it is not.
         extra: members of a later writer.
@@ -107,6 +106,7 @@ class Update:
     waves: Waves
     images: Images
     contents: Contents | None = None
+    packs: Packs | None = None
     floor: Version | None = None
     hold: datetime | None = None
     extra: Mapping[str, Any] = field(default_factory=_nothing, hash=False)
@@ -273,6 +273,7 @@ def _update(value: object) -> Update:
         waves=members.take("waves", Waves.from_json),
         images=members.take("images", _images),
         contents=members.maybe("contents", _contents),
+        packs=members.maybe("packs", packs_from_json),
         floor=members.maybe("floor", fields.version),
         hold=members.maybe("hold", fields.time),
         extra=members.rest(),
@@ -311,7 +312,9 @@ def _contents(value: object) -> Contents:
 def _content(value: object) -> Content:
     members = fields.Fields(value)
     content = Content(
-        size=members.take("size", _image_size), sha256=members.take("sha256", _sha256), extra=members.rest()
+        size=members.take("size", _image_size),
+        sha256=members.take("sha256", fields.sha256),
+        extra=members.rest(),
     )
     members.done()
     return content
@@ -322,12 +325,6 @@ def _image_size(value: object) -> int:
     if not 0 < size <= MAX_IMAGE_BYTES:
         raise fields.wrong(f"{size} bytes; an image has 1 to {MAX_IMAGE_BYTES}")
     return size
-
-
-def _sha256(value: object) -> str:
-    if not isinstance(value, str) or not _SHA256.fullmatch(value):
-        raise fields.wrong(f"expected 64 lower-case hexadecimal digits, found {fields.shown(value)}")
-    return value
 
 
 def update_to_json(update: Update) -> dict[str, Any]:
@@ -342,6 +339,8 @@ def update_to_json(update: Update) -> dict[str, Any]:
     }
     if update.contents is not None:
         document["contents"] = _three_to_json(update.contents, _content_to_json)
+    if update.packs is not None:
+        document["packs"] = packs_to_json(update.packs)
     if update.floor is not None:
         document["floor"] = str(update.floor)
     if update.hold is not None:

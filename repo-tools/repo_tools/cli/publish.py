@@ -32,6 +32,17 @@ if TYPE_CHECKING:
     "--compression", type=click.Choice(["zstd", "lz4"]), help="Format of the images.  [default: repo.toml]"
 )
 @click.option("--level", type=int, help="Level of the compression.  [default: repo.toml]")
+@click.option(
+    "--deltas",
+    type=click.IntRange(0, 256),
+    help="From how many of the last releases deltas are made.  [default: repo.toml]",
+)
+@click.option(
+    "--delta-from",
+    multiple=True,
+    type=VERSION,
+    help="Make a delta from this release too; several are allowed.",
+)
 @json_option
 @click.pass_obj
 @example(

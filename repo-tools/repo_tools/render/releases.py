@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,12 @@ from updog.update_metadata.times import format_time, spoken_time
 from updog.update_metadata.waves import MAX_SEED, Wave
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from fractions import Fraction
 
     from repo_tools.release import Outcome, Withdrawal
     from updog.update_metadata.manifest import Update
+    from updog.update_metadata.version import Version
 
 
 def published_text(outcome: Outcome) -> str:
@@ -32,6 +34,7 @@ def published_text(outcome: Outcome) -> str:
     ]
     starts = outcome.update.waves.starts
     lines = [f"published {outcome.update}", table_text(("image", "raw", "stored", "ratio"), rows)]
+    lines += _delta_lines(outcome)
     lines.append(
         f"{len(starts)} waves, the first at {starts[0].at:%Y-%m-%d %H:%M} UTC"
         if starts
@@ -40,6 +43,19 @@ def published_text(outcome: Outcome) -> str:
     lines += [f"took the withdrawn {version} off the manifest" for version in outcome.dropped]
     lines += [f"dm-verity root hash: {outcome.root_hash}"] if outcome.root_hash else []
     return "\n".join([*lines, versions_text(outcome.versions)])
+
+
+def _delta_lines(outcome: Outcome) -> Iterator[str]:
+    """Yield one line a base that there are deltas from, with their length together."""
+    if not outcome.update.packs:
+        return
+    lengths = {item.name: item.length for item in outcome.targets}
+    sums: Counter[Version] = Counter()
+    for pack in outcome.update.packs.each():
+        for base, delta in pack.deltas.items():
+            sums[base] += lengths[delta.target]
+    for base, length in sums.items():
+        yield f"delta from {base}: {size_text(length)}"
 
 
 def _percent(share: Fraction | float) -> str:
