@@ -40,8 +40,8 @@ class Source(Protocol):
         """Return a whole file of at most ``most`` bytes, None where there is none."""
         ...
 
-    def blocks(self, path: str) -> Iterator[bytes] | None:
-        """Return a file's content in blocks of bounded size, None where there is none."""
+    def blocks(self, path: str, start: int = 0) -> Iterator[bytes] | None:
+        """Return a file's content from byte ``start`` in blocks of bounded size, None where there is none."""
         ...
 
     def size(self, path: str) -> int | None:

@@ -154,7 +154,8 @@ class DivergedError(ToolError):
 
     code = "diverged"
     default_next_step = (
-        "Take their releases over with `repo-tools mirror`, sign yours on top of them, then push again."
+        "Take theirs over into a new folder with `repo-tools mirror`, put repo.toml and the keys there, "
+        "publish yours there, and push."
     )
 
 
@@ -199,3 +200,26 @@ class ChartError(UsageError):
 
     code = "chart"
     default_next_step = "Name a file that ends in .png or .svg, in a folder that exists."
+
+
+class UntrustedError(ToolError):
+    """What is to be copied does not hang on a root that is trusted; nothing was taken over."""
+
+    code = "untrusted"
+    default_next_step = (
+        "Pass --trusted-root FILE: a root.json of this repository that came to you on a way you trust."
+    )
+
+
+class StaleSourceError(ToolError):
+    """What is to be copied is older than the copy; nothing was taken over."""
+
+    code = "stale-source"
+    default_next_step = "Use a newer source; somebody may be holding back updates."
+
+
+class BundleError(ToolError):
+    """A bundle cannot be made, or a file is none; nothing was changed."""
+
+    code = "bundle"
+    default_next_step = "Make it anew with `repo-tools bundle export`."

@@ -16,7 +16,6 @@ Rules:
 
 from __future__ import annotations
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
@@ -26,12 +25,19 @@ from tuf.api.exceptions import DownloadLengthMismatchError, LengthOrHashMismatch
 from tuf.api.metadata import Metadata, Timestamp
 
 from repo_tools.chain import MAX_METADATA_BYTES, walk
-from repo_tools.errors import DivergedError, ExpiredRepositoryError, NothingToPushError, TargetError
-from repo_tools.expiry import expirations
+from repo_tools.errors import DivergedError, NothingToPushError
+from repo_tools.listing import (
+    TIMESTAMP,
+    Listed,
+    current_files,
+    listed_targets,
+    numbered_files,
+    require_fresh,
+    require_whole,
+)
 from repo_tools.progress import Progress, Step, one_at_a_time, silent
 from repo_tools.session import complete
 from repo_tools.source import FolderSource
-from repo_tools.store import file_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,19 +47,8 @@ if TYPE_CHECKING:
     from repo_tools.chain import Chain
     from repo_tools.destination import Destination, Held, Tagged
 
-TIMESTAMP = "metadata/timestamp.json"
 _LINES = 4  # uploads at a time; more only queue on a usual line
 _ROUNDS = 3  # of looking again for targets that somebody removed meanwhile
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wanted:
-    """A target that readers are led to. ``path`` begins with ``targets/``; ``length`` is in bytes."""
-
-    name: str
-    path: str
-    length: int
-    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +104,7 @@ def push(
     require_fresh(chain, now)
     there = destination.read(TIMESTAMP, MAX_METADATA_BYTES)
     _require_lineage(chain, destination, folder, there)
-    wanted = wanted_targets(chain)
+    wanted = listed_targets(chain)
     missing = _missing(wanted, destination.held("targets"))
     metadata = _new_metadata(chain, destination, there)
     done = Pushed(
@@ -127,46 +122,7 @@ def push(
     return done
 
 
-def require_fresh(chain: Chain, now: datetime) -> None:
-    """Refuse a chain of which a signature has run out. Raises ExpiredRepositoryError."""
-    late = [row for row in expirations(chain, now=now) if row.expired]
-    if late:
-        words = ", ".join(f"{row.name} ({row.expires:%Y-%m-%d %H:%M} UTC)" for row in late)
-        raise ExpiredRepositoryError(f"expired: {words}")
-
-
-def wanted_targets(chain: Chain) -> list[Wanted]:
-    """Return every target that a complete chain leads to, by path. Raises TargetError."""
-    found: dict[str, Wanted] = {}
-    for name, listed in chain.targets.signed.targets.items() if chain.targets else ():
-        digest = listed.hashes.get("sha256")
-        if digest is None:
-            raise TargetError(f"{name} is signed without a SHA-256")
-        path = f"targets/{file_of(name, digest)}"
-        found[path] = Wanted(name=name, path=path, length=listed.length, sha256=digest)
-    return [found[path] for path in sorted(found)]
-
-
-def require_whole(folder: Path, targets: Sequence[Wanted]) -> None:
-    """Refuse targets that are not in ``folder`` as they were signed. Raises TargetError, naming all."""
-    faults = [fault for item in targets if (fault := _fault(folder / item.path, item))]
-    if faults:
-        raise TargetError("; ".join(faults))
-
-
-def _fault(file: Path, item: Wanted) -> str:
-    try:
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            length = stream.tell()
-    except OSError as error:
-        return f"{item.path}: {error.strerror}"
-    if length != item.length:
-        return f"{item.path} has {length} bytes, signed are {item.length}"
-    return "" if digest == item.sha256 else f"{item.path} has SHA-256 {digest}"
-
-
-def _missing(wanted: Sequence[Wanted], held: Mapping[str, Held]) -> list[Wanted]:
+def _missing(wanted: Sequence[Listed], held: Mapping[str, Held]) -> list[Listed]:
     """Return the targets that are not there, or not with their length. PURE."""
     return [item for item in wanted if item.path not in held or held[item.path].size != item.length]
 
@@ -218,12 +174,10 @@ def _timestamp(data: bytes, destination: Destination) -> Timestamp:
 def _new_metadata(chain: Chain, destination: Destination, there: Tagged | None) -> dict[str, bytes]:
     """Return the metadata that are not there, path → bytes, in the order in which they are to be written."""
     held = destination.held("metadata")
-    links = [*chain.roots, chain.targets, chain.snapshot]
-    files = {f"metadata/{link.name}": link.data for link in links if link}
+    files, current = numbered_files(chain), current_files(chain)
     new = {path: data for path, data in files.items() if path not in held or held[path].size != len(data)}
     if chain.timestamp and (there is None or there.data != chain.timestamp.data):
-        # all numbered files that it leads to go with it: one of the same length may be another's
-        current = {f"metadata/{link.name}": link.data for link in links[-2:] if link}
+        # what it leads to goes with it: a file of the same length there may be another's
         new = {path: data for path, data in files.items() if path in new or path in current}
         new[TIMESTAMP] = chain.timestamp.data
     return new
@@ -232,8 +186,8 @@ def _new_metadata(chain: Chain, destination: Destination, there: Tagged | None) 
 def _upload(
     folder: Path,
     destination: Destination,
-    wanted: Sequence[Wanted],
-    missing: Sequence[Wanted],
+    wanted: Sequence[Listed],
+    missing: Sequence[Listed],
     progress: Progress,
 ) -> None:
     """Upload targets until the destination lists every one of them."""
@@ -251,7 +205,7 @@ def _upload(
     )
 
 
-def _upload_one(folder: Path, destination: Destination, item: Wanted, progress: Progress) -> None:
+def _upload_one(folder: Path, destination: Destination, item: Listed, progress: Progress) -> None:
     step, lock, sent = Step(action="upload", item=item.name, total=item.length), Lock(), 0
 
     def told(count: int) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 1 << 20  # one read; larger gains nothing measurable
 _PATIENCE = (10, 60)  # seconds to connect, and between two reads
+_PARTIAL = 206
 _ABSENT = frozenset({403, 404, 410})  # what buckets and web servers answer for a file they do not have
 
 
@@ -42,10 +43,10 @@ class FolderSource:
         blocks = self.blocks(path)
         return None if blocks is None else _joined(blocks, most, str(self._folder / path))
 
-    def blocks(self, path: str) -> Iterator[bytes] | None:
-        """Return a file block by block. Raises MediumError."""
+    def blocks(self, path: str, start: int = 0) -> Iterator[bytes] | None:
+        """Return a file block by block from byte ``start``. Raises MediumError."""
         whole = self._folder / path
-        return _file_blocks(whole) if whole.is_file() else None
+        return file_blocks(whole, start) if whole.is_file() else None
 
     def size(self, path: str) -> int | None:
         """Return the size of a file in bytes."""
@@ -58,9 +59,11 @@ class FolderSource:
         return sorted(entry.name for entry in place.iterdir()) if place.is_dir() else []
 
 
-def _file_blocks(path: Path) -> Iterator[bytes]:
+def file_blocks(path: Path, start: int = 0) -> Iterator[bytes]:
+    """Yield a local file block by block from byte ``start``. Raises MediumError."""
     try:
         with path.open("rb") as stream:
+            stream.seek(start)
             while block := stream.read(BLOCK_BYTES):
                 yield block
     except OSError as error:
@@ -86,10 +89,13 @@ class UrlSource:
         blocks = self.blocks(path)
         return None if blocks is None else _joined(blocks, most, f"{self._base}/{path}")
 
-    def blocks(self, path: str) -> Iterator[bytes] | None:
-        """Return a file block by block. Raises RepositoryUnreachableError."""
-        response = self._asked("GET", path)
-        return None if response is None else _body(response)
+    def blocks(self, path: str, start: int = 0) -> Iterator[bytes] | None:
+        """Return a file block by block from byte ``start``. Raises RepositoryUnreachableError."""
+        response = self._asked("GET", path, start)
+        if response is None:
+            return None
+        ranged = response.status_code == _PARTIAL
+        return _body(response) if ranged or not start else _from(_body(response), start)
 
     def size(self, path: str) -> int | None:
         """Return the size that the server says a file has. Raises RepositoryUnreachableError."""
@@ -101,14 +107,19 @@ class UrlSource:
         del folder
         return None
 
-    def _asked(self, method: str, path: str) -> requests.Response | None:
+    def _asked(self, method: str, path: str, start: int = 0) -> requests.Response | None:
         """Return the server's answer, None where it has no such file. Raises RepositoryUnreachableError."""
         from requests import RequestException
 
         url = f"{self._base}/{path}"
         try:
             response = self._session.request(
-                method, url, stream=True, timeout=_PATIENCE, allow_redirects=True
+                method,
+                url,
+                headers={"Range": f"bytes={start}-"} if start else None,
+                stream=True,
+                timeout=_PATIENCE,
+                allow_redirects=True,
             )
         except RequestException as error:
             raise RepositoryUnreachableError(f"cannot get {url}: {error}") from error
@@ -128,6 +139,13 @@ def _body(response: requests.Response) -> Iterator[bytes]:
             yield from response.iter_content(BLOCK_BYTES)
     except RequestException as error:
         raise RepositoryUnreachableError(f"{response.url} broke off: {error}") from error
+
+
+def _from(blocks: Iterator[bytes], start: int) -> Iterator[bytes]:
+    """Yield what comes from byte ``start`` on, where a server gave all."""
+    for block in blocks:
+        yield block[start:]
+        start = max(0, start - len(block))
 
 
 def _joined(blocks: Iterator[bytes], most: int, place: str) -> bytes:

@@ -20,7 +20,8 @@ from repo_tools.errors import (
     NothingToPushError,
     TargetError,
 )
-from repo_tools.push import TIMESTAMP, push
+from repo_tools.listing import TIMESTAMP
+from repo_tools.push import push
 from repo_tools.serve import serving
 from repo_tools.session import writing
 from repo_tools.source import UrlSource

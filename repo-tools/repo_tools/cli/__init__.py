@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from repo_tools.cli.airgap import bundle, mirror
 from repo_tools.cli.bootstage import boot_stage
 from repo_tools.cli.disk import disk
 from repo_tools.cli.new import new
@@ -57,6 +58,8 @@ for _command in (
     new,
     publish,
     push,
+    mirror,
+    bundle,
     waves,
     withdraw,
     refresh,

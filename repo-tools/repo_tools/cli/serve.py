@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repo_tools.cli.words import emit_last, existing
+from repo_tools.cli.words import emit_last, readable
 from signpost.console import example, json_option, note
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def serve(repo: Path, /, *, port: int, bind: str, as_json: bool) -> None:
     """
     from repo_tools.serve import listen
 
-    with listen(existing(repo), bind=bind, port=port) as server:
+    with listen(readable(repo), bind=bind, port=port) as server:
         document = {
             "url": server.url,
             "metadata": f"{server.url}/metadata/",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repo_tools.cli.words import SPAN, ask_secrets, current_time, emit_last, existing
+from repo_tools.cli.words import SPAN, ask_secrets, current_time, emit_last, existing, readable
 from signpost.console import emit, example, json_option
 from signpost.errors import ExitStatus
 
@@ -80,7 +80,7 @@ def validate(repo: Path, /, *, place: str | None, as_json: bool) -> int:
     from repo_tools.source import source_of
 
     is_url = place is not None and "://" in place
-    source = source_of(place if place and is_url else existing(Path(place) if place else repo))
+    source = source_of(place if place and is_url else readable(Path(place) if place else repo))
     with reporting(sys.stdout, sys.stderr, as_json=as_json) as progress:
         report = check(source, now=current_time(), progress=progress)
     emit_last(report_document(report), report_text(report), as_json=as_json)

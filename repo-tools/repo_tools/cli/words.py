@@ -94,6 +94,15 @@ def existing(repo: Path) -> Path:
     return Store.existing(repo, OsMedium()).folder
 
 
+def readable(place: Path) -> Path:
+    """Return the folder if a repository, a mirror or a bundle can be read there. Raises NoRepositoryError."""
+    from repo_tools.errors import NoRepositoryError
+
+    if not (place / "metadata").is_dir():
+        raise NoRepositoryError(f"{place} holds no repository (metadata/)")
+    return place
+
+
 def which_release(version: Version, variant: str | None, arch: str | None) -> Which:
     """Return the release that the words of a command name."""
     from repo_tools.release import Which

@@ -1,0 +1,80 @@
+"""PURE: which releases a node passes through on its way to the newest, and what of them it needs.
+
+Rules:
+
+* a step is what a node takes once all waves are open: of the releases on offer, not held, whose floor is not
+  above what it runs, the highest above that; where what it runs is withdrawn, the highest at all;
+* the way ends where no step is left. It *arrives* if that is the highest release on offer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from updog.update_metadata.migrations import find_migrations
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from updog.update_metadata.manifest import Manifest, Update
+    from updog.update_metadata.version import Version
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Journey:
+    """The way of a node from ``start``: its steps in order, and whether it arrives at the newest release."""
+
+    start: Version
+    steps: tuple[Update, ...]
+    arrives: bool
+
+    def hops(self) -> Iterator[tuple[Version, Update]]:
+        """Yield each step with the version it is taken from."""
+        version = self.start
+        for step in self.steps:
+            yield version, step
+            version = step.version
+
+
+def journey(family: Sequence[Update], start: Version) -> Journey:
+    """Return the way of a node that runs ``start`` through the releases of its variant and architecture."""
+    offered = [update for update in family if update.version <= update.max_version and not update.hold]
+    steps: list[Update] = []
+    version = start
+    while (step := _step(offered, family, version)) is not None:
+        steps.append(step)
+        version = step.version
+    newest = max((update.version for update in offered), default=version)
+    return Journey(start=start, steps=tuple(steps), arrives=version == newest)
+
+
+def _step(offered: Sequence[Update], family: Sequence[Update], running: Version) -> Update | None:
+    withdrawn = any(running > update.max_version for update in family)
+    open_to_it = [
+        update
+        for update in offered
+        if update.version != running
+        and (update.version > running or withdrawn)
+        and (update.floor is None or running >= update.floor)
+    ]
+    return max(open_to_it, key=lambda update: update.version, default=None)
+
+
+def needed(manifest: Manifest, way: Journey) -> set[str]:
+    """Return the names of the targets that a node on this way fetches, the manifest's own apart.
+
+    Raises:
+        MigrationError: a hop has no complete way of migrations.
+    """
+    names: set[str] = set()
+    for version, step in way.hops():
+        names |= image_targets(step)
+        if manifest.migrations:
+            names |= set(find_migrations(manifest.migrations, version, step.version))
+    return names
+
+
+def image_targets(update: Update) -> set[str]:
+    """Return the names of the three images of an update."""
+    return {update.images.boot, update.images.root, update.images.hash}

@@ -1,0 +1,450 @@
+"""Mirrors and bundles: what they hold, what they refuse, and a node that lives off one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from repo_tools import check, new
+from repo_tools.bundle import BundleSource, Nodes, export, held_by
+from repo_tools.cli import cli
+from repo_tools.errors import (
+    BundleError,
+    ExpiredRepositoryError,
+    RepositoryUnreachableError,
+    StaleSourceError,
+    TargetError,
+    UntrustedError,
+)
+from repo_tools.listing import listed_targets
+from repo_tools.replica import PARTS, Copied, believe, copy
+from repo_tools.session import writing
+from repo_tools.source import FolderSource, UrlSource
+from signpost.console import run
+from signpost.medium import OsMedium
+from tests.repo_tools.clients import Client, releases
+from tests.support.nodes import make_node
+from tests.support.repositories import SmallRepository, later, make_repository, tree_digest
+from updog.update_metadata.version import Version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from repo_tools.chain import Source
+
+_TINY = {"boot_size": 4096, "root_size": 8192, "hash_size": 4096}
+_LARGE = {"boot_size": 4096, "root_size": 3 << 20, "hash_size": 4096}
+
+
+@pytest.fixture(scope="module")
+def master(tmp_path_factory: pytest.TempPathFactory) -> SmallRepository:
+    """Make 1.0.0, 1.1.0, and 1.2.0 that needs 1.1.0 first."""
+    repository = make_repository(tmp_path_factory.mktemp("master") / "repo", versions=[])
+    for version in ("1.0.0", "1.1.0", "1.2.0"):
+        repository.synthesize(version, sizes=_LARGE if version == "1.0.0" else _TINY)
+    repository.publish("1.0.0")
+    repository.publish("1.1.0")
+    repository.publish("1.2.0", floor=Version.parse("1.1.0"))
+    return repository
+
+
+@pytest.fixture
+def repository(master: SmallRepository, tmp_path: Path) -> SmallRepository:
+    shutil.copytree(master.folder, tmp_path / "repo")
+    return SmallRepository(folder=tmp_path / "repo", now=master.now, images=master.images)
+
+
+def _mirror(repository: SmallRepository, folder: Path, source: Source | None = None, **facts: Any) -> Copied:
+    values: dict[str, Any] = {"trusted_root": repository.root_json, "now": repository.now}
+    delete = bool(facts.pop("delete", False))
+    believed = believe(source or FolderSource(repository.folder), folder, **(values | facts))
+    return copy(believed, folder, listed_targets(believed.chain), delete=delete)
+
+
+def _versions(folder: Path) -> list[str]:
+    from repo_tools.release import manifest_of
+
+    return [str(update.version) for update in manifest_of(folder).updates]
+
+
+# -- mirror ------------------------------------------------------------------------------------------
+
+
+def test_a_mirror_serves_what_its_source_does(repository: SmallRepository, tmp_path: Path) -> None:
+    with repository.served() as url:
+        _mirror(repository, tmp_path / "mirror", UrlSource(url))
+    mirror = SmallRepository(folder=tmp_path / "mirror", now=repository.now)
+    client = Client(tmp_path / "node", repository.root_json)
+    assert releases(mirror.folder, client) == releases(repository.folder, client)
+    assert check.check(FolderSource(mirror.folder), now=mirror.now).clean
+
+
+def test_only_what_is_new_is_fetched(repository: SmallRepository, tmp_path: Path) -> None:
+    first = _mirror(repository, tmp_path / "mirror")
+    assert (len(first.targets), first.kept) == (10, 0)
+    again = _mirror(repository, tmp_path / "mirror", trusted_root=None)
+    assert (again.targets, again.kept) == ((), 10)
+    repository.synthesize("1.3.0", sizes=_TINY)
+    repository.publish("1.3.0")
+    third = _mirror(repository, tmp_path / "mirror", trusted_root=None)
+    assert (len(third.targets), third.kept) == (4, 9)
+    assert _versions(tmp_path / "mirror") == ["1.0.0", "1.1.0", "1.2.0", "1.3.0"]
+
+
+def test_what_nothing_leads_to_goes_one_mirroring_later(repository: SmallRepository, tmp_path: Path) -> None:
+    mirror = tmp_path / "mirror"
+    _mirror(repository, mirror)
+    old = next((mirror / "targets").glob("*.manifest.json"))
+    for version, removed in (("1.3.0", ()), ("1.4.0", (f"targets/{old.name}",))):
+        repository.synthesize(version, sizes=_TINY)
+        repository.publish(version)
+        assert _mirror(repository, mirror, delete=True).removed == removed
+    assert check.check(FolderSource(mirror), now=repository.now).clean
+
+
+class Broken:
+    """A source whose line breaks after so many bytes of a target, as often as told; then it is whole."""
+
+    def __init__(self, inner: Source, *, after: int, times: int) -> None:
+        self._inner, self._after, self.times = inner, after, times
+        self.starts: list[int] = []
+
+    def read(self, path: str, most: int) -> bytes | None:
+        return self._inner.read(path, most)
+
+    def size(self, path: str) -> int | None:
+        return self._inner.size(path)
+
+    def names(self, folder: str) -> list[str] | None:
+        return self._inner.names(folder)
+
+    def blocks(self, path: str, start: int = 0) -> Iterator[bytes] | None:
+        blocks = self._inner.blocks(path, start)
+        if "1.0.0-root" not in path or blocks is None:
+            return blocks
+        self.starts.append(start)
+        return self._cut(b"".join(blocks))
+
+    def _cut(self, data: bytes) -> Iterator[bytes]:
+        if not self.times:
+            yield data
+            return
+        self.times -= 1
+        yield data[: self._after]
+        raise RepositoryUnreachableError("broke off")
+
+
+def test_a_broken_line_is_taken_up_where_it_broke(repository: SmallRepository, tmp_path: Path) -> None:
+    with repository.served() as url:
+        source = Broken(UrlSource(url), after=1 << 18, times=4)
+        _mirror(repository, tmp_path / "mirror", source)
+    assert source.starts == [number << 18 for number in range(5)]
+    assert check.check(FolderSource(tmp_path / "mirror"), now=repository.now).clean
+
+
+def test_a_mirroring_that_failed_goes_on_where_it_was(repository: SmallRepository, tmp_path: Path) -> None:
+    mirror = tmp_path / "mirror"
+    source = Broken(FolderSource(repository.folder), after=1 << 18, times=1)
+    with pytest.raises(RepositoryUnreachableError):
+        _mirror(repository, mirror, _then_silent(source))
+    assert not (mirror / "metadata" / "timestamp.json").exists()
+    (part,) = (mirror / PARTS).iterdir()
+    assert part.stat().st_size == 1 << 18
+    whole = Broken(FolderSource(repository.folder), after=0, times=0)
+    _mirror(repository, mirror, whole)
+    assert whole.starts == [1 << 18]
+    assert not (mirror / PARTS).exists()
+    assert check.check(FolderSource(mirror), now=repository.now).clean
+
+
+def _then_silent(source: Broken) -> Broken:
+    """Make the source give nothing more after its first break."""
+    first = source._cut
+
+    def cut(data: bytes) -> Iterator[bytes]:
+        if source.times:
+            yield from first(data)
+        raise RepositoryUnreachableError("no answer")
+
+    source._cut = cut  # type: ignore[method-assign]
+    return source
+
+
+def test_a_part_of_another_day_is_fetched_anew(repository: SmallRepository, tmp_path: Path) -> None:
+    mirror = tmp_path / "mirror"
+    item = next(path for path in (repository.folder / "targets").glob("*1.0.0-root*"))
+    (mirror / PARTS).mkdir(parents=True)
+    (mirror / PARTS / item.name.partition(".")[0]).write_bytes(b"?" * 1000)
+    _mirror(repository, mirror)
+    assert (mirror / "targets" / item.name).read_bytes() == item.read_bytes()
+
+
+def _unlink(repository: SmallRepository) -> None:
+    next((repository.folder / "targets").glob("*1.2.0-root*")).unlink()
+
+
+def _change(repository: SmallRepository) -> None:
+    path = next((repository.folder / "targets").glob("*1.2.0-root*"))
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+
+def _lengthen(repository: SmallRepository) -> None:
+    path = next((repository.folder / "targets").glob("*1.2.0-root*"))
+    path.write_bytes(path.read_bytes() + b"?")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        pytest.param(_unlink, "does not have targets/", id="half-uploaded"),
+        pytest.param(_change, "has SHA-256", id="changed"),
+        pytest.param(_lengthen, "bytes, signed are", id="longer"),
+    ],
+)
+def test_readers_of_a_mirror_see_nothing_of_a_spoilt_source(
+    repository: SmallRepository, tmp_path: Path, spoil: Callable[[SmallRepository], None], words: str
+) -> None:
+    mirror = tmp_path / "mirror"
+    with writing(repository.folder, OsMedium()) as session:
+        session.resign(["timestamp"], repository.now)
+    _mirror(repository, mirror)
+    before = tree_digest(mirror / "metadata")
+    for path in (mirror / "targets").glob("*1.2.0-root*"):
+        path.unlink()
+    with writing(repository.folder, OsMedium()) as session:
+        session.resign(["timestamp"], repository.now)
+    spoil(repository)
+    with repository.served() as url, pytest.raises(TargetError, match=words):
+        _mirror(repository, mirror, UrlSource(url))
+    assert tree_digest(mirror / "metadata") == before
+    assert sum(part.stat().st_size for part in (mirror / PARTS).iterdir()) == 0
+
+
+def test_without_a_trusted_root_nothing_is_copied(repository: SmallRepository, tmp_path: Path) -> None:
+    with pytest.raises(UntrustedError, match="no root to trust"):
+        _mirror(repository, tmp_path / "mirror", trusted_root=None)
+    new.create(tmp_path / "another", now=repository.now)
+    foreign = (tmp_path / "another" / "metadata" / "1.root.json").read_bytes()
+    with pytest.raises(UntrustedError, match="root 1 of the source is not the one"):
+        _mirror(repository, tmp_path / "mirror", trusted_root=foreign)
+    with pytest.raises(UntrustedError, match="cannot be read"):
+        _mirror(repository, tmp_path / "mirror", trusted_root=b"{}")
+    assert not (tmp_path / "mirror").exists()
+
+
+def test_a_source_that_went_back_is_refused(repository: SmallRepository, tmp_path: Path) -> None:
+    mirror = tmp_path / "mirror"
+    shutil.copytree(repository.folder, tmp_path / "old")
+    repository.publish("1.3.0")
+    _mirror(repository, mirror)
+    before = tree_digest(mirror)
+    with pytest.raises(StaleSourceError, match="the copy holds 5"):
+        _mirror(repository, mirror, FolderSource(tmp_path / "old"))
+    assert tree_digest(mirror) == before
+
+
+def test_a_source_that_lost_its_newest_root_is_refused(repository: SmallRepository, tmp_path: Path) -> None:
+    mirror = tmp_path / "mirror"
+    shutil.copytree(repository.folder, tmp_path / "old")
+    with writing(repository.folder, OsMedium()) as session:
+        session.resign(["root"], repository.now)
+    _mirror(repository, mirror)
+    with pytest.raises(StaleSourceError, match="root 2 is trusted"):
+        _mirror(repository, mirror, FolderSource(tmp_path / "old"))
+
+
+def test_an_expired_source_needs_an_override_that_is_recorded(
+    repository: SmallRepository, tmp_path: Path
+) -> None:
+    mirror = tmp_path / "mirror"
+    late = later(repository.now, days=8)
+    with pytest.raises(ExpiredRepositoryError, match=r"timestamp\.json") as refused:
+        _mirror(repository, mirror, now=late)
+    assert "--accept-expired-until" in refused.value.next_step
+    with pytest.raises(ExpiredRepositoryError):
+        _mirror(repository, mirror, now=late, accept_expired_until=late)
+    assert not mirror.exists()
+    done = _mirror(repository, mirror, now=late, accept_expired_until=later(late, days=1))
+    assert done.waived == ("timestamp.json",)
+    (line,) = (mirror / "overrides.jsonl").read_text().splitlines()
+    assert json.loads(line)["accepted_expired"] == ["timestamp.json"]
+
+
+def test_an_override_accepts_expiry_and_nothing_else(repository: SmallRepository, tmp_path: Path) -> None:
+    late, until = later(repository.now, days=8), later(repository.now, days=9)
+    _mirror(repository, tmp_path / "mirror", now=late, accept_expired_until=until)
+    shutil.copytree(tmp_path / "mirror", tmp_path / "old")
+    with writing(repository.folder, OsMedium()) as session:
+        session.resign(["timestamp"], repository.now)
+    _mirror(repository, tmp_path / "mirror", now=late, accept_expired_until=until)
+    with pytest.raises(StaleSourceError):
+        _mirror(
+            repository,
+            tmp_path / "mirror",
+            FolderSource(tmp_path / "old"),
+            now=late,
+            accept_expired_until=until,
+        )
+
+
+def test_a_name_that_leads_out_of_the_folder_is_refused(repository: SmallRepository, tmp_path: Path) -> None:
+    chain = believe(
+        FolderSource(repository.folder), tmp_path / "x", trusted_root=repository.root_json, now=repository.now
+    ).chain
+    assert chain.targets
+    listed = chain.targets.signed.targets
+    listed["../../evil"] = next(iter(listed.values()))
+    with pytest.raises(TargetError, match="no name of a file"):
+        listed_targets(chain)
+
+
+# -- bundle ------------------------------------------------------------------------------------------
+
+
+def _names(folder: Path) -> set[str]:
+    """Return the versions of the images in a folder's targets, and ``manif`` for the manifest."""
+    names = {path.name.partition(".")[2] for path in (folder / "targets").iterdir()}
+    return {name.removeprefix("os-synthetic-x86_64-")[:5] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("starts", "through", "versions"),
+    [
+        (["1.0.0"], [["1.1.0", "1.2.0"]], {"1.1.0", "1.2.0"}),
+        (["1.1.0"], [["1.2.0"]], {"1.2.0"}),
+        (["1.2.0"], [[]], set()),
+        (["1.0.5", "1.1.0"], [["1.1.0", "1.2.0"], ["1.2.0"]], {"1.1.0", "1.2.0"}),
+        ([], [["1.1.0", "1.2.0"], ["1.2.0"], []], {"1.1.0", "1.2.0"}),
+    ],
+)
+def test_a_bundle_holds_what_its_nodes_pass_through(
+    repository: SmallRepository,
+    tmp_path: Path,
+    starts: list[str],
+    through: list[list[str]],
+    versions: set[str],
+) -> None:
+    nodes = Nodes(starts=[Version.parse(start) for start in starts])
+    bundle = export(repository.folder, tmp_path / "bundle", nodes, now=repository.now)
+    assert [[str(step.version) for step in way.journey.steps] for way in bundle.ways] == through
+    assert _names(tmp_path / "bundle") == versions | {"manif"}
+    assert json.loads((tmp_path / "bundle" / "bundle.json").read_text())["targets"] == bundle.targets
+
+
+def test_a_version_that_cannot_reach_the_newest_is_named(repository: SmallRepository, tmp_path: Path) -> None:
+    repository.publish("2.0.0", floor=Version.parse("1.9.0"))
+    with pytest.raises(BundleError, match=r"a node at 1\.0\.0 gets no further than 1\.2\.0"):
+        export(repository.folder, tmp_path / "bundle.tar", Nodes(), now=repository.now)
+    assert not (tmp_path / "bundle.tar").exists()
+
+
+def test_one_file_is_a_plain_archive_that_imports_as_the_folder_does(
+    repository: SmallRepository, tmp_path: Path
+) -> None:
+    place = tmp_path / "bundle.tar"
+    export(repository.folder, place, Nodes(), now=repository.now)
+    with tarfile.open(place) as archive:
+        assert {"metadata/1.root.json", "metadata/timestamp.json"} <= set(archive.getnames())
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    for source, name in ((BundleSource(place), "a"), (FolderSource(tmp_path / "unpacked"), "b")):
+        believed = believe(source, tmp_path / name, trusted_root=repository.root_json, now=repository.now)
+        copy(believed, tmp_path / name, held_by(believed))
+    assert tree_digest(tmp_path / "a") == tree_digest(tmp_path / "b")
+    assert _versions(tmp_path / "a") == ["1.0.0", "1.1.0", "1.2.0"]
+    assert _names(tmp_path / "a") == {"1.1.0", "1.2.0", "manif"}
+
+
+def test_bundles_add_up(repository: SmallRepository, tmp_path: Path) -> None:
+    for start in ("1.1.0", "1.0.0"):
+        place = tmp_path / f"{start}.tar"
+        export(repository.folder, place, Nodes(starts=[Version.parse(start)]), now=repository.now)
+        words = ["bundle", "import", str(place), str(tmp_path / "folder")]
+        assert run(cli, [*words, "--trusted-root", str(repository.folder / "metadata/1.root.json")]) == 0
+    assert _names(tmp_path / "folder") == {"1.1.0", "1.2.0", "manif"}
+
+
+def _cut_short(place: Path) -> None:
+    place.write_bytes(place.read_bytes()[: place.stat().st_size // 2])
+
+
+def _spoil_target(place: Path) -> None:
+    with tarfile.open(place) as archive:
+        member = next(item for item in archive if "1.2.0-root" in item.name)
+    data = bytearray(place.read_bytes())
+    data[member.offset_data + 5] ^= 1
+    place.write_bytes(data)
+
+
+def _spoil_metadata(place: Path) -> None:
+    data = place.read_bytes()
+    assert b'"floor"' not in data[:4096]
+    place.write_bytes(data.replace(b'"_type":"targets"', b'"_type":"tarGets"'))
+
+
+@pytest.mark.parametrize("spoil", [_cut_short, _spoil_target, _spoil_metadata])
+def test_a_spoilt_bundle_is_refused(
+    repository: SmallRepository,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[Path], None],
+) -> None:
+    place = tmp_path / "bundle.tar"
+    export(repository.folder, place, Nodes(), now=repository.now)
+    spoil(place)
+    root = str(repository.folder / "metadata" / "1.root.json")
+    words = ["bundle", "import", str(place), str(tmp_path / "folder"), "--trusted-root", root]
+    assert run(cli, words) == 1
+    assert "next:" in capsys.readouterr().err
+    assert not (tmp_path / "folder" / "metadata" / "timestamp.json").exists()
+
+
+def test_something_else_is_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(b"what?" * 500)
+    with pytest.raises(BundleError, match="is no bundle"):
+        BundleSource(tmp_path / "x.tar")
+
+
+def test_a_damaged_repository_gives_no_bundle(repository: SmallRepository, tmp_path: Path) -> None:
+    _change(repository)
+    with pytest.raises(TargetError):
+        export(repository.folder, tmp_path / "bundle.tar", Nodes(), now=repository.now)
+    assert list(tmp_path.glob("bundle*")) == []
+
+
+@pytest.mark.parametrize("name", ["bundle", "bundle.tar"])
+def test_a_node_updates_from_a_bundle_and_nothing_else(tmp_path: Path, name: str) -> None:
+    node = make_node(tmp_path / "site", published=["1.1.0", "1.2.0"])
+    place = tmp_path / "usb" / name
+    place.parent.mkdir()
+    repository = node.repository.folder
+    words = ["--repo", str(repository), "bundle", "export", str(place), "--from", "1.0.0"]
+    assert run(cli, words) == 0
+    root = tmp_path / "root.json"
+    root.write_bytes(node.repository.root_json)
+    here = tmp_path / "srv"
+    assert run(cli, ["bundle", "import", str(place), str(here), "--trusted-root", str(root)]) == 0
+    node.lose_repository()
+    node.configure(metadata_base_url=f"file://{here}/metadata/", targets_base_url=f"file://{here}/targets/")
+    assert node.updog("update").status == 0
+    assert node.boot().status == 0
+    assert node.updog("confirm").status == 0
+    assert node.updog("status", "--json").document["running"]["version"] == "1.2.0"
+
+
+def test_the_command_line_mirrors_again_without_words(
+    repository: SmallRepository, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = str(repository.folder / "metadata" / "1.root.json")
+    with repository.served() as url:
+        assert run(cli, ["mirror", url, str(tmp_path / "mirror")]) == 1
+        assert "--trusted-root" in capfd.readouterr().err
+        assert run(cli, ["mirror", url, str(tmp_path / "mirror"), "--trusted-root", root]) == 0
+        assert "10 targets new" in capfd.readouterr().out
+        assert run(cli, ["mirror", url, str(tmp_path / "mirror"), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["kept"] == 10
+    assert run(cli, ["validate", str(tmp_path / "mirror")]) == 0
