@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from repo_tools.destination import S3_SCHEME, Held, Tagged, cache_control, content_type
-from repo_tools.errors import DestinationError
+from repo_tools.errors import DestinationError, MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -147,13 +147,13 @@ class S3Destination:
 
 
 def _client(place: str) -> S3Client:
-    """Return boto3's client. Raises DestinationError."""
+    """Return boto3's client. Raises DestinationError, MissingExtraError."""
     try:
         import boto3
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
     except ImportError as error:
-        raise DestinationError(
+        raise MissingExtraError(
             f"{place} needs boto3, which is not installed", next_step="pip install 'updog[s3]'"
         ) from error
     try:
