@@ -159,3 +159,25 @@ class HealthError(RefusedError):
 
     code = "unhealthy"
     default_next_step = "Reboot to come up on the previous slot; `updog history` keeps the cause."
+
+
+class DrillFileError(UsageError):
+    """A drill's file has faults (all of them are listed), or there is no such drill."""
+
+    code = "drill-file"
+    default_next_step = "`updog drill list` shows the drills; docs/how-to/drill.md says how to write one."
+
+
+class DrillFailedError(ToolError):
+    """A drill did not end as its file says it must."""
+
+    code = "drill-failed"
+    default_next_step = "Read the console log of the drill that failed; its node is kept beside it."
+
+
+class DrillSkippedError(ToolError):
+    """A drill cannot be played with what there is."""
+
+    status = ExitStatus.NOTHING_TO_DO
+    code = "drill-skipped"
+    default_next_step = "Give it what it needs: `updog drill list` says which releases."

@@ -31,7 +31,7 @@ from signpost.medium import opened
 from signpost.sets import Slot
 from updog import durable
 from updog.config import load
-from updog.drill import Stage
+from updog.drill import UNHEALTHY, Stage
 from updog.errors import ConfigError
 from updog.image.install import Region, read_content
 from updog.memory import Memory
@@ -60,11 +60,11 @@ _SETTINGS: dict[str, Any] = {
     "reboot_command": [],
 }
 _HEALTH_CHECK = """#!/bin/sh
-# Fails when `updog drill boot --fail health` asked for it.
-if [ -e "$(dirname "$0")/../../run/fail-health" ]; then
-    echo "the service did not answer (drill)"
-    exit 1
-fi
+# Does not answer, or never comes to an end, when `updog drill boot --fail` asked for it.
+case "$(cat "$(dirname "$0")/../../run/unhealthy" 2>/dev/null)" in
+    health) echo "the service did not answer (drill)"; exit 1 ;;
+    hang) exec sleep 86400 ;;
+esac
 """
 
 
@@ -87,10 +87,19 @@ class DrillNode:
         folder: where everything of it is.
         medium: how its disk and state are written.
         clock: returns this moment, UTC.
+        faults: where a start of a version ends, for versions that do not come up.
     """
 
-    def __init__(self, folder: Path, *, medium: Medium, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        medium: Medium,
+        clock: Callable[[], datetime],
+        faults: Mapping[Version, Stage] | None = None,
+    ) -> None:
         self.folder = folder
+        self.faults = faults or {}
         self._medium = medium
         self._clock = clock
         self._run = folder / "run"
@@ -147,7 +156,8 @@ class DrillNode:
         record = Memory(state_dir, medium=self._medium, clock=self._clock).load().slots.get(slot)
         if record is None:
             raise ConfigError(f"what is in slot {slot} was not recorded", next_step="Make the node anew.")
-        down_at = fail if fail not in {None, Stage.HEALTH} else self._damage(record, slot)
+        fail = fail or self.faults.get(record.version)
+        down_at = self._damage(record, slot) if fail is None or fail in UNHEALTHY else fail
         if down_at is not None:
             attempts.append({"slot": slot, "stage": down_at})
             durable.write_json(self._medium, self._run / "attempts.json", attempts)
@@ -155,15 +165,15 @@ class DrillNode:
         else:
             attempts.append({"slot": slot, "stage": "running, not confirmed"})
             self._bring_up(slot, record.variant, record.version, attempts)
-        if fail is Stage.HEALTH:
-            durable.write_bytes(self._medium, self._run / "fail-health", b"")
+        if down_at is None and fail in UNHEALTHY:
+            durable.write_bytes(self._medium, self._run / "unhealthy", fail.encode())
         return Boot(slot=slot, version=record.version, down_at=down_at)
 
     def _switch_off(self) -> list[dict[str, str]]:
         """Take the boot record away; return the starts since the last one that was confirmed to matter."""
         kept = self._run / "attempts.json"
         attempts = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
-        for name in ("boot.json", "fail-health"):
+        for name in ("boot.json", "unhealthy"):
             self._medium.remove(str(self._run / name))
         return list(attempts)
 

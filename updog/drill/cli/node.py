@@ -1,4 +1,4 @@
-"""`updog drill`: make a node in a folder and switch it on and off."""
+"""`updog drill new` and `boot`: make a node in a folder, and switch it on and off."""
 
 from __future__ import annotations
 
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from updog.drill.node import DrillNode
 
 _folder = click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-
-
-@click.group("drill")
-def drill() -> None:
-    """A node in a folder, played by the real bootloader rule, for trying things out and for CI."""
 
 
 def _node(folder: Path) -> DrillNode:
@@ -44,7 +39,7 @@ def _agent(node: DrillNode) -> Agent:
     return Agent(config, Host(config), clock=clock, teller=Silence())
 
 
-@drill.command("new")
+@click.command("new")
 @_folder
 @click.option("--metadata-url", required=True, help="Base URL of the TUF metadata.")
 @click.option("--targets-url", required=True, help="Base URL of the targets.")
@@ -86,7 +81,7 @@ def new(
     emit({"folder": str(folder), "config": str(node.config_path)}, said, as_json=as_json)
 
 
-@drill.command("boot")
+@click.command("boot")
 @_folder
 @click.option(
     "--fail", type=click.Choice([stage.value for stage in Stage]), help="Let the start end at this stage."

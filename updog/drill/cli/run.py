@@ -1,0 +1,209 @@
+"""`updog drill list` and `run`: what drills there are, and how the node stands them."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from signpost.console import emit, example, json_option, note
+from updog.errors import ConfigError
+from updog.update_metadata.errors import VersionError
+from updog.update_metadata.version import Version
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from updog.drill.machine import Machine, Supply
+    from updog.drill.script import Drill, Kind
+    from updog.drill.series import MachineMaker, Result
+
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+_NEW_FILE = click.Path(path_type=Path, dir_okay=False)
+_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+_NEW_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command("list")
+@json_option
+@example("updog drill list")
+def list_drills(as_json: bool) -> None:
+    """The drills that come with updog, and the kinds of releases that each needs beside the first."""
+    from updog.drill.shelf import shipped
+    from updog.render import table
+
+    drills = shipped()
+    document = [
+        {"drill": each.name, "title": each.title, "releases": sorted(each.kinds), "scenarios": each.scenarios}
+        for each in drills
+    ]
+    rows = [(each.name, ", ".join(sorted(each.kinds - {"first"})), each.title) for each in drills]
+    emit(document, "\n".join(table([("drill", "releases", "what"), *rows])), as_json=as_json)
+
+
+@click.command("run")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--repo", type=_FOLDER, help="Folder of the repository; instead of the two URLs.")
+@click.option("--metadata-url", help="Base URL of the TUF metadata.")
+@click.option("--targets-url", help="Base URL of the targets.")
+@click.option(
+    "--trusted-root", type=_FILE, help="root.json that the node trusts.  [default: version 1 of --repo]"
+)
+@click.option(
+    "--disk", type=_FILE, required=True, help="Disk image with the first release in slot A; it is copied."
+)
+@click.option("--variant", required=True, help="VARIANT_ID of the releases.")
+@click.option("--arch", default=platform.machine(), show_default=True, help="Architecture of the releases.")
+@click.option(
+    "--release",
+    "releases",
+    multiple=True,
+    metavar="KIND=VERSION",
+    help="Which version is the release of a kind; once for each. Drills that lack one are skipped.",
+)
+@click.option(
+    "--results",
+    type=_NEW_FOLDER,
+    default=Path("drill-results"),
+    show_default=True,
+    help="Folder for console logs, and for the disks of drills that failed.",
+)
+@click.option("--junit", type=_NEW_FILE, help="Write a JUnit XML report.")
+@click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Drills at a time.")
+@click.option("--dice", type=int, default=0, show_default=True, help="Seed of the random moments.")
+@json_option
+@example(
+    "updog drill run --repo repo --disk disk.img --variant demo \\",
+    "    --release first=1.0.0 --release good=1.1.0 --junit drills.xml",
+)
+def run(
+    names: tuple[str, ...],
+    repo: Path | None,
+    metadata_url: str | None,
+    targets_url: str | None,
+    trusted_root: Path | None,
+    disk: Path,
+    variant: str,
+    arch: str,
+    releases: tuple[str, ...],
+    results: Path,
+    junit: Path | None,
+    jobs: int,
+    dice: int,
+    as_json: bool,
+) -> None:
+    """Play drills on your releases: bad kernels, failing checks, power cuts. Each ends as it must, or fails.
+
+    NAME is one of `updog drill list`, or the path of a file of your own that ends in .toml; all of them
+    without a name.
+
+    Exit status: 0 all passed or were skipped, 1 a drill failed, 3 none could be played.
+    """
+    from updog.cli import clock
+    from updog.drill import shelf
+    from updog.drill.machine import Supply
+    from updog.drill.series import Series, require_passed
+    from updog.drill.supply import find
+
+    drills = shelf.choose(names)
+    metadata, targets, root = _places(repo, metadata_url, targets_url, trusted_root)
+    wanted = Supply(
+        disk=disk.resolve(),
+        metadata_url=metadata,
+        targets_url=targets,
+        root=root.read_bytes(),
+        roots_behind=0,
+        variant=variant,
+        arch=arch,
+        releases=_releases(releases),
+        contents={},
+    )
+    supply = find(wanted, now=clock())
+    for drill in drills:
+        shutil.rmtree(results / drill.name, ignore_errors=True)
+    results.mkdir(parents=True, exist_ok=True)
+    series = Series(supply=supply, make=_played(dice), folder=results.resolve(), jobs=jobs)
+    done = []
+    for result in series.play(drills):
+        done.append(result)
+        _tell(result, len(done), len(drills), as_json=as_json)
+    _report(done, junit, machine="played", as_json=as_json)
+    require_passed(done)
+
+
+def _played(dice: int) -> MachineMaker:
+    """Return the maker of played machines."""
+    import random
+
+    from updog.cli import clock
+    from updog.drill.played import PlayedMachine
+
+    def make(drill: Drill, supply: Supply, folder: Path) -> Machine:
+        seeded = random.Random(f"{dice} {drill.name}")  # noqa: S311 - has to repeat
+        return PlayedMachine(folder=folder, supply=supply, drill=drill, clock=clock, dice=seeded)
+
+    return make
+
+
+def _places(
+    repo: Path | None, metadata_url: str | None, targets_url: str | None, root: Path | None
+) -> tuple[str, str, Path]:
+    """Return where metadata, targets and the trusted root are. Raises ConfigError."""
+    if repo is not None and not metadata_url and not targets_url:
+        base = repo.resolve().as_uri()
+        return f"{base}/metadata/", f"{base}/targets/", root or repo / "metadata" / "1.root.json"
+    if repo is None and metadata_url and targets_url and root:
+        return metadata_url, targets_url, root
+    raise ConfigError(
+        "where is the repository?",
+        next_step="Give --repo, or all of --metadata-url, --targets-url and --trusted-root.",
+    )
+
+
+def _releases(words: tuple[str, ...]) -> Mapping[Kind, Version]:
+    """Return the version of each kind of ``KIND=VERSION`` words. Raises ConfigError."""
+    from updog.drill.script import Kind
+
+    releases = {}
+    for word in words:
+        kind, _, version = word.partition("=")
+        try:
+            releases[Kind(kind)] = Version.parse_friendly(version)
+        except (ValueError, VersionError) as error:
+            step = f"Write KIND=VERSION, KIND one of {', '.join(Kind)}."
+            raise ConfigError(f"--release {word}: {error}", next_step=step) from error
+    if Kind.FIRST not in releases:
+        raise ConfigError("which release is on the disk?", next_step="Give --release first=VERSION.")
+    return releases
+
+
+def _tell(result: Result, number: int, of: int, *, as_json: bool) -> None:
+    """Say how a drill ended, as soon as it did."""
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"event": "drill", **result.to_json()}))
+    else:
+        cause = f": {result.cause}" if result.verdict != "passed" else ""
+        note(f"[{number}/{of}] {result.drill} {result.verdict} in {result.seconds:.1f} s{cause}")
+
+
+def _report(results: list[Result], junit: Path | None, *, machine: str, as_json: bool) -> None:
+    """Print the closing table and write the report."""
+    from updog.drill import report
+
+    if junit is not None:
+        junit.parent.mkdir(parents=True, exist_ok=True)
+        junit.write_bytes(report.junit(results, machine=machine))
+    if as_json:
+        import json
+
+        rows = [result.to_json() for result in results]
+        click.echo(json.dumps({"event": "result", "machine": machine, "drills": rows}))
+    else:
+        sys.stderr.flush()
+        click.echo(report.results_table(results))

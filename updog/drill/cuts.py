@@ -1,0 +1,112 @@
+"""A medium that loses power: the calls before the cut are done, the one at the cut half, none after it.
+
+What a process in Python does after the cut (``finally``, ``except``) cannot reach the medium any more, as
+nothing could after a real one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from signpost.medium import OsMedium
+from updog.drill.script import Moment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+TABLE_BYTES = 1 << 20
+"""Before the first partition and behind the last one: where copies of the partition table are."""
+
+
+class PowerCutError(BaseException):
+    """Power is gone. No handler of errors is meant to see it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Call:
+    """A call that changes what survives: the file, and whether it writes into a slot of the disk."""
+
+    path: str
+    in_slot: bool = False
+
+
+@dataclass
+class CuttingMedium(OsMedium):
+    """The real storage until call number ``at``, counted from 0; None: to the end.
+
+    Attributes:
+        calls: what was done so far.
+    """
+
+    disk: Path
+    at: int | None = None
+    calls: list[Call] = field(default_factory=list)
+    _dead: bool = False
+    _paths: dict[int, str] = field(default_factory=dict)
+
+    def open(self, path: str, *, write: bool) -> int:
+        """Open a file; no change."""
+        self._alive()
+        descriptor = super().open(path, write=write)
+        self._paths[descriptor] = path
+        return descriptor
+
+    def create(self, path: str, mode: int = 0o644) -> int:
+        """Create a file."""
+        self._note(Call(path=path))
+        descriptor = super().create(path, mode)
+        self._paths[descriptor] = path
+        return descriptor
+
+    def write_at(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
+        """Write; at the cut, the first half."""
+        path = self._paths[descriptor]
+        on_disk = path == str(self.disk)
+        in_slot = on_disk and TABLE_BYTES <= offset < self.disk.stat().st_size - TABLE_BYTES
+        if self.at == len(self.calls) and not self._dead:
+            super().write_at(descriptor, data[: len(data) // 2], offset)
+        self._note(Call(path=path, in_slot=in_slot))
+        super().write_at(descriptor, data, offset)
+
+    def flush(self, descriptor: int) -> None:
+        """Flush a file."""
+        self._note(Call(path=self._paths[descriptor]))
+        super().flush(descriptor)
+
+    def rename(self, source: str, target: str) -> None:
+        """Rename a file."""
+        self._note(Call(path=target))
+        super().rename(source, target)
+
+    def remove(self, path: str) -> None:
+        """Remove a file."""
+        self._note(Call(path=path))
+        super().remove(path)
+
+    def flush_folder(self, path: str) -> None:
+        """Flush a folder."""
+        self._note(Call(path=path))
+        super().flush_folder(path)
+
+    def _note(self, call: Call) -> None:
+        self._dead = self._dead or self.at == len(self.calls)
+        self._alive()
+        self.calls.append(call)
+
+    def _alive(self) -> None:
+        """Fail once power is gone, so that nobody tidies up."""
+        if self._dead:
+            raise PowerCutError
+
+
+def places(calls: Sequence[Call], moment: Moment, spool: Path) -> list[int]:
+    """Return the numbers of the calls at which a cut happens at this moment. PURE."""
+    return [number for number, call in enumerate(calls) if _happens(call, moment, spool)]
+
+
+def _happens(call: Call, moment: Moment, spool: Path) -> bool:
+    if moment is Moment.DOWNLOAD:
+        return call.path.startswith(f"{spool}/")
+    return call.in_slot if moment is Moment.WRITE else True

@@ -1,0 +1,52 @@
+"""The drills that come with updog, one file each in ``drills/``, and anybody's own by path."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from updog.drill.script import Drill, parse
+from updog.errors import DrillFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_SUFFIX = ".toml"
+
+
+def shipped() -> tuple[Drill, ...]:
+    """Return the drills that come with updog, by name. Raises DrillFileError."""
+    files = (entry for entry in resources.files("updog.drill").joinpath("drills").iterdir())
+    named = {entry.name.removesuffix(_SUFFIX): entry for entry in files if entry.name.endswith(_SUFFIX)}
+    return tuple(parse(name, named[name].read_text(encoding="utf-8")) for name in sorted(named))
+
+
+def choose(names: Sequence[str]) -> tuple[Drill, ...]:
+    """Return the drills of these names, in this order; a name that ends in .toml is a path; none: all.
+
+    Raises:
+        DrillFileError: there is no such drill, or it has faults.
+    """
+    known = {drill.name: drill for drill in shipped()}
+    return tuple(_chosen(name, known) for name in names) if names else tuple(known.values())
+
+
+def _chosen(name: str, known: dict[str, Drill]) -> Drill:
+    if name.endswith(_SUFFIX):
+        return _read(Path(name))
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        raise DrillFileError(
+            f"no drill is called {name!r}" + (f", did you mean {near[0]!r}?" if near else "")
+        )
+    return known[name]
+
+
+def _read(path: Path) -> Drill:
+    """Read a drill from a file. Raises DrillFileError."""
+    try:
+        return parse(path.name.removesuffix(_SUFFIX), path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DrillFileError(f"cannot read {path}: {error}") from error
