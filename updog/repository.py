@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from updog import durable
@@ -14,12 +13,14 @@ from updog.trust import Trust
 from updog.update_metadata.manifest import MAX_MANIFEST_BYTES, Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
 
     from signpost.medium import Medium
     from updog.config import Config
+    from updog.image.index import Span
+    from updog.transport import Ranges
     from updog.trust import Target
     from updog.update_metadata.version import Version
 
@@ -64,7 +65,6 @@ class Repository:
     ) -> None:
         self._config = config
         self._medium = medium
-        self._settings = settings
         self._transport = HttpTransport(settings)
         self._trust = Trust(
             config.state_dir / "tuf",
@@ -89,8 +89,7 @@ class Repository:
     def announce(self, version: Version) -> None:
         """Send the chosen version along with what is fetched from now on, as upstream does, if at all."""
         if self._config.send_query:
-            query = {**self._settings.query, "target": str(version)}
-            self._transport = HttpTransport(replace(self._settings, query=query))
+            self._transport.announce({"target": str(version)})
 
     def target(self, name: str) -> Target:
         """Return what is signed about a target. Raises MissingTargetError or TrustError."""
@@ -98,9 +97,23 @@ class Repository:
 
     def stream(self, target: Target, start: int = 0) -> Iterator[bytes]:
         """Yield a target's unverified bytes from ``start``. Raises UnreachableError, EndlessDataError."""
-        return self._transport.stream(
-            self._config.targets_base_url + target.path, limit=target.length, start=start
-        )
+        return self._transport.stream(self._url(target), limit=target.length, start=start)
+
+    def ranges(self, target: Target, spans: Sequence[Span]) -> Ranges:
+        """Return the unverified bytes of each of a target's ``spans``; several threads may share it."""
+        return self._transport.ranges(self._url(target), spans, length=target.length)
+
+    def blame(self, target: Target) -> None:
+        """Put the mirror that served the target last behind the others: its bytes were wrong."""
+        self._transport.blame(self._url(target))
+
+    @property
+    def received(self) -> int:
+        """Bytes of bodies that have crossed so far."""
+        return self._transport.received
+
+    def _url(self, target: Target) -> str:
+        return self._config.targets_base_url + target.path
 
     def verified(self, target: Target) -> Iterator[bytes]:
         """Yield a whole target; its length and SHA-256 are compared at the end. Raises DigestError too."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Behaviour = Callable[["Exchange"], None]
 
-_RANGE = re.compile(r"bytes=([0-9]+)-")
+_RANGE = re.compile(r"bytes=([0-9]+)-([0-9]*)")
 _SECOND = 1.0
 _PIECE = 1 << 16
 
@@ -47,6 +47,12 @@ class Request:
         """The first byte asked for."""
         match = _RANGE.fullmatch(self.headers.get("Range", ""))
         return int(match[1]) if match else 0
+
+    @property
+    def end(self) -> int | None:
+        """The byte behind the last one asked for, if that was said."""
+        match = _RANGE.fullmatch(self.headers.get("Range", ""))
+        return int(match[2]) + 1 if match and match[2] else None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -109,12 +115,14 @@ def plain(
         if content is None:
             answer(404)(exchange)
             return
-        start = exchange.request.start if ranges else 0
-        end = len(content) if most is None else min(len(content), start + most)
+        partial = ranges and "Range" in exchange.request.headers
+        start = exchange.request.start if partial else 0
+        end = min(exchange.request.end or len(content), len(content)) if partial else len(content)
+        if partial and most is not None:
+            end = min(end, start + most)
         facts = {"Content-Length": str(end - start)} if length else {"Connection": "close"}
         if etag is not None:
             facts["ETag"] = etag or f'"{hashlib.sha256(content).hexdigest()[:16]}"'
-        partial = ranges and "Range" in exchange.request.headers
         if partial and start >= len(content):
             exchange.head(416, {"Content-Range": f"bytes */{len(content)}", "Content-Length": "0"})
             return
@@ -206,11 +214,13 @@ class HttpServer:
     Attributes:
         files: what is served.
         log: every request, in order of arrival.
+        connections: how many there were.
     """
 
     def __init__(self, files: dict[str, bytes] | None = None, *, tls: ssl.SSLContext | None = None) -> None:
         self.files = {} if files is None else files
         self.log: list[Request] = []
+        self.connections = 0
         self._behaviours: dict[str, list[Behaviour]] = {}
         self._closing = Event()
         self._scheme = "https" if tls else "http"
@@ -289,7 +299,13 @@ class _Listener(ThreadingHTTPServer):
                 if not self.wfile.closed and self.connection.fileno() != -1:
                     super().finish()
 
+        self._owner = server
         super().__init__(("127.0.0.1", 0), Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Count the connection, here where there is one thread."""
+        self._owner.connections += 1
+        super().process_request(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing when a client hangs up; that is its right."""
@@ -305,6 +321,7 @@ class ForwardProxy:
 
     def __init__(self) -> None:
         self.log: list[str] = []
+        self.connections = 0
         self.cuts: list[int] = []
         self._server = _Listener(self)
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
