@@ -113,7 +113,7 @@ class Agent:
         self._teller = teller
         self._medium = medium or OsMedium()
         self._memory = Memory(config.state_dir, medium=self._medium, clock=clock)
-        self._spool = Spool(config.state_dir / "spool", self._medium)
+        self._spool = Spool(config.roomy_dir / "spool", self._medium)
 
     # -- looking ---------------------------------------------------------------------------------
 
@@ -318,7 +318,7 @@ class Agent:
         targets = [placement.target for placement in placements]
         self._spool.clear(keep=frozenset(target.sha256 for target in targets))
         missing = sum(self._spool.missing(target) for target in targets)
-        if not self._config.spool or not preflight.room_for_spool(self._config.state_dir, missing):
+        if not self._config.spool or not preflight.room_for_spool(self._config.roomy_dir, missing):
             return False
         for placement in placements:
             with self._teller.phase(f"fetch {placement.role}", placement.target.length) as advance:
@@ -442,7 +442,7 @@ class Agent:
 
         def checks() -> tuple[health.Finding, ...]:
             vitals = Vitals(
-                state_dir=config.state_dir,
+                state_dir=config.roomy_dir,
                 repository=config.metadata_base_url,
                 now=self._clock(),
                 latest_known=session.state.latest_time,

@@ -75,6 +75,7 @@ class Config:
     machine_id: Path
     tries: int
     spool: bool
+    cache_dir: Path | None
     send_query: bool
     health_dir: Path
     health_checks: tuple[str, ...]
@@ -91,6 +92,11 @@ class Config:
     def manifest_name(self) -> str:
         """The TUF target that holds the manifest of this node's channel."""
         return f"{self.channel}/manifest.json" if self.channel else "manifest.json"
+
+    @property
+    def roomy_dir(self) -> Path:
+        """Where what is large goes: images, until they are written."""
+        return self.cache_dir or self.state_dir
 
     def wave_seed(self) -> int:
         """The node's place in the waves, 0 … 2047: configured, or from its machine-id.
@@ -300,6 +306,13 @@ KEYS: tuple[Key, ...] = (
         takes="true or false",
         default=True,
         meaning="fetch and verify whole images before the inactive slot is touched, where there is room",
+    ),
+    Key(
+        name="cache_dir",
+        convert=_path,
+        takes="a path",
+        default=None,
+        meaning="where images are kept until they are written; without it state_dir",
     ),
     Key(
         name="send_query",

@@ -125,5 +125,5 @@ def _used_devices(proc: Path) -> dict[str, str]:
 
 
 def room_for_spool(folder: Path, missing: int) -> bool:
-    """Tell whether ``missing`` bytes and a margin fit on the file system of ``folder``."""
-    return shutil.disk_usage(folder).free >= missing + SPOOL_MARGIN_BYTES
+    """Tell whether ``missing`` bytes and a margin fit on the file system of ``folder``, if it is there."""
+    return folder.is_dir() and shutil.disk_usage(folder).free >= missing + SPOOL_MARGIN_BYTES

@@ -45,6 +45,7 @@ GOOD: dict[str, tuple[str, object]] = {
     "machine_id": ('"/etc/machine-id"', Path("/etc/machine-id")),
     "tries": ("15", 15),
     "spool": ("false", False),
+    "cache_dir": ('"../cache"', FOLDER / "../cache"),
     "send_query": ("false", False),
     "health_dir": ('"health.d"', FOLDER / "health.d"),
     "health_checks": ('["clock", "default-route"]', ("clock", "default-route")),
@@ -79,6 +80,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "machine_id": NOT_TEXTS,
     "tries": ("0", "16", "1.5", "true", '"1"'),
     "spool": NOT_FLAGS,
+    "cache_dir": NOT_TEXTS,
     "send_query": NOT_FLAGS,
     "health_dir": NOT_TEXTS,
     "health_checks": ('"clock"', '["clocks"]', "[1]"),
@@ -249,3 +251,8 @@ def test_a_machine_id_that_is_empty_gives_no_seed(tmp_path: Path) -> None:
 
 def test_the_default_place_is_in_etc() -> None:
     assert Path("/etc/updog.toml") == DEFAULT_PATH
+
+
+def test_images_are_kept_beside_the_state_unless_a_roomier_place_is_named() -> None:
+    assert parse(URLS + 'state_dir = "state"', FOLDER).roomy_dir == FOLDER / "state"
+    assert parse(URLS + 'state_dir = "state"\ncache_dir = "cache"', FOLDER).roomy_dir == FOLDER / "cache"
