@@ -172,9 +172,11 @@ def _withdrawn(case: _Case) -> str | None:
 
 
 def _held(case: _Case) -> str | None:
-    if case.update.hold is None:
+    hold = case.update.hold
+    if hold is None:
         return None
-    return f"{case.update.version} is held by its publisher since {spoken_time(case.update.hold)}."
+    because = f" because: {hold.reason}" if hold.reason else ""
+    return f"{case.update.version} is held by its publisher since {spoken_time(hold.since)}{because}."
 
 
 def _below_floor(case: _Case) -> str | None:

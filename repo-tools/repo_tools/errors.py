@@ -105,6 +105,14 @@ class NothingToWithdrawError(ToolError):
     default_next_step = "`repo-tools waves show` tells what is on offer."
 
 
+class NothingToSteerError(ToolError):
+    """The release is already as the command would make it; nothing was changed."""
+
+    status = ExitStatus.NOTHING_TO_DO
+    code = "nothing-to-do"
+    default_next_step = "`repo-tools waves show` tells what is on offer."
+
+
 class RepositoryUnreachableError(ToolError):
     """The repository's server gave no usable answer."""
 

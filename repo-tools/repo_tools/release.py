@@ -1,12 +1,10 @@
-"""Releases: publish one, change its waves, take it back.
+"""Releases: publish one. What is done with it later is in :mod:`repo_tools.steer`.
 
 Rules:
 
 * what can be refused is refused before the first image is read: a version that is there already, waves that
   do not rise, keys that cannot be used;
 * the manifest says of every image what it unpacks to, so that a node can read a slot back against it;
-* taking back means lowering ``max_version`` to the release below: nodes above it go down to that one. Only
-  the newest release on offer can be taken back; an older one is passed over anyway;
 * a release that was taken back never comes back by itself: the next publish, which raises ``max_version``
   again, takes its entry off the manifest; and its version number is not used a second time;
 * a command that names a release by version alone is refused where several variants have that version.
@@ -18,31 +16,32 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from repo_tools.chain import walk
+from repo_tools.changes import Change
 from repo_tools.config import target_word
-from repo_tools.errors import NothingToWithdrawError, ReleaseError
+from repo_tools.effects import reach
+from repo_tools.errors import BrokenRepositoryError, ReleaseError
 from repo_tools.images import Packing, Staged, size_of
 from repo_tools.keys import Secrets, no_secrets
 from repo_tools.progress import Progress, silent
 from repo_tools.release_images import bases_of, image_names, stage_images
-from repo_tools.session import Session, complete, read_manifest, writing
+from repo_tools.session import Session, complete, read_log, read_manifest, writing
 from repo_tools.source import source_of
 from signpost.errors import MediumError, UsageError
 from signpost.medium import OsMedium
 from updog.update_metadata.errors import FaultsError
 from updog.update_metadata.manifest import Manifest, Update
-from updog.update_metadata.version import Version
 from updog.update_metadata.waves import BUILT_IN_POLICIES, WavePolicy, Waves
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
+    from repo_tools.changes import Entry
     from updog.durable import Medium
+    from updog.update_metadata.version import Version
 
 OPEN_AT_ONCE = "none"
-LOWEST_VERSION = Version.parse("0.0.0-0")
-"""Below every version there can be (semver §11): as ``max_version`` it takes everything off offer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +58,7 @@ class NewRelease:
         packing: compression and level; None for the repository's own.
         deltas: from how many of the last releases deltas are made; None for the repository's own number.
         delta_from: further releases to make deltas from.
+        reason: why, for the log of changes.
     """
 
     variant: str
@@ -74,6 +74,7 @@ class NewRelease:
     packing: Packing | None = None
     deltas: int | None = None
     delta_from: tuple[Version, ...] = ()
+    reason: str = ""
 
     def name(self, first: str) -> str:
         """Return how the targets of this release begin; ``+`` of a version is ``_``, for buckets' sake."""
@@ -185,12 +186,20 @@ def _publish(session: Session, release: NewRelease, now: datetime, progress: Pro
     staged = stage_images(session, release, progress)
     update = replace(draft, contents=staged.contents, packs=staged.packs)
     manifest = _with(session.manifest, update, release)
-    versions = session.commit(manifest, staged.files, now)
     final = manifest.find(*update.key) or update
     gone = tuple(old.version for old in session.manifest.updates if not manifest.find(*old.key))
+    versions = session.commit(manifest, staged.files, now, _change(final, gone, release, now))
     return Outcome(
         update=final, versions=versions, targets=staged.files, root_hash=staged.root_hash, dropped=gone
     )
+
+
+def _change(update: Update, dropped: Sequence[Version], release: NewRelease, now: datetime) -> Change:
+    """Return the publication as the log of changes has it."""
+    floor = (f"nodes below {update.floor} must pass through it first",) if update.floor else ()
+    gone = tuple(f"took the withdrawn {version} off the manifest" for version in dropped)
+    effects = (reach(update, now), *floor, *gone)
+    return Change(action="publish", subject=str(update), effects=effects, reason=release.reason)
 
 
 def _require_new_version(session: Session, draft: Update) -> None:
@@ -220,7 +229,7 @@ def _with(manifest: Manifest, update: Update, release: NewRelease) -> Manifest:
     Withdrawn releases that the new ``max_version`` would offer again are taken off.
     """
     after = manifest.with_update(update, max_version=release.max_version)
-    limit = after.updates[-1].max_version
+    limit = after.updates_of(update.variant, update.arch)[0].max_version  # the same on all of them
     for old in manifest.updates_of(update.variant, update.arch):
         if old.max_version < old.version <= limit:
             after = after.without_update(*old.key)
@@ -260,95 +269,6 @@ def waves_of(policy: WavePolicy | None, start: datetime) -> Waves:
     return policy.waves(start.replace(microsecond=0)) if policy else Waves()
 
 
-def set_waves(
-    folder: Path,
-    which: Which,
-    waves: Waves,
-    *,
-    now: datetime,
-    medium: Medium | None = None,
-    secrets: Secrets = no_secrets,
-) -> Outcome:
-    """Give a published release other waves.
-
-    Raises:
-        ToolError: ReleaseError, ManifestError, SigningKeyError, ThresholdError, RepositoryBusyError,
-            BrokenRepositoryError or MediumError.
-    """
-    with writing(folder, medium or OsMedium(), secrets) as session:
-        update = which.of(session.manifest)
-        manifest = session.manifest.with_waves(*update.key, waves)
-        versions = session.commit(manifest, [], now)
-        return Outcome(update=replace(update, waves=waves), versions=versions)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Withdrawal:
-    """What taking a release back means.
-
-    Attributes:
-        update: the release. before: max_version now. after: max_version then.
-        falls_to: the release its nodes go down to; None if there is none below it.
-    """
-
-    update: Update
-    before: Version
-    after: Version
-    falls_to: Update | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the plan as ``--json`` prints it."""
-        return {
-            "variant": self.update.variant,
-            "arch": self.update.arch,
-            "version": str(self.update.version),
-            "max_version": {"before": str(self.before), "after": str(self.after)},
-            "nodes_go_to": str(self.falls_to.version) if self.falls_to else None,
-        }
-
-
-def plan_withdrawal(manifest: Manifest, which: Which) -> Withdrawal:
-    """Return what withdrawing a release would change. PURE.
-
-    Raises:
-        ReleaseError: it is not published, or a newer one is on offer.
-        NothingToWithdrawError: it is withdrawn already.
-    """
-    update = which.of(manifest)
-    family = manifest.updates_of(update.variant, update.arch)
-    if update.version > update.max_version:
-        raise NothingToWithdrawError(f"{update} is withdrawn already (max_version {update.max_version})")
-    newer = [other for other in family if update.version < other.version <= other.max_version]
-    if newer:
-        raise ReleaseError(
-            f"{newer[0].version} is on offer above {update.version}, so nodes pass {update.version} over",
-            next_step=f"If {newer[0].version} is bad as well, withdraw that first.",
-        )
-    below = next((other for other in family if other.version < update.version), None)
-    after = below.version if below else LOWEST_VERSION
-    return Withdrawal(update=update, before=update.max_version, after=after, falls_to=below)
-
-
-def withdraw(
-    folder: Path,
-    which: Which,
-    *,
-    now: datetime,
-    medium: Medium | None = None,
-    secrets: Secrets = no_secrets,
-) -> tuple[Withdrawal, Mapping[str, int]]:
-    """Take a release back; return what changed and the new metadata versions by role.
-
-    Raises:
-        ToolError: those of :func:`plan_withdrawal`, and SigningKeyError, ThresholdError,
-            RepositoryBusyError, BrokenRepositoryError or MediumError.
-    """
-    with writing(folder, medium or OsMedium(), secrets) as session:
-        plan = plan_withdrawal(session.manifest, which)
-        manifest = session.manifest.with_max_version(plan.update.variant, plan.update.arch, plan.after)
-        return plan, session.commit(manifest, [], now)
-
-
 def manifest_of(place: Path | str) -> Manifest:
     """Return the verified manifest of a repository in a folder or behind a URL; expiry is not judged.
 
@@ -358,3 +278,23 @@ def manifest_of(place: Path | str) -> Manifest:
     """
     source = source_of(place)
     return read_manifest(source, complete(walk(source)).targets.signed)
+
+
+def log_of(place: Path | str) -> list[Entry]:
+    """Return the verified log of changes of a repository, oldest first; expiry is not judged.
+
+    Raises:
+        BrokenRepositoryError: it does not verify. ManifestError: the log has faults.
+        RepositoryUnreachableError, MediumError: it cannot be read.
+    """
+    source = source_of(place)
+    targets = complete(walk(source)).targets.signed
+    log = read_log(source, targets)
+    entries = list(log.entries)
+    while log.earlier:
+        name, following = log.earlier, entries[0].number
+        log = read_log(source, targets, name)
+        if not log.entries or log.entries[-1].number != following - 1:
+            raise BrokenRepositoryError(f"{name} does not end with change {following - 1}")
+        entries = [*log.entries, *entries]
+    return entries

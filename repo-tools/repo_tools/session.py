@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from repo_tools import config, editor
 from repo_tools.chain import Verified, walk
+from repo_tools.changes import LOG, MAX_LOG_BYTES, ChangeLog
 from repo_tools.errors import BrokenRepositoryError
 from repo_tools.images import Staged
 from repo_tools.keys import Secrets, SignerStore, no_secrets
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from tuf.api.metadata import Root, Snapshot, TargetFile, Targets, Timestamp
 
     from repo_tools.chain import Chain, Source
+    from repo_tools.changes import Change
     from updog.durable import Medium
 
 MANIFEST = "manifest.json"
@@ -63,14 +65,32 @@ def complete(chain: Chain) -> Published:
 
 def read_manifest(source: Source, targets: Targets) -> Manifest:
     """Return the manifest that the signed targets list. Raises BrokenRepositoryError or ManifestError."""
-    listed = targets.targets.get(MANIFEST)
-    if listed is None:
+    data = read_listed(source, targets, MANIFEST, MAX_MANIFEST_BYTES)
+    if data is None:
         raise BrokenRepositoryError(f"the targets metadata list no {MANIFEST}")
-    place = f"targets/{file_of(MANIFEST, next(iter(listed.hashes.values())))}"
-    data = source.read(place, MAX_MANIFEST_BYTES)
+    return Manifest.from_json(data)
+
+
+def read_log(source: Source, targets: Targets, name: str = LOG) -> ChangeLog:
+    """Return a file of the log of changes; an empty one where none is listed.
+
+    Raises:
+        BrokenRepositoryError, ManifestError: it is not what was signed, or has faults.
+    """
+    data = read_listed(source, targets, name, MAX_LOG_BYTES)
+    return ChangeLog() if data is None else ChangeLog.from_json(data)
+
+
+def read_listed(source: Source, targets: Targets, name: str, most: int) -> bytes | None:
+    """Return a small target, verified; None where it is not listed. Raises BrokenRepositoryError."""
+    listed = targets.targets.get(name)
+    if listed is None:
+        return None
+    place = f"targets/{file_of(name, next(iter(listed.hashes.values())))}"
+    data = source.read(place, most)
     if data is None or not _is(data, listed):
         raise BrokenRepositoryError(f"{place} {'is not there' if data is None else 'is not what was signed'}")
-    return Manifest.from_json(data)
+    return data
 
 
 def _is(data: bytes, listed: TargetFile) -> bool:
@@ -93,8 +113,10 @@ class Session:
         for role in roles:
             self.signers.of(root.keys[keyid] for keyid in root.roles[role].keyids)
 
-    def commit(self, manifest: Manifest, staged: Sequence[Staged], now: datetime) -> dict[str, int]:
-        """Publish ``manifest`` and the staged targets; return the new versions by role.
+    def commit(
+        self, manifest: Manifest, staged: Sequence[Staged], now: datetime, change: Change
+    ) -> dict[str, int]:
+        """Publish ``manifest`` and the staged targets, and log the change; return the new versions by role.
 
         Raises:
             ManifestError: the manifest could not be read back. ThresholdError, SigningKeyError: signing.
@@ -102,7 +124,7 @@ class Session:
         """
         data = manifest.to_json()
         Manifest.from_json(data)
-        everything = [*staged, self._stage_manifest(data)]
+        everything = [*staged, self._stage(MANIFEST, data), *self._stage_log(change, now)]
         changes = {
             item.name: editor.target_file(item.name, length=item.length, sha256=item.sha256)
             for item in everything
@@ -122,10 +144,18 @@ class Session:
             files["root"] = self._next_root(now)
         return self._write(files | self._sign_chain(roles, now, {}))
 
-    def _stage_manifest(self, data: bytes) -> Staged:
-        path = self.store.staging / MANIFEST
+    def _stage(self, name: str, data: bytes) -> Staged:
+        path = self.store.staging / name
         durable.write_bytes(self.store.medium, path, data)
-        return Staged(name=MANIFEST, path=path, length=len(data), sha256=hashlib.sha256(data).hexdigest())
+        return Staged(name=name, path=path, length=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+    def _stage_log(self, change: Change, now: datetime) -> list[Staged]:
+        """Stage the log with one more entry, and the file it was in under its own name once that is full."""
+        log = read_log(self.store.source, self.published.targets.signed)
+        keys = [keyid for keyid in self._root.roles["targets"].keyids if self.signers.has(keyid)]
+        more = log.with_change(change, at=now.replace(microsecond=0), keys=keys)
+        full = [self._stage(log.archive_name, log.to_json())] if log.full else []
+        return [*full, self._stage(LOG, more.to_json())]
 
     def _write(self, files: Mapping[str, tuple[int, bytes]]) -> dict[str, int]:
         self.store.write_metadata(files)

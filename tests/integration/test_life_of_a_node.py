@@ -503,11 +503,12 @@ def test_a_boot_confirmed_by_signpost_counts_and_is_in_the_history(node: Node) -
 
 
 def test_a_withdrawn_version_is_left_for_the_one_below(tmp_path: Path) -> None:
-    from repo_tools.release import Which, withdraw
+    from repo_tools.release import Which
+    from repo_tools.steer import take, withdrawing
     from updog.update_metadata.version import Version
 
     node = _updated(make_node(tmp_path))
-    withdraw(node.repository.folder, Which(version=Version.parse(NEWER)), now=now())
+    take(node.repository.folder, withdrawing(Which(version=Version.parse(NEWER))), now=now())
     assert node.updog("update").status == DONE
     assert node.boot().document["version"] == RUNNING
     assert node.updog("confirm").status == DONE

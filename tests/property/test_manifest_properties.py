@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from updog.update_metadata.errors import ManifestError, MigrationError, TimeError
-from updog.update_metadata.manifest import Content, Contents, Images, Manifest, Update
+from updog.update_metadata.manifest import Content, Contents, Hold, Images, Manifest, Update
 from updog.update_metadata.migrations import Migrations, find_migrations
 from updog.update_metadata.times import format_time, parse_time
 from updog.update_metadata.version import Version
@@ -64,7 +64,7 @@ updates = st.builds(
     images=images,
     contents=st.none() | contents,
     floor=st.none() | st.just(Version(major=0, minor=0, patch=0, prerelease=("0",))),
-    hold=st.none() | times,
+    hold=st.none() | st.builds(Hold, since=times, reason=st.just("") | names, extra=extras),
     extra=extras,
 ).filter(lambda update: update.floor is None or update.floor < update.version)
 hops: st.SearchStrategy[Migrations] = st.dictionaries(
@@ -72,7 +72,9 @@ hops: st.SearchStrategy[Migrations] = st.dictionaries(
 )
 manifests = st.builds(
     Manifest,
-    updates=st.lists(updates, max_size=3, unique_by=lambda update: update.key).map(tuple),
+    updates=st.lists(updates, max_size=3, unique_by=lambda update: update.key).map(
+        lambda some: tuple(sorted(some, key=lambda update: update.hold is not None))  # as they are written
+    ),
     migrations=hops,
     extra=extras,
 )

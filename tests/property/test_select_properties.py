@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from updog.select import Node, VerdictCode, decide
-from updog.update_metadata.manifest import Images, Manifest, Update
+from updog.update_metadata.manifest import Hold, Images, Manifest, Update
 from updog.update_metadata.version import Version
 from updog.update_metadata.waves import MAX_SEED, Waves
 
@@ -34,7 +34,7 @@ updates = st.builds(
     waves=st.dictionaries(st.integers(0, MAX_SEED), starts, max_size=3).map(Waves.of),
     images=st.just(IMAGES),
     floor=st.none() | versions,
-    hold=st.none() | st.just(NOW),
+    hold=st.none() | st.just(Hold(since=NOW)),
 )
 manifests = st.lists(updates, max_size=8, unique_by=lambda update: update.key).map(
     lambda some: Manifest(updates=tuple(some))

@@ -150,3 +150,25 @@ def test_every_machine_has_a_seed_in_range(machine_id: str) -> None:
         return
     assert 0 <= machine_seed(machine_id) < MAX_SEED
     assert 0 <= machine_seed(machine_id, version="1.0.0") < MAX_SEED
+
+
+@relaxed
+@given(rising_waves(), st.timedeltas(timedelta(days=-2), timedelta(days=2000)), gaps)
+def test_a_pause_costs_every_node_its_length_and_lets_nobody_in_by_it(
+    waves: Waves, after: timedelta, pause: timedelta
+) -> None:
+    since = START + after
+    until = since + pause
+    paused = waves.paused(since, until)
+    assert paused.disorder() == ()
+    for seed in range(0, MAX_SEED, 7):
+        wave = waves.position(seed)
+        if wave is None:
+            assert paused.ready_at(seed) is None
+            continue
+        before, now = ready(waves, seed), ready(paused, seed)
+        if before <= since:
+            assert now <= until
+            continue
+        step = ((wave.end or wave.start) - wave.start) // (wave.end_seed - wave.first_seed) + 2 * MICROSECOND
+        assert max(until, before + pause - step) <= now <= before + pause

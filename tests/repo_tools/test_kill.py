@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from repo_tools import check, expiry, release
+from repo_tools import check, expiry, release, steer
 from repo_tools.cli import cli
 from repo_tools.source import FolderSource
 from repo_tools.store import Store
@@ -188,9 +188,9 @@ def test_every_other_change_killed_around_every_rename(tmp_path: Path, command: 
         which = release.Which(version=Version.parse("1.1.0"))
         if command == "waves":
             planned = release.waves_of(release.policy_named("ohno"), base.now)
-            release.set_waves(repository.folder, which, planned, now=base.now, medium=medium)
+            steer.take(repository.folder, steer.setting(which, planned), now=base.now, medium=medium)
         elif command == "withdraw":
-            release.withdraw(repository.folder, which, now=base.now, medium=medium)
+            steer.take(repository.folder, steer.withdrawing(which), now=base.now, medium=medium)
         else:
             expiry.refresh(
                 repository.folder, within=later(base.now, days=400) - base.now, now=base.now, medium=medium

@@ -12,6 +12,7 @@ from tuf.api.metadata import Metadata, Targets
 
 from repo_tools import check, config, editor
 from repo_tools.chain import walk
+from repo_tools.changes import Change
 from repo_tools.cli import cli
 from repo_tools.findings import CODES, Finding, Severity
 from repo_tools.keys import SignerStore
@@ -105,7 +106,7 @@ def test_a_whole_repository_is_clean(repository: SmallRepository, capsys: pytest
         assert run(cli, ["validate", url]) == 0
     assert run(cli, ["validate", str(repository.folder), "--json"]) == 0
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert last == {"event": "result", "clean": True, "targets": 22, "releases": 2, "findings": []}
+    assert last == {"event": "result", "clean": True, "targets": 23, "releases": 2, "findings": []}
 
 
 def _delete_image(repository: SmallRepository) -> None:
@@ -165,7 +166,8 @@ def _content(repository: SmallRepository) -> None:
         assert update.contents
         wrong = replace(update.contents, root=Content(size=7, sha256="0" * 64))
         changed = session.manifest.with_changed(replace(update, contents=wrong))
-        session.commit(changed, [], repository.now)
+        change = Change(action="edit", subject="the manifest")
+        session.commit(changed, [], repository.now, change)
 
 
 def _malformed(repository: SmallRepository) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from repo_tools.changes import Change
 from repo_tools.keys import no_secrets
 from repo_tools.session import writing
 from signpost.app import Signpost
@@ -388,4 +389,5 @@ def _publish_without_contents(node: Node, version: str) -> None:
     node.publish(version)
     with writing(node.repository.folder, OsMedium(), no_secrets) as session:
         updates = tuple(replace(update, contents=None) for update in session.manifest.updates)
-        session.commit(replace(session.manifest, updates=updates), [], now())
+        change = Change(action="edit", subject="the manifest")
+        session.commit(replace(session.manifest, updates=updates), [], now(), change)

@@ -23,6 +23,7 @@ from updog.update_metadata.manifest import (
     MAX_IMAGE_BYTES,
     MAX_MANIFEST_BYTES,
     MAX_UPDATES,
+    Hold,
     Images,
     Manifest,
     Update,
@@ -32,6 +33,7 @@ from updog.update_metadata.waves import WavePolicy, Waves
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "manifest"
 START = datetime(2026, 10, 25, 18, tzinfo=UTC)
+HOLD = Hold(since=START, reason="r")
 V1, V2, V3 = (Version.parse(text) for text in ("1.0.0", "1.1.0", "1.2.0"))
 
 
@@ -120,7 +122,9 @@ def test_our_additions_are_read() -> None:
     assert held.contents.boot.size == 33554432
     assert held.contents.hash.sha256 == "0" * 64
     assert held.floor == Version.parse("1.9.0")
-    assert held.hold == datetime(2026, 10, 25, 20, 30, tzinfo=UTC)
+    assert held.hold == Hold(
+        since=datetime(2026, 10, 25, 20, 30, tzinfo=UTC), reason="boots fail on wide NVMe"
+    )
 
 
 def test_unknown_members_are_kept_on_every_level() -> None:
@@ -370,9 +374,52 @@ def test_waves_of_one_update_are_changed() -> None:
 
 def test_an_update_is_held_and_released() -> None:
     manifest = Manifest.empty().with_update(update(V1))
-    held = manifest.with_hold("metal", "x86_64", V1, START)
-    assert held.updates[0].hold == START
+    held = manifest.with_hold("metal", "x86_64", V1, HOLD)
+    assert held.updates[0].hold == HOLD
     assert held.with_hold("metal", "x86_64", V1, None) == manifest
+
+
+def test_a_held_update_is_not_there_for_a_reader_that_knows_nothing_of_holds() -> None:
+    """Upstream reads ``updates`` and ignores every other member."""
+    manifest = Manifest.empty().with_update(update(V1)).with_update(update(V2))
+    held = json.loads(manifest.with_hold("metal", "x86_64", V1, HOLD).to_json())
+    assert [entry["version"] for entry in held["updates"]] == ["1.1.0"]
+    assert [entry["hold"] for entry in held["held"]] == [{"since": "2026-10-25T18:00:00Z", "reason": "r"}]
+    assert "held" not in json.loads(manifest.to_json())
+
+
+def test_what_is_published_during_a_hold_stands_before_it() -> None:
+    manifest = Manifest.empty().with_update(update(V1)).with_hold("metal", "x86_64", V1, HOLD)
+    more = manifest.with_update(update(V2))
+    assert [entry.version for entry in more.updates] == [V2, V1]
+    assert Manifest.from_json(more.to_json()) == more
+
+
+@pytest.mark.parametrize(
+    ("hold", "fault"),
+    [
+        (7, "held[0].hold: expected an object, found 7"),
+        ({}, "held[0].hold.since: missing"),
+        ({"since": "soon"}, "held[0].hold.since: "),
+        ({"since": "2026-10-25T18:00:00Z", "reason": "\u001b[2J"}, "held[0].hold.reason: "),
+        (None, "held[0].hold: missing"),
+    ],
+)
+def test_a_faulty_hold_is_named(hold: object, fault: str) -> None:
+    data = document(hold=hold)
+    (found,) = faults_of(json.dumps({**data, "updates": [], "held": data["updates"]}).encode())
+    assert found.startswith(fault)
+
+
+def test_a_hold_may_be_its_time_alone() -> None:
+    (held,) = Manifest.from_json(json.dumps(document(hold="2026-10-25T18:00:00Z")).encode()).updates
+    assert held.hold == Hold(since=START)
+
+
+def test_an_update_that_is_held_and_offered_at_once_is_refused() -> None:
+    held = document(hold={"since": "2026-10-25T18:00:00Z"})["updates"]
+    faults = faults_of(json.dumps(document() | {"held": held}).encode())
+    assert faults == ["held[0]: 1.0.0 for metal on x86_64 is there already, as updates[0]"]
 
 
 def test_removing_an_update_leaves_max_version() -> None:
@@ -401,7 +448,7 @@ def test_changing_what_is_not_there_is_refused() -> None:
     with pytest.raises(UnknownUpdateError, match=r"1\.1\.0 for metal on x86_64 is not there"):
         manifest.with_waves(*absent, Waves())
     with pytest.raises(UnknownUpdateError):
-        manifest.with_hold(*absent, START)
+        manifest.with_hold(*absent, HOLD)
     with pytest.raises(UnknownUpdateError):
         manifest.without_update(*absent)
     with pytest.raises(UnknownUpdateError, match="nothing is published for metal on aarch64") as caught:

@@ -10,7 +10,7 @@ import pytest
 
 from updog.select import Decision, Node, VerdictCode, decide
 from updog.update_metadata.errors import SeedError
-from updog.update_metadata.manifest import Images, Manifest, Update
+from updog.update_metadata.manifest import Hold, Images, Manifest, Update
 from updog.update_metadata.times import parse_time
 from updog.update_metadata.version import Version
 from updog.update_metadata.waves import WavePolicy, Waves, machine_seed
@@ -37,7 +37,7 @@ def update(
         waves=waves or Waves(),
         images=IMAGES,
         floor=version(floor) if floor else None,
-        hold=NOW - DAY if held else None,
+        hold=Hold(since=NOW - DAY, reason="it burns") if held else None,
     )
 
 
@@ -266,7 +266,7 @@ SUMMARIES = {
     "forced-up": "1.2.0 is taken: it was asked for by hand.",
     "forced-is-not-published": "9.9.9, asked for by hand, is not published for metal on x86_64.",
     "forced-failed-here": "1.3.0 failed on this node before and is on its deny-list.",
-    "held-forced-is-refused": "1.3.0 is held by its publisher since 2026-11-21 20:30 UTC.",
+    "held-forced-is-refused": "1.3.0 is held by its publisher since 2026-11-21 20:30 UTC because: it burns.",
     "floor-not-published": "1.3.0 needs 1.2.0 or later first; this node runs 1.1.0.",
     "other-arch": "Nothing is published for metal on x86_64; the nearest is metal on aarch64.",
     "empty-manifest": "Nothing is published for metal on x86_64.",
@@ -325,7 +325,7 @@ def test_a_halted_wave_takes_nobody_further_and_those_on_it_stay() -> None:
     """D82: a hold in the middle of a roll-out."""
     waves = WavePolicy.built_in("default").waves(NOW)
     manifest = Manifest(updates=(update("1.1.0"), update("1.2.0", waves=waves)))
-    held = manifest.with_hold("metal", "x86_64", version("1.2.0"), NOW + DAY)
+    held = manifest.with_hold("metal", "x86_64", version("1.2.0"), Hold(since=NOW + DAY))
     late = NOW + 30 * DAY
     assert decide(manifest, node(), late).update is not None
     assert decide(held, node(), late).update is None

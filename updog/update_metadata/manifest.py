@@ -3,6 +3,9 @@
 Rules:
 * The format is Bottlerocket's. What this project adds are members its readers ignore: ``contents`` (size
   and SHA-256 of each raw image), ``packs`` (how to fetch parts of them), ``floor`` and ``hold`` of an update.
+* A held update is written under ``held`` instead of ``updates``: a reader that knows nothing of holds does
+  not see it at all, whatever its seed and whether or not it ignores waves. Here it is one of the updates,
+  after those that are not held.
 * Members nobody here knows are ignored, kept in ``extra`` of their object and written back.
 * A faulty field is reported by its path, all faults of a file at once; no part of a faulty file is used.
   What compares fields with each other (floor below version, no entry twice) is asked of good fields only.
@@ -31,7 +34,7 @@ from updog.update_metadata.times import format_time
 from updog.update_metadata.waves import Waves
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
 
     from updog.update_metadata.version import Version
@@ -84,6 +87,19 @@ class Contents:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Hold:
+    """That an update is held back from the nodes that do not run it.
+
+    Attributes:
+        since: when its clock was stopped. reason: why, one printable line; empty where none was given.
+    """
+
+    since: datetime
+    reason: str = ""
+    extra: Mapping[str, Any] = field(default_factory=_nothing, hash=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Update:
     """One entry of ``updates``.
 
@@ -95,7 +111,7 @@ class Update:
         images: where to get it. contents: what it then is; None from an upstream publisher.
         packs: how to fetch only parts of the images; None where they come whole.
         floor: a node below this version must pass through it, or through one above it, first.
-        hold: since when the update is held back from nodes that do not run it; None if it is not.
+        hold: since when, and why, it is held back from nodes that do not run it; None if it is not.
         extra: members of a later writer.
     """
 
@@ -108,7 +124,7 @@ class Update:
     contents: Contents | None = None
     packs: Packs | None = None
     floor: Version | None = None
-    hold: datetime | None = None
+    hold: Hold | None = None
     extra: Mapping[str, Any] = field(default_factory=_nothing, hash=False)
 
     def __str__(self) -> str:
@@ -143,8 +159,10 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Return the manifest as indented JSON with a final newline; the inverse of :meth:`from_json`."""
+        held = [update_to_json(update) for update in self.updates if update.hold]
         document: dict[str, Any] = {
-            "updates": [update_to_json(update) for update in self.updates],
+            "updates": [update_to_json(update) for update in self.updates if not update.hold],
+            **({"held": held} if held else {}),
             "migrations": migrations_to_json(self.migrations),
         }
         return (json.dumps(document | dict(self.extra), indent=2, allow_nan=False) + "\n").encode()
@@ -160,7 +178,7 @@ class Manifest:
         return tuple(sorted(chosen, key=lambda update: update.version, reverse=True))
 
     def with_update(self, update: Update, *, max_version: Version | None = None) -> Manifest:
-        """Return the manifest with one more update, at the end.
+        """Return the manifest with one more update, the last of those not held.
 
         ``max_version``, or else the highest of the new version and the ``max_version`` in force, is set on
         every update of its variant and architecture, the new one included. One below the new version
@@ -175,7 +193,7 @@ class Manifest:
         _require_order(update)
         in_force = (other.max_version for other in self.updates_of(update.variant, update.arch))
         highest = max_version or max([update.version, *in_force])
-        more = replace(self, updates=(*self.updates, update))
+        more = replace(self, updates=_ordered((*self.updates, update)))
         return more.with_max_version(update.variant, update.arch, highest)
 
     def with_max_version(self, variant: str, arch: str, version: Version) -> Manifest:
@@ -203,8 +221,8 @@ class Manifest:
         """
         return self.with_changed(replace(self._known(variant, arch, version), waves=waves))
 
-    def with_hold(self, variant: str, arch: str, version: Version, hold: datetime | None) -> Manifest:
-        """Return the manifest with one update held since ``hold``, or released. Raises UnknownUpdateError."""
+    def with_hold(self, variant: str, arch: str, version: Version, hold: Hold | None) -> Manifest:
+        """Return the manifest with one update held, or released. Raises UnknownUpdateError."""
         return self.with_changed(replace(self._known(variant, arch, version), hold=hold))
 
     def with_changed(self, update: Update) -> Manifest:
@@ -230,7 +248,12 @@ class Manifest:
         return update
 
     def _mapped(self, change: Callable[[Update], Update]) -> Manifest:
-        return replace(self, updates=tuple(map(change, self.updates)))
+        return replace(self, updates=_ordered(map(change, self.updates)))
+
+
+def _ordered(updates: Iterable[Update]) -> tuple[Update, ...]:
+    """Return updates in the order they are written: those that are held last."""
+    return tuple(sorted(updates, key=lambda update: update.hold is not None))
 
 
 def _require_order(update: Update) -> None:
@@ -241,26 +264,40 @@ def _require_order(update: Update) -> None:
 
 def _manifest(document: object) -> Manifest:
     members = fields.Fields(document)
-    manifest = Manifest(
-        updates=members.take("updates", _updates),
-        migrations=members.take("migrations", migrations_from_json),
-        extra=members.rest(),
-    )
+    open_to_some = members.take("updates", _updates)
+    held = members.maybe("held", _held_updates) or ()
+    migrations = members.take("migrations", migrations_from_json)
     members.done()
-    return manifest
+    _refuse_repeats({"updates": open_to_some, "held": held})
+    return Manifest(updates=_ordered((*open_to_some, *held)), migrations=migrations, extra=members.rest())
 
 
 def _updates(value: object) -> tuple[Update, ...]:
-    updates = fields.array(value, _update, most=MAX_UPDATES)
-    first: dict[tuple[str, str, Version], int] = {}
+    return fields.array(value, _update, most=MAX_UPDATES)
+
+
+def _held_updates(value: object) -> tuple[Update, ...]:
+    updates = _updates(value)
     faults = [
-        Fault(path=f"[{index}]", problem=f"{update} is there already, as updates[{first[update.key]}]")
+        Fault(path=f"[{index}].hold", problem="missing")
         for index, update in enumerate(updates)
-        if first.setdefault(update.key, index) != index
+        if update.hold is None
     ]
     if faults:
         raise FaultsError(faults)
     return updates
+
+
+def _refuse_repeats(lists: Mapping[str, tuple[Update, ...]]) -> None:
+    first: dict[tuple[str, str, Version], str] = {}
+    faults = [
+        Fault(path=place, problem=f"{update} is there already, as {first[update.key]}")
+        for name, updates in lists.items()
+        for index, update in enumerate(updates)
+        if first.setdefault(update.key, place := f"{name}[{index}]") != place
+    ]
+    if faults:
+        raise FaultsError(faults)
 
 
 def _update(value: object) -> Update:
@@ -275,7 +312,7 @@ def _update(value: object) -> Update:
         contents=members.maybe("contents", _contents),
         packs=members.maybe("packs", packs_from_json),
         floor=members.maybe("floor", fields.version),
-        hold=members.maybe("hold", fields.time),
+        hold=members.maybe("hold", _hold),
         extra=members.rest(),
     )
     members.done()
@@ -283,6 +320,20 @@ def _update(value: object) -> Update:
         problem = f"{update.floor} is not below {update.version}: no node could ever take the update"
         raise FaultsError([Fault(path="floor", problem=problem)])
     return update
+
+
+def _hold(value: object) -> Hold:
+    """Read ``{"since": TIME, "reason": TEXT}``, or the time alone."""
+    if isinstance(value, str):
+        return Hold(since=fields.time(value))
+    members = fields.Fields(value)
+    hold = Hold(
+        since=members.take("since", fields.time),
+        reason=members.maybe("reason", fields.text) or "",
+        extra=members.rest(),
+    )
+    members.done()
+    return hold
 
 
 def _images(value: object) -> Images:
@@ -344,8 +395,13 @@ def update_to_json(update: Update) -> dict[str, Any]:
     if update.floor is not None:
         document["floor"] = str(update.floor)
     if update.hold is not None:
-        document["hold"] = format_time(update.hold)
+        document["hold"] = _hold_to_json(update.hold)
     return document | dict(update.extra)
+
+
+def _hold_to_json(hold: Hold) -> dict[str, Any]:
+    reason = {"reason": hold.reason} if hold.reason else {}
+    return {"since": format_time(hold.since), **reason, **hold.extra}
 
 
 def _three_to_json(three: Any, write: Callable[[Any], Any]) -> dict[str, Any]:

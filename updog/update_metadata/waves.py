@@ -94,6 +94,11 @@ class Wave:
         first = 0 if self.number == 1 else self.first_seed
         return bisect_right(range(first, self.end_seed), now, key=self.ready_at)
 
+    def reached(self, now: datetime) -> int:
+        """Return the first seed, from this wave's key on, that is not ready at ``now``."""
+        seeds = range(self.first_seed, self.end_seed)
+        return self.first_seed + bisect_right(seeds, now, key=self.ready_at)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Waves:
@@ -131,6 +136,24 @@ class Waves:
         waves = [wave for index in range(self._count()) if (wave := self._wave(index))]
         return Fraction(sum(wave.opened(now) for wave in waves), MAX_SEED) if waves else Fraction(1)
 
+    def paused(self, since: datetime, until: datetime) -> Waves:
+        """Return these waves as they go on after a pause: nobody's turn comes in it, nobody loses one.
+
+        A seed that was ready at ``since`` is ready at ``until``; every other one waits ``until - since``
+        longer than it would have, to one seed's step of its wave. The wave that was under way is cut in two
+        for it: the seeds that had their turn, and those whose turn comes; else stretching it would let some
+        of these in at once.
+
+        Raises:
+            PolicyError: a wave would start after the calendar ends.
+        """
+        waves = [wave for index in range(self._count()) if (wave := self._wave(index))]
+        starts = {start.seed: _shifted(start.at, since, until) for start in self.starts}
+        for wave in waves:
+            if wave.first_seed < wave.reached(since) < wave.end_seed:
+                starts[wave.reached(since)] = until
+        return Waves.of(starts)
+
     def disorder(self) -> tuple[Fault, ...]:
         """Return a fault for every wave that does not start after the one before it (path: its key)."""
         return tuple(
@@ -161,6 +184,14 @@ class Waves:
             start=start.at,
             end=following.at if following is not None and ends else None,
         )
+
+
+def _shifted(at: datetime, since: datetime, until: datetime) -> datetime:
+    """Return a moment moved by the length of a pause if it lies after its beginning. Raises PolicyError."""
+    try:
+        return at if at <= since else at + (until - since)
+    except OverflowError as error:
+        raise PolicyError([Fault(path="", problem=f"it ends after the calendar: {error}")]) from error
 
 
 def _seed_of(start: WaveStart) -> int:

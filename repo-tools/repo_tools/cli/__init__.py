@@ -14,6 +14,7 @@ import click
 from repo_tools.cli.airgap import bundle, mirror
 from repo_tools.cli.bootstage import boot_stage
 from repo_tools.cli.disk import disk
+from repo_tools.cli.log import log
 from repo_tools.cli.new import new
 from repo_tools.cli.publish import publish
 from repo_tools.cli.push import push
@@ -62,6 +63,7 @@ for _command in (
     bundle,
     waves,
     withdraw,
+    log,
     refresh,
     expirations,
     validate,

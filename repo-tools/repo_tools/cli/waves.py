@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from repo_tools.cli.words import (
+    REASON,
     TIME,
     VERSION,
     ask_secrets,
@@ -18,10 +19,44 @@ from repo_tools.cli.words import (
 from signpost.console import emit, example, json_option
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
     from pathlib import Path
 
+    from repo_tools.steer import Decide
     from updog.update_metadata.version import Version
+
+
+def steering_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what every command that steers a release takes."""
+    for option in (
+        json_option,
+        family_options,
+        click.option("--reason", type=REASON, default="", help="Why: one line, for the log of changes."),
+        click.option(
+            "--dry-run", is_flag=True, help="Say what it would do to the fleet, and change nothing."
+        ),
+        click.argument("version", type=VERSION),
+    ):
+        command = option(command)
+    return command
+
+
+def _steer(repo: Path, decide: Decide, *, dry_run: bool, as_json: bool) -> None:
+    """Say what a step would do, or take it and say what it did."""
+    from repo_tools import steer
+    from repo_tools.release import manifest_of
+    from repo_tools.render.releases import step_text
+    from repo_tools.render.text import versions_text
+
+    now = current_time()
+    if dry_run:
+        step = decide(manifest_of(existing(repo)), now)
+        emit(step.to_json() | {"dry_run": True}, step_text(step, done=False), as_json=as_json)
+        return
+    step, versions = steer.take(repo, decide, now=now, secrets=ask_secrets())
+    text = f"{step_text(step, done=True)}\n{versions_text(versions)}"
+    emit(step.to_json() | {"metadata": dict(versions)}, text, as_json=as_json)
 
 
 @click.group()
@@ -57,11 +92,9 @@ def waves_show(
 
 
 @waves.command("set")
-@click.argument("version", type=VERSION)
+@steering_options
 @click.option("--policy", required=True, help="default, accelerated, slow-roll, ohno, FILE.toml or none.")
 @click.option("--start-at", type=TIME, help="When the waves start: RFC 3339, or 'in 2 days'.  [default: now]")
-@family_options
-@json_option
 @click.pass_obj
 @example('repo-tools waves set 1.1.0 --policy slow-roll --start-at "in 2 days"')
 def waves_set(
@@ -73,35 +106,128 @@ def waves_set(
     start_at: datetime | None,
     variant: str | None,
     arch: str | None,
+    reason: str,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Give a published release other waves, and sign.
 
-    Nodes for which it has opened already may have taken it; the new waves hold for the others.
+    Nodes for which it has opened already may have taken it; the new waves are for the others.
 
-    Exit status: 0 done, 1 failed, 2 no such release or policy, 75 busy.
+    Exit status: 0 done, 1 failed, 2 no such release or policy, or it is held, 75 busy.
     """
-    from repo_tools.release import policy_named, set_waves, waves_of
-    from repo_tools.render.releases import waves_text
-    from repo_tools.render.text import versions_text
+    from repo_tools.release import policy_named, waves_of
+    from repo_tools.steer import setting
 
-    now = current_time()
-    planned = waves_of(policy_named(policy), start_at or now)
-    which = which_release(version, variant, arch)
-    outcome = set_waves(repo, which, planned, now=now, secrets=ask_secrets())
-    text = f"{waves_text(outcome.update, now)}\n{versions_text(outcome.versions)}"
-    emit(outcome.to_json(), text, as_json=as_json)
+    planned = waves_of(policy_named(policy), start_at or current_time())
+    decide = setting(which_release(version, variant, arch), planned, reason=reason)
+    _steer(repo, decide, dry_run=dry_run, as_json=as_json)
+
+
+@waves.command("hold")
+@steering_options
+@click.pass_obj
+@example('repo-tools waves hold 1.1.0 --reason "boots fail on wide NVMe"')
+def waves_hold(
+    repo: Path,
+    /,
+    *,
+    version: Version,
+    variant: str | None,
+    arch: str | None,
+    reason: str,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Hold a release back: no node that does not run it takes it, and its clock stands still.
+
+    It holds for every node, those that ignore waves and Bottlerocket's own updog included. Nodes that run it
+    keep it; `withdraw` takes it back from them as well. A node asked why says the reason.
+
+    Exit status: 0 done, 1 failed, 2 no such release, 3 held or withdrawn already, 75 busy.
+    """
+    from repo_tools.steer import holding
+
+    decide = holding(which_release(version, variant, arch), reason=reason)
+    _steer(repo, decide, dry_run=dry_run, as_json=as_json)
+
+
+@waves.command("resume")
+@steering_options
+@click.option(
+    "--policy", help="Other waves instead: default, accelerated, slow-roll, ohno, FILE.toml or none."
+)
+@click.option("--start-at", type=TIME, help="When those other waves start.  [default: now]")
+@click.pass_obj
+@example("repo-tools waves resume 1.1.0 --dry-run")
+def waves_resume(
+    repo: Path,
+    /,
+    *,
+    version: Version,
+    policy: str | None,
+    start_at: datetime | None,
+    variant: str | None,
+    arch: str | None,
+    reason: str,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Go on with a held release: what was left of its waves moves by the length of the hold.
+
+    Nobody is let in by the pause itself: the wave that was under way goes on from the node it had reached.
+
+    Exit status: 0 done, 1 failed, 2 no such release or policy, 3 it is not held, 75 busy.
+    """
+    from repo_tools.release import policy_named, waves_of
+    from repo_tools.steer import resuming
+
+    if start_at and policy is None:
+        raise click.UsageError("--start-at needs --policy: without one the waves of before go on")
+    others = waves_of(policy_named(policy), start_at or current_time()) if policy else None
+    decide = resuming(which_release(version, variant, arch), waves=others, reason=reason)
+    _steer(repo, decide, dry_run=dry_run, as_json=as_json)
+
+
+@waves.command("open")
+@steering_options
+@click.pass_obj
+@example('repo-tools waves open 1.1.0 --reason "fixes a hole that is being used"')
+def waves_open(
+    repo: Path,
+    /,
+    *,
+    version: Version,
+    variant: str | None,
+    arch: str | None,
+    reason: str,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Open a release to the whole fleet at once.
+
+    Exit status: 0 done, 1 failed, 2 no such release, or it is held, 3 it is open to all already, 75 busy.
+    """
+    from repo_tools.steer import opening
+
+    decide = opening(which_release(version, variant, arch), reason=reason)
+    _steer(repo, decide, dry_run=dry_run, as_json=as_json)
 
 
 @click.command()
-@click.argument("version", type=VERSION)
-@click.option("--dry-run", is_flag=True, help="Say what it would do, and change nothing.")
-@family_options
-@json_option
+@steering_options
 @click.pass_obj
 @example("repo-tools withdraw 1.1.0 --dry-run")
 def withdraw(
-    repo: Path, /, *, version: Version, dry_run: bool, variant: str | None, arch: str | None, as_json: bool
+    repo: Path,
+    /,
+    *,
+    version: Version,
+    variant: str | None,
+    arch: str | None,
+    reason: str,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Take a release back: nodes that run it go down to the one below, no other node takes it.
 
@@ -109,15 +235,7 @@ def withdraw(
 
     Exit status: 0 done, 1 failed, 2 no such release or a newer one is on offer, 3 withdrawn already, 75 busy.
     """
-    from repo_tools import release
-    from repo_tools.render.releases import withdrawal_text
-    from repo_tools.render.text import versions_text
+    from repo_tools.steer import withdrawing
 
-    which = which_release(version, variant, arch)
-    if dry_run:
-        plan = release.plan_withdrawal(release.manifest_of(existing(repo)), which)
-        emit(plan.to_json() | {"dry_run": True}, withdrawal_text(plan, done=False), as_json=as_json)
-        return
-    plan, versions = release.withdraw(repo, which, now=current_time(), secrets=ask_secrets())
-    text = f"{withdrawal_text(plan, done=True)}\n{versions_text(versions)}"
-    emit(plan.to_json() | {"metadata": dict(versions)}, text, as_json=as_json)
+    decide = withdrawing(which_release(version, variant, arch), reason=reason)
+    _steer(repo, decide, dry_run=dry_run, as_json=as_json)

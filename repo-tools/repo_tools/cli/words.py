@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from repo_tools.changes import one_line
 from repo_tools.quantities import parse_share, parse_size, parse_span
 from signpost.console import emit
 from updog.update_metadata.times import parse_duration, parse_time
@@ -47,6 +48,7 @@ TIME = Parsed("time", _moment)
 SPAN = Parsed("span", parse_span)
 SHARE = Parsed("share", parse_share)
 SIZE = Parsed("size", parse_size)
+REASON = Parsed("reason", one_line)
 PATH = click.Path(path_type=Path)
 
 

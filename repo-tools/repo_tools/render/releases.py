@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from fractions import Fraction
 
-    from repo_tools.release import Outcome, Withdrawal
+    from repo_tools.release import Outcome
+    from repo_tools.steer import Step
     from updog.update_metadata.manifest import Update
     from updog.update_metadata.version import Version
 
@@ -65,14 +66,17 @@ def _percent(share: Fraction | float) -> str:
 def release_row(update: Update, now: datetime) -> dict[str, Any]:
     """Return one release as the list of all of them shows it."""
     withdrawn = update.version > update.max_version
+    hidden = withdrawn or update.hold is not None
     return {
         "variant": update.variant,
         "arch": update.arch,
         "version": str(update.version),
         "max_version": str(update.max_version),
         "waves": len(_waves_of(update)),
-        "share_open": 0.0 if withdrawn else round(float(update.waves.share_open(now)), 4),
+        "share_open": 0.0 if hidden else round(float(update.waves.share_open(now)), 4),
         "withdrawn": withdrawn,
+        "held_since": format_time(update.hold.since) if update.hold else None,
+        "hold_reason": update.hold.reason if update.hold else None,
     }
 
 
@@ -85,7 +89,12 @@ def releases_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _offer(row: Mapping[str, Any]) -> str:
-    return "withdrawn" if row["withdrawn"] else f"{_percent(row['share_open'])} of the fleet"
+    if row["withdrawn"]:
+        return "withdrawn"
+    if row["held_since"]:
+        because = f" because: {row['hold_reason']}" if row["hold_reason"] else ""
+        return f"held since {row['held_since']}{because}"
+    return f"{_percent(row['share_open'])} of the fleet"
 
 
 def _waves_of(update: Update) -> list[Wave]:
@@ -121,7 +130,8 @@ def waves_document(update: Update, now: datetime) -> dict[str, Any]:
 def waves_text(update: Update, now: datetime) -> str:
     """Return a release's waves as a table, and the share of the fleet over time as a plot."""
     row = release_row(update, now)
-    head = f"{update}: {_offer(row)}" if row["withdrawn"] else f"{update}: open to {_offer(row)} now"
+    hidden = row["withdrawn"] or row["held_since"]
+    head = f"{update}: {_offer(row)}" if hidden else f"{update}: open to {_offer(row)} now"
     waves = _waves_of(update)
     if not waves:
         return head
@@ -148,12 +158,8 @@ def plot_text(update: Update, now: datetime) -> str:
     return "\n".join([*plot, *mark(now, "now", first, span)])
 
 
-def withdrawal_text(plan: Withdrawal, *, done: bool) -> str:
-    """Return what withdrawing does, or did."""
-    verb = "withdrew" if done else "would withdraw"
-    change = f"max_version of {plan.update.variant} on {plan.update.arch}: {plan.before} to {plan.after}"
-    if plan.falls_to:
-        effect = f"nodes above {plan.after} go down to {plan.falls_to.version}"
-    else:
-        effect = "no earlier release is published: nodes that run it keep it, no other node takes it"
-    return f"{verb} {plan.update}\n  {change}\n  {effect}"
+def step_text(step: Step, *, done: bool) -> str:
+    """Return what steering a release does, or did."""
+    head = f"{step.action} {step.before}" if done else f"would {step.action} {step.before}"
+    because = [f"  because: {step.reason}"] if step.reason else []
+    return "\n".join([head, *(f"  {effect}" for effect in step.effects), *because])
