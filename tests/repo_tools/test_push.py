@@ -120,7 +120,7 @@ def test_what_is_there_is_not_uploaded_again(place: Place, repository: SmallRepo
         _push(repository, place.destination())
     repository.publish("1.1.0")
     done = push(repository.folder, place.destination(), now=repository.now)
-    assert len(done.targets) == 11
+    assert len(done.targets) == 12
     assert done.metadata == ("metadata/3.targets.json", "metadata/3.snapshot.json", TIMESTAMP)
 
 
@@ -143,7 +143,7 @@ def test_caches_are_told_by_kind_of_file(repository: SmallRepository, s3_url: st
     kinds = {key: bucket.facts(key)["CacheControl"] for key in keys}
     assert kinds.pop(TIMESTAMP) == "no-cache"
     assert set(kinds.values()) == {"public, max-age=31536000, immutable"}
-    assert len(kinds) == len(keys) - 1 == 13
+    assert len(kinds) == len(keys) - 1 == 14
     assert bucket.facts("metadata/1.root.json")["ContentType"] == "application/json"
 
 
@@ -209,7 +209,7 @@ def test_killed_at_every_step_readers_keep_the_old_release_and_the_next_push_com
             assert check.check(UrlSource(place.url), now=repository.now).clean
         else:
             break
-    assert seen == [["1.0.0"]] * 13, "eleven targets, two numbered metadata; then the timestamp alone"
+    assert seen == [["1.0.0"]] * 14, "twelve targets, two numbered metadata; then the timestamp alone"
     assert _versions(place, client) == ["1.0.0", "1.1.0"]
     assert check.check(UrlSource(place.url), now=repository.now).clean
 
@@ -218,7 +218,7 @@ def test_targets_go_first_and_the_timestamp_last(place: Place, repository: Small
     recorder = Killed(place.destination())
     _push(repository, recorder)
     kinds = ["targets/" if step.startswith("targets/") else step for step in recorder.steps]
-    assert kinds == ["targets/"] * 10 + [
+    assert kinds == ["targets/"] * 11 + [
         "metadata/1.root.json",
         "metadata/2.targets.json",
         "metadata/2.snapshot.json",
