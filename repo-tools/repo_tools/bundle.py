@@ -6,7 +6,7 @@ Rules:
   that nodes at the start versions fetch on their way. As a folder it can be used as it is, by ``file:`` URLs;
   as one file it is a plain tar archive of that folder;
 * nothing in it is trusted because it is in it: importing verifies what a client verifies;
-* ``bundle.json`` says what it is for. It is for people, is not signed, and nothing is decided by it.
+* ``bundle.json`` says what it is for. It is not signed: it is for people, and shows that nothing was cut off.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 CONTENTS = "bundle.json"
 _FILE_ENDING = ".tar"
+_MAX_CONTENTS_BYTES = 1 << 20
 _SHOWN = 3  # missing names worth printing
 
 
@@ -178,7 +179,7 @@ def _write_file(
 ) -> None:
     """Write the archive beside its place and rename it. Raises MediumError."""
     temporary = place.with_name(place.name + ".tmp")
-    files = numbered_files(believed.chain) | {CONTENTS: contents}
+    files = {CONTENTS: contents} | numbered_files(believed.chain)
     if believed.chain.timestamp:
         files[TIMESTAMP] = believed.chain.timestamp.data
     medium = OsMedium()
@@ -277,5 +278,25 @@ class BundleSource:
 
 
 def held_by(believed: Believed) -> list[Listed]:
-    """Return those of the signed targets that a bundle has."""
-    return [item for item in listed_targets(believed.chain) if believed.source.size(item.path) is not None]
+    """Return those of the signed targets that a bundle has.
+
+    Raises:
+        BundleError: they are fewer than were put in: it was cut short on its way.
+    """
+    held = [item for item in listed_targets(believed.chain) if believed.source.size(item.path) == item.length]
+    said = _said(believed.source.read(CONTENTS, _MAX_CONTENTS_BYTES))
+    if len(held) < said:
+        raise BundleError(
+            f"the bundle holds {len(held)} of the {said} targets that were put in",
+            next_step="It was cut short on its way, or its medium is damaged: copy it again.",
+        )
+    return held
+
+
+def _said(contents: bytes | None) -> int:
+    """Return how many targets ``bundle.json`` speaks of, 0 where it says nothing sensible."""
+    try:
+        count = json.loads(contents or b"{}")["targets"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return 0
+    return count if isinstance(count, int) else 0

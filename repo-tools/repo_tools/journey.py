@@ -69,7 +69,7 @@ def needed(manifest: Manifest, way: Journey) -> set[str]:
     """
     names: set[str] = set()
     for version, step in way.hops():
-        names |= image_targets(step)
+        names |= image_targets(step) | pack_targets(step, version)
         if manifest.migrations:
             names |= set(find_migrations(manifest.migrations, version, step.version))
     return names
@@ -78,3 +78,15 @@ def needed(manifest: Manifest, way: Journey) -> set[str]:
 def image_targets(update: Update) -> set[str]:
     """Return the names of the three images of an update."""
     return {update.images.boot, update.images.root, update.images.hash}
+
+
+def pack_targets(update: Update, base: Version) -> set[str]:
+    """Return what lets a node at ``base`` fetch parts of the images: indexes, fingerprints, its deltas."""
+    packs = update.packs
+    if packs is None:
+        return set()
+    names: set[str] = set()
+    for pack in (packs.boot, packs.root, packs.hash):
+        names |= {pack.index, pack.fingerprints}
+        names |= {pack.deltas[base].target} if base in pack.deltas else set()
+    return names

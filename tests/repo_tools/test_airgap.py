@@ -86,13 +86,15 @@ def test_a_mirror_serves_what_its_source_does(repository: SmallRepository, tmp_p
 
 def test_only_what_is_new_is_fetched(repository: SmallRepository, tmp_path: Path) -> None:
     first = _mirror(repository, tmp_path / "mirror")
-    assert (len(first.targets), first.kept) == (10, 0)
+    count = len(first.targets)
+    assert first.kept == 0
+    assert count > 9
     again = _mirror(repository, tmp_path / "mirror", trusted_root=None)
-    assert (again.targets, again.kept) == ((), 10)
+    assert (again.targets, again.kept) == ((), count)
     repository.synthesize("1.3.0", sizes=_TINY)
-    repository.publish("1.3.0")
+    published = repository.publish("1.3.0")
     third = _mirror(repository, tmp_path / "mirror", trusted_root=None)
-    assert (len(third.targets), third.kept) == (4, 9)
+    assert (len(third.targets), third.kept) == (len(published.targets) + 1, count - 1)
     assert _versions(tmp_path / "mirror") == ["1.0.0", "1.1.0", "1.2.0", "1.3.0"]
 
 
@@ -125,7 +127,7 @@ class Broken:
 
     def blocks(self, path: str, start: int = 0) -> Iterator[bytes] | None:
         blocks = self._inner.blocks(path, start)
-        if "1.0.0-root" not in path or blocks is None:
+        if not path.endswith("1.0.0-root.erofs.zst") or blocks is None:
             return blocks
         self.starts.append(start)
         return self._cut(b"".join(blocks))
@@ -153,8 +155,7 @@ def test_a_mirroring_that_failed_goes_on_where_it_was(repository: SmallRepositor
     with pytest.raises(RepositoryUnreachableError):
         _mirror(repository, mirror, _then_silent(source))
     assert not (mirror / "metadata" / "timestamp.json").exists()
-    (part,) = (mirror / PARTS).iterdir()
-    assert part.stat().st_size == 1 << 18
+    assert max(part.stat().st_size for part in (mirror / PARTS).iterdir()) == 1 << 18
     whole = Broken(FolderSource(repository.folder), after=0, times=0)
     _mirror(repository, mirror, whole)
     assert whole.starts == [1 << 18]
@@ -177,7 +178,7 @@ def _then_silent(source: Broken) -> Broken:
 
 def test_a_part_of_another_day_is_fetched_anew(repository: SmallRepository, tmp_path: Path) -> None:
     mirror = tmp_path / "mirror"
-    item = next(path for path in (repository.folder / "targets").glob("*1.0.0-root*"))
+    item = next(path for path in (repository.folder / "targets").glob("*1.0.0-root.erofs.zst"))
     (mirror / PARTS).mkdir(parents=True)
     (mirror / PARTS / item.name.partition(".")[0]).write_bytes(b"?" * 1000)
     _mirror(repository, mirror)
@@ -185,16 +186,16 @@ def test_a_part_of_another_day_is_fetched_anew(repository: SmallRepository, tmp_
 
 
 def _unlink(repository: SmallRepository) -> None:
-    next((repository.folder / "targets").glob("*1.2.0-root*")).unlink()
+    next((repository.folder / "targets").glob("*1.2.0-root.erofs.zst")).unlink()
 
 
 def _change(repository: SmallRepository) -> None:
-    path = next((repository.folder / "targets").glob("*1.2.0-root*"))
+    path = next((repository.folder / "targets").glob("*1.2.0-root.erofs.zst"))
     path.write_bytes(path.read_bytes()[:-1] + b"?")
 
 
 def _lengthen(repository: SmallRepository) -> None:
-    path = next((repository.folder / "targets").glob("*1.2.0-root*"))
+    path = next((repository.folder / "targets").glob("*1.2.0-root.erofs.zst"))
     path.write_bytes(path.read_bytes() + b"?")
 
 
@@ -214,7 +215,7 @@ def test_readers_of_a_mirror_see_nothing_of_a_spoilt_source(
         session.resign(["timestamp"], repository.now)
     _mirror(repository, mirror)
     before = tree_digest(mirror / "metadata")
-    for path in (mirror / "targets").glob("*1.2.0-root*"):
+    for path in (mirror / "targets").glob("*1.2.0-root.erofs.zst"):
         path.unlink()
     with writing(repository.folder, OsMedium()) as session:
         session.resign(["timestamp"], repository.now)
@@ -372,6 +373,12 @@ def _cut_short(place: Path) -> None:
     place.write_bytes(place.read_bytes()[: place.stat().st_size // 2])
 
 
+def _cut_between(place: Path) -> None:
+    with tarfile.open(place) as archive:
+        member = next(item for item in archive if item.name.endswith("1.2.0-root.erofs.zst"))
+    place.write_bytes(place.read_bytes()[: member.offset])
+
+
 def _spoil_target(place: Path) -> None:
     with tarfile.open(place) as archive:
         member = next(item for item in archive if "1.2.0-root" in item.name)
@@ -386,7 +393,7 @@ def _spoil_metadata(place: Path) -> None:
     place.write_bytes(data.replace(b'"_type":"targets"', b'"_type":"tarGets"'))
 
 
-@pytest.mark.parametrize("spoil", [_cut_short, _spoil_target, _spoil_metadata])
+@pytest.mark.parametrize("spoil", [_cut_short, _cut_between, _spoil_target, _spoil_metadata])
 def test_a_spoilt_bundle_is_refused(
     repository: SmallRepository,
     tmp_path: Path,
@@ -444,7 +451,9 @@ def test_the_command_line_mirrors_again_without_words(
         assert run(cli, ["mirror", url, str(tmp_path / "mirror")]) == 1
         assert "--trusted-root" in capfd.readouterr().err
         assert run(cli, ["mirror", url, str(tmp_path / "mirror"), "--trusted-root", root]) == 0
-        assert "10 targets new" in capfd.readouterr().out
+        assert ", 0 there already" in capfd.readouterr().out
         assert run(cli, ["mirror", url, str(tmp_path / "mirror"), "--json"]) == 0
-    assert json.loads(capfd.readouterr().out)["kept"] == 10
+    document = json.loads(capfd.readouterr().out)
+    assert document["targets"] == []
+    assert document["kept"] > 9
     assert run(cli, ["validate", str(tmp_path / "mirror")]) == 0
