@@ -39,6 +39,7 @@ from updog.select import Node, VerdictCode, decide
 from updog.spool import Spool
 from updog.state import Code, Event, SlotRecord
 from updog.trial import Patience, judge
+from updog.update_metadata.times import spoken_time
 from updog.vitals import Vitals, run_vitals
 
 if TYPE_CHECKING:
@@ -538,13 +539,24 @@ class Agent:
         """Refresh and believe the repository, or raise. Imported late: status and apply need no TUF."""
         from updog.repository import Repository, http_settings
 
-        return Repository(
+        repository = Repository(
             self._config,
             http_settings(self._config, session.running.version),
             medium=self._medium,
             now=self._clock(),
             latest_known=session.state.latest_time,
         )
+        if repository.waived:
+            self._record_waiver(session, repository.waived)
+        return repository
+
+    def _record_waiver(self, session: _Session, waived: tuple[str, ...]) -> None:
+        """Remember, once, that expired metadata were believed because a person accepted it."""
+        until = spoken_time(self._config.accept_expired_until or self._clock())
+        sentence = f"Metadata were accepted until {until} though {', '.join(waived)}."
+        if all(event.sentence != sentence for event in session.state.history):
+            event = Event(time=self._clock(), code=Code.EXPIRED_ACCEPTED, version=None, sentence=sentence)
+            session.remember(session.state.noting(event))
 
     def _signpost(self, running: Running) -> Signpost:
         return Signpost(self._medium, running.disk, running.slot)

@@ -6,7 +6,7 @@ The only module of updog (with ``drill/cli.py``) that prints; the only one that 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,8 @@ from signpost.errors import ExitStatus
 from signpost.sets import Slot
 from updog import config as configuration
 from updog.errors import HealthError, HostError
-from updog.update_metadata.errors import VersionError
+from updog.update_metadata.errors import TimeError, VersionError
+from updog.update_metadata.times import parse_duration, parse_time
 from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
@@ -34,6 +35,24 @@ class _Context:
     config: Path
     disk: str | None
     active: Slot | None
+    accept_expired_until: datetime | None = None
+
+
+class _TimeType(click.ParamType[datetime]):
+    """An RFC 3339 time on the command line, or one from now such as ``in 2 days``."""
+
+    name = "time"
+
+    def convert(
+        self, value: str | datetime, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        """Return the time, or fail as a usage error."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            return clock() + parse_duration(value) if value.startswith("in ") else parse_time(value)
+        except TimeError as error:
+            self.fail(str(error), param, ctx)
 
 
 class _VersionType(click.ParamType[Version]):
@@ -78,6 +97,8 @@ def _agent(context: click.Context, *, as_json: bool = False) -> Agent:
 
     said: _Context = context.obj
     config = configuration.load(said.config)
+    if said.accept_expired_until:
+        config = replace(config, accept_expired_until=said.accept_expired_until)
     host = Host(config, disk=said.disk, active=said.active)
     return Agent(config, host, clock=clock, teller=teller(as_json=as_json))
 
@@ -111,11 +132,21 @@ _reboot_option = click.option("-r", "--reboot", is_flag=True, help="Reboot when 
     type=click.Choice([slot.value for slot in Slot]),
     help="Which slot runs, where nobody can be asked.",
 )
+@click.option(
+    "--accept-expired-until",
+    type=_TimeType(),
+    help="Believe expired metadata until then (an air gap); recorded in the history.",
+)
 @log_level_option
 @click.version_option(package_name="updog")
 @click.pass_context
 def program(
-    context: click.Context, config: Path, disk: str | None, active: str | None, log_level: str
+    context: click.Context,
+    config: Path,
+    disk: str | None,
+    active: str | None,
+    accept_expired_until: datetime | None,
+    log_level: str,
 ) -> None:
     """Check, download, verify, apply and confirm updates of this node, or fall back and say why.
 
@@ -123,7 +154,12 @@ def program(
     node, 5 repository unreachable, 75 busy.
     """
     console.start_logging(log_level)
-    context.obj = _Context(config=config, disk=disk, active=Slot(active) if active else None)
+    context.obj = _Context(
+        config=config,
+        disk=disk,
+        active=Slot(active) if active else None,
+        accept_expired_until=accept_expired_until,
+    )
 
 
 @program.command("check-update")

@@ -17,11 +17,13 @@ import difflib
 import platform
 import tomllib
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from updog.errors import ConfigError
-from updog.update_metadata.errors import VersionError
+from updog.update_metadata.errors import TimeError, VersionError
+from updog.update_metadata.times import parse_time
 from updog.update_metadata.version import Version
 from updog.update_metadata.waves import MAX_SEED, machine_seed
 
@@ -68,6 +70,7 @@ class Config:
     arch: str
     channel: str | None
     trusted_root: Path
+    accept_expired_until: datetime | None
     state_dir: Path
     disk: Path | None
     os_release: Path
@@ -154,6 +157,15 @@ def _lock(value: Any, folder: Path) -> Version | None:
     try:
         return None if text == _LATEST else Version.parse_friendly(text)
     except VersionError as error:
+        raise _BadValueError from error
+
+
+def _moment(value: Any, folder: Path) -> datetime:
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value
+    try:
+        return parse_time(_text(value, folder))
+    except TimeError as error:
         raise _BadValueError from error
 
 
@@ -257,6 +269,13 @@ KEYS: tuple[Key, ...] = (
         takes="a path",
         default=Path("/usr/share/updog/root.json"),
         meaning="the TUF root shipped in the image",
+    ),
+    Key(
+        name="accept_expired_until",
+        convert=_moment,
+        takes="a time with its zone, such as 2027-01-31T00:00:00Z",
+        default=None,
+        meaning="believe expired metadata until then (an air gap); all other checks stay",
     ),
     Key(
         name="state_dir",

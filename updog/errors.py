@@ -80,7 +80,10 @@ class ExpiredError(TrustError):
     """Correctly signed metadata, too old to be believed (a freeze attack looks the same)."""
 
     code = "expired"
-    default_next_step = "Check the node's clock; if it is right, the publisher must `repo-tools refresh`."
+    default_next_step = (
+        "Check the node's clock; if it is right, the publisher must `repo-tools refresh`. Behind an air gap "
+        "`updog --accept-expired-until TIME` is the explicit way past it."
+    )
 
 
 class RollbackError(TrustError):

@@ -73,7 +73,12 @@ class Repository:
             transport=self._transport,
             medium=medium,
         )
-        self._trust.refresh(now, latest_known=latest_known)
+        self._trust.refresh(now, latest_known=latest_known, accept_expired_until=config.accept_expired_until)
+
+    @property
+    def waived(self) -> tuple[str, ...]:
+        """What had expired, in words, and was believed because a person accepted it."""
+        return self._trust.waived
 
     def manifest(self) -> Manifest:
         """Return the manifest of the node's channel; fetched only when it is not the one kept here.

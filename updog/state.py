@@ -44,6 +44,7 @@ class Code(Enum):
     ROLLED_BACK_BY_HAND = "rolled-back-by-hand"
     DENIAL_CLEARED = "denial-cleared"
     STATE_LOST = "state-lost"
+    EXPIRED_ACCEPTED = "expired-accepted"
 
 
 ROLLBACKS = frozenset({Code.BOOT_FAILED, Code.HEALTH_FAILED, Code.ROLLED_BACK_BY_HAND})

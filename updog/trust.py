@@ -8,6 +8,8 @@ Rules it enforces, beyond the client workflow of the TUF specification (section 
 * a clock that was set back does not bring expired metadata to life: expiry is checked once more
   against the latest time this node has known;
 * running into the limit of root rotations is an error, not the end of the walk;
+* expired metadata are refused, unless a person accepts them until a moment of their own choice: then
+  expiry alone is not judged, and :attr:`Trust.waived` says of what;
 * everything is flushed to the medium before it is relied on.
 
 tuf's exceptions end here, each as one of :mod:`updog.errors`.
@@ -18,6 +20,7 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tuf.api import exceptions as tuf_errors
@@ -40,7 +43,6 @@ from updog.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
     from pathlib import Path
 
     from signpost.medium import Medium
@@ -103,6 +105,9 @@ class Trust:
         metadata_url: base URL of the metadata, ending in a slash.
         transport: how bytes are had.
         medium: how they are kept.
+
+    Attributes:
+        waived: what had expired, in words, and was believed all the same; nothing where nothing had.
     """
 
     def __init__(
@@ -111,6 +116,7 @@ class Trust:
         self._folder = folder
         self._medium = medium
         self._fetcher = _Fetcher(transport)
+        self.waived: tuple[str, ...] = ()
         config = UpdaterConfig(max_root_rotations=MAX_ROOT_ROTATIONS, targets_max_length=MAX_METADATA_BYTES)
         self._flushed_roots = set(self._root_history())
         try:
@@ -125,24 +131,38 @@ class Trust:
             cause = _FRACTIONS if _FRACTIONAL_EXPIRY.search(bootstrap) else str(error)
             raise TrustError(f"the trusted root is not valid: {cause}") from error
 
-    def refresh(self, now: datetime, *, latest_known: datetime | None = None) -> None:
+    def refresh(
+        self,
+        now: datetime,
+        *,
+        latest_known: datetime | None = None,
+        accept_expired_until: datetime | None = None,
+    ) -> None:
         """Walk root, timestamp, snapshot and targets as the specification says, and keep them.
 
         Args:
             now: this moment, for the second look at expiry.
             latest_known: the latest moment this node has known; a clock before it is not believed.
+            accept_expired_until: until when expired metadata are believed all the same.
 
         Raises:
             TrustError: (or a subclass) the metadata is not to be believed.
             UnreachableError: it could not be had.
         """
+        latest = max(now, latest_known or now)
+        waive = accept_expired_until is not None and latest < accept_expired_until
         try:
+            if waive:
+                self._judge_no_expiry()
             self._updater.refresh()
         except Exception as error:  # noqa: BLE001 - sorted by _translate, which raises what it does not know
             self._translate(error)
         self._check_root_walk()
-        self._check_expiry(max(now, latest_known or now))
+        expired = self._expired(latest)
+        if expired and not waive:
+            raise ExpiredError(f"{expired[0]}; this node has known {latest:%Y-%m-%d %H:%M} UTC")
         self._flush()
+        self.waived = expired
 
     def target(self, name: str) -> Target:
         """Return what is signed about the target ``name``.
@@ -179,13 +199,21 @@ class Trust:
         if walked >= MAX_ROOT_ROTATIONS:
             raise TrustError(f"gave up after {walked} root rotations; ship a newer root in the image")
 
-    def _check_expiry(self, latest: datetime) -> None:
-        """Expiry by the latest known time, in case the clock that python-tuf read was set back."""
-        for role in _ROLES:
-            signed = self._signed(role)
-            if signed.is_expired(latest):
-                when, known = f"{signed.expires:%Y-%m-%d %H:%M}", f"{latest:%Y-%m-%d %H:%M}"
-                raise ExpiredError(f"{role}.json expired on {when} UTC; this node has known {known} UTC")
+    def _judge_no_expiry(self) -> None:
+        """Let python-tuf compare expiries with a time before all of them; it has no public way to say so.
+
+        Signatures, lengths, hashes and versions are judged as ever: the same code runs. (Decision 0022.)
+        """
+        self._updater._trusted_set.reference_time = datetime.min.replace(tzinfo=UTC)  # noqa: SLF001
+
+    def _expired(self, latest: datetime) -> tuple[str, ...]:
+        """Say which roles have expired by the latest known time: the clock may have been set back."""
+        signed = {role: self._signed(role) for role in _ROLES}
+        return tuple(
+            f"{role}.json expired on {metadata.expires:%Y-%m-%d %H:%M} UTC"
+            for role, metadata in signed.items()
+            if metadata.is_expired(latest)
+        )
 
     def _flush(self) -> None:
         """python-tuf does not fsync what it keeps; do so before anything relies on it.

@@ -27,8 +27,10 @@ from repo_tools.source import FolderSource, UrlSource
 from signpost.console import run
 from signpost.medium import OsMedium
 from tests.repo_tools.clients import Client, releases
-from tests.support.nodes import make_node
+from tests.support.nodes import Node, make_node, now
 from tests.support.repositories import SmallRepository, later, make_repository, tree_digest
+from updog.state import Code
+from updog.update_metadata.times import format_time
 from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
@@ -457,3 +459,79 @@ def test_the_command_line_mirrors_again_without_words(
     assert document["targets"] == []
     assert document["kept"] > 9
     assert run(cli, ["validate", str(tmp_path / "mirror")]) == 0
+
+
+# -- a node whose bundle took too long ---------------------------------------------------------------
+
+
+@pytest.fixture
+def late_node(tmp_path: Path) -> Node:
+    """Return a node at 1.0.0 whose repository, a folder, has a timestamp that ran out a day ago."""
+    node = make_node(tmp_path / "site")
+    with writing(node.repository.folder, OsMedium()) as session:
+        session.resign(["timestamp"], later(now(), days=-8))
+    return node
+
+
+def _waivers(node: Node) -> list[str]:
+    return [event.sentence for event in node.state().history if event.code is Code.EXPIRED_ACCEPTED]
+
+
+def test_a_node_refuses_expired_metadata(late_node: Node) -> None:
+    before = late_node.disk_digest()
+    said = late_node.updog("update")
+    assert said.status == 4
+    assert "timestamp.json is expired" in said.err
+    assert "--accept-expired-until" in said.err
+    assert late_node.disk_digest() == before
+
+
+def test_an_override_on_the_node_is_recorded_once(late_node: Node) -> None:
+    until = format_time(later(now(), days=1).replace(microsecond=0))
+    for command in ("check-update", "update"):
+        assert late_node.updog(command, options=["--accept-expired-until", until]).status == 0
+    (sentence,) = _waivers(late_node)
+    assert "timestamp.json expired on" in sentence
+    assert late_node.boot().status == 0
+    assert late_node.updog("confirm").status == 0
+
+
+def test_an_override_in_the_configuration_ends_by_itself(late_node: Node) -> None:
+    late_node.configure(accept_expired_until=format_time(later(now(), hours=1).replace(microsecond=0)))
+    assert late_node.updog("check-update").status == 0
+    late_node.configure(accept_expired_until=format_time(later(now(), hours=-1).replace(microsecond=0)))
+    assert late_node.updog("check-update").status == 4
+    assert len(_waivers(late_node)) == 1
+
+
+def test_an_override_that_is_not_needed_leaves_no_trace(tmp_path: Path) -> None:
+    node = make_node(tmp_path / "site")
+    assert node.updog("check-update", options=["--accept-expired-until", "in 1 day"]).status == 0
+    assert _waivers(node) == []
+
+
+def _go_back(metadata: Path) -> None:
+    shutil.copy(metadata.parent / "old.json", metadata / "timestamp.json")
+
+
+def _forge(metadata: Path) -> None:
+    path = metadata / "timestamp.json"
+    path.write_bytes(path.read_bytes().replace(b'"version":3', b'"version":4'))
+
+
+@pytest.mark.parametrize(("spoil", "words"), [(_go_back, "version"), (_forge, "signed by")])
+def test_an_override_on_the_node_accepts_expiry_and_nothing_else(
+    late_node: Node, spoil: Callable[[Path], None], words: str
+) -> None:
+    metadata = late_node.repository.folder / "metadata"
+    shutil.copy(metadata / "timestamp.json", metadata.parent / "old.json")
+    with writing(late_node.repository.folder, OsMedium()) as session:
+        session.resign(["timestamp"], later(now(), days=-8))
+    options = ["--accept-expired-until", "in 1 day"]
+    assert late_node.updog("check-update", options=options).status == 0
+    before = (metadata / "timestamp.json").read_bytes()
+    spoil(metadata)
+    assert (metadata / "timestamp.json").read_bytes() != before
+    said = late_node.updog("update", options=options)
+    assert said.status == 4
+    assert words in said.err

@@ -29,20 +29,21 @@ def _pack(version: str, role: str, bases: tuple[str, ...]) -> Pack:
 
 def _release(version: str, *, limit: str = "9.0.0", bases: tuple[str, ...] = (), **facts: Any) -> Update:
     names = {role: f"{version}-{role}" for role in ("boot", "root", "hash")}
-    packs = Packs(**{role: _pack(version, role, bases) for role in names}) if bases else None
+    boot, root, verity = (_pack(version, role, bases) for role in names)
+    packs = Packs(boot=boot, root=root, hash=verity) if bases else None
     return Update(
         variant="vm",
         arch="x86_64",
         version=_version(version),
         max_version=_version(limit),
         waves=Waves(),
-        images=Images(**names),
+        images=Images(boot=names["boot"], root=names["root"], hash=names["hash"]),
         packs=packs,
         **facts,
     )
 
 
-_HELD = {"hold": datetime(2026, 1, 1, tzinfo=UTC)}
+_LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,9 @@ _HELD = {"hold": datetime(2026, 1, 1, tzinfo=UTC)}
             False,
             id="floor-out-of-reach",
         ),
-        pytest.param([_release("1.1.0"), _release("1.2.0", **_HELD)], "1.0.0", ["1.1.0"], True, id="held"),
+        pytest.param(
+            [_release("1.1.0"), _release("1.2.0", hold=_LONG_AGO)], "1.0.0", ["1.1.0"], True, id="held"
+        ),
         pytest.param(
             [_release("1.0.0", limit="1.0.0"), _release("1.1.0", limit="1.0.0")],
             "1.1.0",
@@ -77,7 +80,7 @@ _HELD = {"hold": datetime(2026, 1, 1, tzinfo=UTC)}
         pytest.param([], "1.0.0", [], True, id="nothing-published"),
     ],
 )
-def test_the_way_of_a_node(releases: list[Update], start: str, through: list[str], arrives: bool) -> None:
+def test_the_way_of_a_node(releases: list[Update], start: str, through: list[str], *, arrives: bool) -> None:
     way = journey(releases, _version(start))
     assert [str(step.version) for step in way.steps] == through
     assert way.arrives is arrives
