@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ GOOD: dict[str, tuple[str, object]] = {
     "arch": ('"aarch64"', "aarch64"),
     "channel": ('"beta"', "beta"),
     "trusted_root": ('"root.json"', FOLDER / "root.json"),
+    "accept_expired_until": ("2027-01-31T00:00:00Z", datetime(2027, 1, 31, tzinfo=UTC)),
     "state_dir": ('"../state"', FOLDER / "../state"),
     "disk": ('"/dev/vda"', Path("/dev/vda")),
     "os_release": ('"run/os-release"', FOLDER / "run/os-release"),
@@ -73,6 +75,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "arch": NOT_TEXTS,
     "channel": NOT_TEXTS,
     "trusted_root": NOT_TEXTS,
+    "accept_expired_until": (*NOT_TEXTS, '"tomorrow"', "2027-01-31", "2027-01-31T00:00:00"),
     "state_dir": NOT_TEXTS,
     "disk": NOT_TEXTS,
     "os_release": NOT_TEXTS,
