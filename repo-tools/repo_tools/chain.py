@@ -87,10 +87,13 @@ class Chain:
                 yield link
 
 
-def walk(source: Source) -> Chain:
-    """Return the chain of the repository at ``source`` with everything found wrong on the way."""
+def walk(source: Source, *, last_root: int = MAX_ROOTS) -> Chain:
+    """Return the chain of the repository at ``source`` with everything found wrong on the way.
+
+    ``last_root`` is the newest root to take, for what was signed before a change of keys.
+    """
     chain = Chain()
-    _walk_roots(source, chain)
+    _walk_roots(source, chain, last_root)
     root = chain.root
     if root is None or any(finding.code.startswith("root-") for finding in chain.findings):
         return chain
@@ -110,10 +113,10 @@ def numbered(names: list[str], role: str) -> list[int]:
     return sorted(int(match[1]) for match in matches if match and match[2] == role)
 
 
-def _walk_roots(source: Source, chain: Chain) -> None:
+def _walk_roots(source: Source, chain: Chain, last_root: int) -> None:
     names = source.names("metadata")
     highest = max(numbered(names, "root"), default=1) if names is not None else None
-    for version in range(1, MAX_ROOTS + 1):
+    for version in range(1, last_root + 1):
         name = f"{version}.root.json"
         data = source.read(f"metadata/{name}", MAX_METADATA_BYTES)
         if data is None:
@@ -123,12 +126,9 @@ def _walk_roots(source: Source, chain: Chain) -> None:
         if link is None:
             return
         chain.roots.append(link)
-    _note(
-        chain,
-        "root-invalid",
-        f"{MAX_ROOTS}.root.json",
-        f"more than {MAX_ROOTS} roots: no client walks so far",
-    )
+    if last_root == MAX_ROOTS:
+        message = f"more than {MAX_ROOTS} roots: no client walks so far"
+        _note(chain, "root-invalid", f"{MAX_ROOTS}.root.json", message)
 
 
 def _note_missing_root(chain: Chain, version: int, highest: int | None) -> None:

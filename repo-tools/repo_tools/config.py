@@ -227,7 +227,7 @@ def template(config: Config, comments: Mapping[str, str]) -> str:
     """Return the ``repo.toml`` of a new repository, each key explained; ``comments`` is keyid → its roles."""
     expires = "\n".join(f'{role} = "{format_duration(config.expires[role])}"' for role in ROLES)
     signers = "\n".join(
-        f"{keyid} = {_quoted(uri)} # {comments[keyid]}" for keyid, uri in config.signers.items()
+        f"{signer_line(keyid, uri)} # {comments[keyid]}" for keyid, uri in config.signers.items()
     )
     return _TEMPLATE.format(
         name=config.name,
@@ -238,6 +238,11 @@ def template(config: Config, comments: Mapping[str, str]) -> str:
         deltas=config.deltas,
         waves=config.waves,
     )
+
+
+def signer_line(keyid: str, uri: str) -> str:
+    """Return the line that says where a key's private half is."""
+    return f"{keyid} = {_quoted(uri)}"
 
 
 def _quoted(uri: str) -> str:
@@ -271,9 +276,9 @@ deltas = {deltas}
 [expires]
 {expires}
 
-# Where the private keys at hand are: KEYID = "URI", as securesystemslib understands it (file2:, hsm:,
-# awskms:, gcpkms:, azurekms:, …). The path of a file2: URI is relative to this file's folder. Which role a
-# key signs for is in the root metadata: `repo-tools root show`.
+# Where the private keys at hand are: KEYID = "URI": file2:PATH (relative to this file's folder), envvar:NAME
+# (a PEM in an environment variable), hsm:, awskms:, and whatever else securesystemslib understands. Which
+# role a key signs for is in the root metadata: `repo-tools root show`.
 [signers]
 {signers}
 """

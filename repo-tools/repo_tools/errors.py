@@ -231,3 +231,53 @@ class BundleError(ToolError):
 
     code = "bundle"
     default_next_step = "Make it anew with `repo-tools bundle export`."
+
+
+class ProposalError(UsageError):
+    """A file is no proposal of a root, or what was asked of one makes no sense; it was not changed."""
+
+    code = "proposal"
+    default_next_step = "See `repo-tools root verify PROPOSAL`."
+
+
+class TamperedProposalError(ToolError):
+    """A proposal is not what one of its signers signed, or contradicts itself; nothing was signed."""
+
+    code = "proposal-tampered"
+    default_next_step = "Trust nothing in this file. Ask its maker for the original, by another way."
+
+
+class StaleProposalError(ToolError):
+    """A proposal was made against another root than the published one; nothing was changed."""
+
+    code = "proposal-stale"
+    default_next_step = "Make the proposal anew from this repository and have it signed again."
+
+
+class IncompleteProposalError(ToolError):
+    """A proposal lacks signatures; nothing was published."""
+
+    code = "proposal-incomplete"
+    default_next_step = "Hand it to those who are missing: `repo-tools root sign PROPOSAL --key URI`."
+
+
+class ForeignKeyError(UsageError):
+    """A key signs for neither the old root nor the new one; nothing was signed."""
+
+    code = "key-not-of-role"
+    default_next_step = "`repo-tools root verify PROPOSAL` lists whose keys count; check --key."
+
+
+class NothingToSignError(ToolError):
+    """The key has signed already, or the root is published already; nothing was changed."""
+
+    status = ExitStatus.NOTHING_TO_DO
+    code = "nothing-to-do"
+    default_next_step = "`repo-tools root verify PROPOSAL` says what is missing."
+
+
+class RehearsalError(ToolError):
+    """A step of a rehearsal ended otherwise than it must; no real repository and no real key was touched."""
+
+    code = "rehearsal"
+    default_next_step = "Run the step by hand in the folder of `root rehearse --keep DIR`."

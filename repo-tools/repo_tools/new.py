@@ -3,8 +3,10 @@
 Rules:
 
 * every role has keys of its own; root has a real threshold (2 of 3 unless told otherwise);
-* a folder that holds anything is refused; ``repo.toml`` is written last, so a folder without it is not a
-  repository, however far a killed run came;
+* a folder that holds anything is refused;
+* all or nothing: ``repo.toml`` is written last, and no command takes a folder without it for a repository;
+  what a killed run left is cleared away by the next (see :mod:`repo_tools.all_or_nothing`);
+* a first root that came out of a ceremony is taken as it is: then no key is made here;
 * nothing is created before the signers that were given have been read.
 """
 
@@ -15,7 +17,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from repo_tools import config, editor
-from repo_tools.errors import ConfigError, RepositoryExistsError
+from repo_tools.all_or_nothing import all_or_nothing, require_empty
+from repo_tools.errors import ConfigError, ForeignKeyError
+from repo_tools.holders import Holder, set_name
 from repo_tools.images import Staged
 from repo_tools.keys import (
     TEST_KEY_NOTE,
@@ -28,7 +32,7 @@ from repo_tools.keys import (
 )
 from repo_tools.session import MANIFEST
 from repo_tools.signing import sign
-from repo_tools.store import Store
+from repo_tools.store import LOCK, STAGING, Store
 from signpost.errors import MediumError
 from signpost.medium import OsMedium
 from updog import durable
@@ -43,10 +47,12 @@ if TYPE_CHECKING:
 
     from tuf.api.metadata import Root
 
+    from repo_tools.proposal import Proposal
     from updog.durable import Medium
 
 KEYS = "keys"
 DEFAULT_NAME = "os"
+_OURS = frozenset({f"{config.FILE}.tmp", KEYS, "metadata", "targets", STAGING, LOCK})
 _README = f"""\
 {TEST_KEY_NOTE}
 
@@ -66,6 +72,7 @@ class Plan:
         signers: role → ``URI`` or ``URI,PUBLIC.pem`` words; test keys are made for roles without any.
         expires: how long signatures of each role last.
         passphrase: encrypts the test keys, where given.
+        first_root: the root 1 that a ceremony made, in place of root keys.
     """
 
     name: str = DEFAULT_NAME
@@ -74,6 +81,7 @@ class Plan:
     signers: Mapping[str, Sequence[str]] = field(default_factory=dict)
     expires: Mapping[str, timedelta] = field(default_factory=config.parse_expires)
     passphrase: str | None = None
+    first_root: Proposal | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,27 +147,33 @@ def create(
     """
     plan = plan or Plan()
     medium = medium or OsMedium()
-    _require_empty(folder)
+    require_empty(folder, _OURS)
     _check_name(plan)
     given = _given_keys(plan, secrets)
-    _check_threshold(plan, given)
+    if plan.first_root:
+        _check_first_root(plan.first_root, given, now)
+    else:
+        _check_threshold(plan, given)
     store = Store(folder, medium)
+    with all_or_nothing(folder, medium, _OURS):
+        return _fill(store, plan, given, now, secrets)
+
+
+def _fill(
+    store: Store, plan: Plan, given: Mapping[str, Sequence[KeySource]], now: datetime, secrets: Secrets
+) -> Created:
     store.lay_out()
-    made = _make_test_keys(store, plan, [role for role in config.ROLES if role not in given])
-    sources = {role: given.get(role) or made[role] for role in config.ROLES}
+    ceremony = plan.first_root
+    roles = () if ceremony else [role for role in config.ROLES if role not in given]
+    made = _make_test_keys(store, plan, roles)
+    sources = {role: given.get(role, made.get(role, [])) for role in config.ROLES}
     settings = _settings(plan, sources)
-    signers = SignerStore(uris=settings.signers, folder=folder, secrets=_with_passphrase(plan, secrets))
-    _sign_first(store, settings, signers, _first_root(plan, sources, now), now)
-    durable.write_bytes(medium, folder / config.FILE, _toml(settings, sources).encode())
-    return _created(folder, plan, sources, made)
-
-
-def _require_empty(folder: Path) -> None:
-    try:
-        if folder.exists() and any(folder.iterdir()):
-            raise RepositoryExistsError(f"{folder} is not empty")
-    except OSError as error:
-        raise RepositoryExistsError(f"cannot look into {folder}: {error.strerror}") from error
+    signers = SignerStore(uris=settings.signers, folder=store.folder, secrets=_with_passphrase(plan, secrets))
+    root = ceremony.root if ceremony else _first_root(plan, sources, made, now)
+    first = ceremony.new.to_bytes() if ceremony else sign(root, signers, root)
+    _sign_first(store, settings, signers, (root, first), now)
+    durable.write_bytes(store.medium, store.folder / config.FILE, _toml(settings, sources).encode())
+    return _created(store.folder, root, made)
 
 
 def _check_name(plan: Plan) -> None:
@@ -190,6 +204,30 @@ def _check_threshold(plan: Plan, given: Mapping[str, Sequence[KeySource]]) -> No
             f"a root threshold of {plan.root_threshold} with {count} root keys can never be met",
             next_step="Choose --root-threshold between 1 and the number of root keys.",
         )
+
+
+def _check_first_root(proposal: Proposal, given: Mapping[str, Sequence[KeySource]], now: datetime) -> None:
+    """Refuse a root 1 that is not finished, or whose online keys are not all at hand."""
+    if proposal.base:
+        raise ConfigError(
+            f"--root proposes root {proposal.root.version}; a repository begins with root 1",
+            next_step="Publish it in its repository: `repo-tools root publish`.",
+        )
+    proposal.require_complete()
+    if proposal.root.expires <= now:
+        raise ConfigError(
+            f"--root has expired on {proposal.root.expires:%Y-%m-%d}", next_step="Make a new proposal."
+        )
+    for role, rule in proposal.root.roles.items():
+        keyids = {item.key.keyid for item in given.get(role, ())}
+        strangers = sorted(keyids - set(rule.keyids))
+        if strangers:
+            raise ForeignKeyError(f"the key {strangers[0][:12]} given for {role} is no {role} key of --root")
+        if role != "root" and len(keyids) < rule.threshold:
+            raise ConfigError(
+                f"{role}: {len(keyids)} of the {rule.threshold} keys that sign for it are given",
+                next_step=f"Pass --signer {role}=URI for them.",
+            )
 
 
 def _make_test_keys(store: Store, plan: Plan, roles: Sequence[str]) -> dict[str, list[KeySource]]:
@@ -224,23 +262,32 @@ def _with_passphrase(plan: Plan, secrets: Secrets) -> Secrets:
     return secrets if passphrase is None else lambda _name: passphrase
 
 
-def _first_root(plan: Plan, sources: Mapping[str, Sequence[KeySource]], now: datetime) -> Root:
-    return editor.first_root(
+def _first_root(
+    plan: Plan,
+    sources: Mapping[str, Sequence[KeySource]],
+    made: Mapping[str, Sequence[KeySource]],
+    now: datetime,
+) -> Root:
+    root = editor.first_root(
         {role: [item.key for item in items] for role, items in sources.items()},
         root_threshold=plan.root_threshold,
         expires=editor.expiry(now, plan.expires["root"]),
     )
+    for role, items in made.items():
+        for name, item in zip(_names(plan, role), items, strict=True):
+            set_name(root, Holder(name=name, key=item.key))
+    return root
 
 
 def _sign_first(
-    store: Store, settings: config.Config, signers: SignerStore, root: Root, now: datetime
+    store: Store, settings: config.Config, signers: SignerStore, first: tuple[Root, bytes], now: datetime
 ) -> None:
-    """Sign and write version 1 of every role over an empty manifest."""
+    """Sign and write version 1 of every role over an empty manifest; the root is signed already."""
+    root, first_root = first
     manifest = Manifest.empty().to_json()
     digest = hashlib.sha256(manifest).hexdigest()
     listed = editor.target_file(MANIFEST, length=len(manifest), sha256=digest)
     ends = {role: editor.expiry(now, settings.expires[role]) for role in config.ROLES}
-    first_root = sign(root, signers, root)
     targets = sign(
         editor.targets_after(None, {MANIFEST: listed}, version=1, expires=ends["targets"]), signers, root
     )
@@ -270,16 +317,11 @@ def _toml(settings: config.Config, sources: Mapping[str, Sequence[KeySource]]) -
     return config.template(settings, comments)
 
 
-def _created(
-    folder: Path,
-    plan: Plan,
-    sources: Mapping[str, Sequence[KeySource]],
-    made: Mapping[str, Sequence[KeySource]],
-) -> Created:
+def _created(folder: Path, root: Root, made: Mapping[str, Sequence[KeySource]]) -> Created:
     return Created(
         folder=folder,
         root_json=folder / "metadata" / "1.root.json",
-        root_threshold=plan.root_threshold,
-        keyids={role: [item.key.keyid for item in items] for role, items in sources.items()},
+        root_threshold=root.roles["root"].threshold,
+        keyids={role: root.roles[role].keyids for role in config.ROLES},
         test_keys=[folder / item.uri.removeprefix("file2:") for items in made.values() for item in items],
     )

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from repo_tools import config, editor
-from repo_tools.chain import Verified, walk
+from repo_tools.chain import MAX_ROOTS, Verified, walk
 from repo_tools.changes import LOG, MAX_LOG_BYTES, ChangeLog
 from repo_tools.errors import BrokenRepositoryError
 from repo_tools.images import Staged
@@ -144,6 +144,18 @@ class Session:
             files["root"] = self._next_root(now)
         return self._write(files | self._sign_chain(roles, now, {}))
 
+    def succeed(self, root: Verified[Root], roles: Collection[str], now: datetime) -> dict[str, int]:
+        """Publish the next root and sign these roles anew by its keys; return the new versions by role.
+
+        Raises:
+            ThresholdError, SigningKeyError: signing; nothing was written. MediumError: writing.
+        """
+        files = {"root": (root.signed.version, root.data)}
+        if roles:
+            under_it = replace(self, published=replace(self.published, root=root))
+            files |= Session._sign_chain(under_it, roles, now, {})
+        return self._write(files)
+
     def _stage(self, name: str, data: bytes) -> Staged:
         path = self.store.staging / name
         durable.write_bytes(self.store.medium, path, data)
@@ -214,8 +226,12 @@ class Session:
 
 
 @contextmanager
-def writing(folder: Path, medium: Medium, secrets: Secrets = no_secrets) -> Iterator[Session]:
+def writing(
+    folder: Path, medium: Medium, secrets: Secrets = no_secrets, *, last_root: int = MAX_ROOTS
+) -> Iterator[Session]:
     """Lock the repository in ``folder`` for one change, for the length of a ``with`` block.
+
+    ``last_root`` is the newest root to go by: only a change of keys that was cut short looks back.
 
     Raises:
         NoRepositoryError, ConfigError: there is none, or its ``repo.toml`` has faults.
@@ -225,7 +241,7 @@ def writing(folder: Path, medium: Medium, secrets: Secrets = no_secrets) -> Iter
     store = Store.existing(folder, medium)
     settings = config.load(folder)
     with store.writing():
-        published = complete(walk(store.source))
+        published = complete(walk(store.source, last_root=last_root))
         yield Session(
             store=store,
             config=settings,

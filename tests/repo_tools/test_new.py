@@ -18,12 +18,29 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from tuf.api.metadata import Metadata, Root
 
-from repo_tools import config, new
+from repo_tools import check, config, new
+from repo_tools.all_or_nothing import all_or_nothing
 from repo_tools.cli import cli
-from repo_tools.errors import SigningKeyError
+from repo_tools.errors import (
+    NoRepositoryError,
+    RepositoryBusyError,
+    RepositoryExistsError,
+    SigningKeyError,
+)
+from repo_tools.source import FolderSource
+from repo_tools.store import Store
 from signpost.console import run
+from signpost.errors import MediumError
+from signpost.medium import OsMedium
 from tests.repo_tools.clients import Client
-from tests.support.repositories import make_repository, tree_digest
+from tests.support.repositories import (
+    FailingMedium,
+    KilledError,
+    KillingMedium,
+    kill_points,
+    make_repository,
+    tree_digest,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -209,3 +226,58 @@ def test_an_encrypted_key_given_as_signer(tmp_path: Path) -> None:
         new.create(tmp_path / "repo", now=NOW, plan=plan)
     assert not (tmp_path / "repo").exists()
     new.create(tmp_path / "repo", now=NOW, plan=plan, secrets=lambda _name: "secret")
+
+
+def test_killed_at_every_step_and_made_again(tmp_path: Path) -> None:
+    recorder = KillingMedium()
+    new.create(tmp_path / "recorded", now=NOW, medium=recorder)
+    points = list(kill_points(recorder.steps))
+    assert len(points) > 60
+    whole = 0
+    for number, torn in points:
+        folder = tmp_path / f"at-{number}-{torn}"
+        with pytest.raises(KilledError):
+            new.create(folder, now=NOW, medium=KillingMedium(number, torn=torn))
+        if (folder / "repo.toml").exists():
+            whole += 1
+        else:
+            with pytest.raises(NoRepositoryError):
+                Store.existing(folder, OsMedium())
+            new.create(folder, now=NOW)
+        assert check.check(FolderSource(folder), now=NOW).findings == ()
+        config.load(folder)
+    assert 0 < whole < 5
+
+
+def test_what_a_killed_run_left_is_only_cleared_if_nothing_else_is_there(tmp_path: Path) -> None:
+    folder = tmp_path / "repo"
+    with pytest.raises(KilledError):
+        new.create(folder, now=NOW, medium=KillingMedium(20))
+    (folder / "thesis.txt").write_text("the only copy")
+    before = tree_digest(folder)
+    with pytest.raises(RepositoryExistsError):
+        new.create(folder, now=NOW)
+    assert tree_digest(folder) == before
+
+
+def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
+    recorder = KillingMedium()
+    new.create(tmp_path / "recorded", now=NOW, medium=recorder)
+    folder, empty = tmp_path / "repo", tmp_path / "empty"
+    empty.mkdir()
+    for number in range(1, len(recorder.steps) - 1, 7):
+        for place in (folder, empty):
+            with pytest.raises(MediumError):
+                new.create(place, now=NOW, medium=FailingMedium(number))
+        assert not folder.exists(), recorder.steps[number]
+        assert list(empty.iterdir()) == []
+
+
+def test_two_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / "repo"
+    with (
+        all_or_nothing(folder, OsMedium(), frozenset()),
+        pytest.raises(RepositoryBusyError),
+    ):
+        new.create(folder, now=NOW)
+    new.create(folder, now=NOW)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from repo_tools.cli import ceremony, rehearse  # noqa: F401 - they put their commands under `root`
 from repo_tools.cli.airgap import bundle, mirror
 from repo_tools.cli.bootstage import boot_stage
 from repo_tools.cli.disk import disk

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--encrypt", is_flag=True, help=f"Encrypt the test keys; the passphrase is asked, or in {PASSPHRASE}."
 )
+@click.option("--root", "root_file", type=PATH, help="A finished root 1, made with `root init`.")
 @json_option
 @example("repo-tools new demo --expires timestamp=1d")
 def new(
@@ -40,6 +41,7 @@ def new(
     signers: tuple[str, ...],
     expires: tuple[str, ...],
     encrypt: bool,
+    root_file: Path | None,
     as_json: bool,
 ) -> None:
     """Make a repository in DIR: keys, root, empty manifest, all signed, ready to serve.
@@ -47,6 +49,7 @@ def new(
     Exit status: 0 done, 1 failed, 2 wrong usage, or DIR is not empty.
     """
     from repo_tools import new as making
+    from repo_tools.cli.proposals import load
     from repo_tools.config import parse_expires
     from repo_tools.render.upkeep import created_text
 
@@ -58,6 +61,7 @@ def new(
         signers=making.parse_signers(signers),
         expires=parse_expires(expires),
         passphrase=secrets("passphrase of the new test keys") if encrypt else None,
+        first_root=load(root_file) if root_file else None,
     )
     created = making.create(folder, now=current_time(), plan=plan, secrets=secrets)
     emit(created.to_json(), created_text(created), as_json=as_json)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from repo_tools.release import Which
 
 PASSPHRASE = "REPO_TOOLS_PASSPHRASE"  # noqa: S105 - the name of a variable
+TOKEN_PIN = "REPO_TOOLS_PIN"  # noqa: S105 - the same
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg]
@@ -61,13 +62,16 @@ def _secret(name: str) -> str:
     """Take a secret from the environment, or ask the person at the terminal. Raises SigningKeyError."""
     from os import environ
 
-    if PASSPHRASE in environ:
-        return environ[PASSPHRASE]
+    from repo_tools.keys import PIN
+
+    variable = TOKEN_PIN if name == PIN else PASSPHRASE
+    if variable in environ:
+        return environ[variable]
     if sys.stdin.isatty() and sys.stderr.isatty():
         return str(click.prompt(name, hide_input=True, err=True))
-    from repo_tools.keys import no_secrets
+    from repo_tools.errors import SigningKeyError
 
-    return no_secrets(name)
+    raise SigningKeyError(f"a {name} is needed", next_step=f"Give it in the environment variable {variable}.")
 
 
 def ask_secrets() -> Secrets:
@@ -78,6 +82,16 @@ def ask_secrets() -> Secrets:
         return known.setdefault(name, _secret(name))
 
     return ask
+
+
+def new_passphrase(path: Path) -> str:
+    """Return the passphrase of a key that is to be made: from the environment, or asked for twice."""
+    from os import environ
+
+    if PASSPHRASE in environ or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return _secret(f"passphrase of {path}")
+    name = f"new passphrase of {path}"
+    return str(click.prompt(name, hide_input=True, confirmation_prompt=True, err=True))
 
 
 def emit_last(document: dict[str, Any], text: str, *, as_json: bool) -> None:

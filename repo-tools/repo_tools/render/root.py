@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from repo_tools.holders import names_in
 from repo_tools.render.text import table_text
 from updog.update_metadata.times import format_time, spoken_duration
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 def root_document(root: Root, uris: Mapping[str, str]) -> dict[str, Any]:
     """Return the roles of a root as ``--json`` prints them; ``uris`` says which keys are at hand."""
+    names = names_in(root)
     return {
         "version": root.version,
         "expires": format_time(root.expires),
@@ -23,7 +25,12 @@ def root_document(root: Root, uris: Mapping[str, str]) -> dict[str, Any]:
             name: {
                 "threshold": role.threshold,
                 "keys": [
-                    {"keyid": keyid, "scheme": root.keys[keyid].scheme, "uri": uris.get(keyid)}
+                    {
+                        "keyid": keyid,
+                        "holder": names.get(keyid),
+                        "scheme": root.keys[keyid].scheme,
+                        "uri": uris.get(keyid),
+                    }
                     for keyid in role.keyids
                 ],
             }
@@ -39,12 +46,13 @@ def root_text(document: Mapping[str, Any], left: timedelta) -> str:
         (
             name,
             f"{role['threshold']} of {len(role['keys'])}",
-            key["keyid"][:16],
+            key["holder"] or "",
+            key["keyid"][:12],
             key["scheme"],
             key["uri"] or "not at hand",
         )
         for name, role in document["roles"].items()
         for key in role["keys"]
     ]
-    table = table_text(("role", "threshold", "key", "scheme", "private key"), cells)
+    table = table_text(("role", "threshold", "holder", "key", "scheme", "private key"), cells)
     return f"root version {document['version']}, {when} ({document['expires']})\n{table}"
