@@ -4,8 +4,8 @@ Rules:
 
 * every role has keys of its own; root has a real threshold (2 of 3 unless told otherwise);
 * a folder that holds anything is refused;
-* all or nothing: ``repo.toml`` is written last, and no command takes a folder without it for a repository;
-  what a killed run left is cleared away by the next (see :mod:`repo_tools.all_or_nothing`);
+* all or nothing: ``repo.toml`` is written last, and no command writes into a folder without it; what a
+  killed run left is cleared away by the next (see :mod:`repo_tools.all_or_nothing`);
 * a first root that came out of a ceremony is taken as it is: then no key is made here;
 * nothing is created before the signers that were given have been read.
 """

@@ -111,7 +111,7 @@ def test_a_killed_new_is_no_repository(tmp_path: Path) -> None:
     folder = tmp_path / "repo"
     new.create(folder, now=NOW)
     (folder / "repo.toml").unlink()
-    assert run(cli, ["--repo", str(folder), "validate"]) == 2
+    assert run(cli, ["--repo", str(folder), "refresh"]) == 2
 
 
 @pytest.mark.parametrize(
