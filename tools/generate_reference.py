@@ -20,6 +20,9 @@ from signpost.errors import ExitStatus, ToolError
 from updog import errors as updog_errors
 from updog.cli import program as updog
 from updog.config import KEYS
+from updog.metrics import METRICS
+from updog.postmortem import CAUSES
+from updog.state import CODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +48,8 @@ def pages() -> dict[str, str]:
         "repo-tools.md": _program(repo_tools, "repo-tools"),
         "updog.toml.md": _configuration(),
         "exit-status.md": _statuses(),
+        "codes.md": _codes(),
+        "metrics.md": _metrics(),
     }
 
 
@@ -97,6 +102,35 @@ def _statuses() -> str:
         '## Errors\n\n`--json` prints `{"error": {"code", "message", "next_step", "status"}}`.\n\n'
         f"| code | status | meaning |\n|---|---|---|\n{errors}"
     )
+
+
+def _codes() -> str:
+    """Return the codes of events and the causes of failed boots."""
+    head = (
+        "# Codes of what happened\n\nThey stand in `updog status`, `updog history`, the login message, "
+        "[metrics](metrics.md) and [outcome lines](outcome-line.md). A code that is here keeps its name and "
+        "meaning; new ones may come, so a reader passes over those that it does not know.\n\n"
+        "| code | what happened |\n|---|---|\n"
+    )
+    causes = (
+        "\n## Causes\n\n`cause` says why a version was left: of `health-check-failed` it is the name of the "
+        "first required check that failed; of `boot-failed` one of these:\n\n"
+        "| cause | what it means |\n|---|---|\n"
+    )
+    codes = "".join(f"| `{code.value}` | {meaning} |\n" for code, meaning in CODES.items())
+    return _GENERATED + head + codes + causes + "".join(f"| `{c}` | {m} |\n" for c, m in CAUSES.items())
+
+
+def _metrics() -> str:
+    """Return the table of the metrics."""
+    head = (
+        "# Metrics\n\n`metrics_file` of [updog.toml](updog.toml.md) is replaced, in one step, after every "
+        "command that may change something: for node_exporter's textfile collector. All are gauges; one "
+        "that has nothing to tell is left out. `code` and `cause` are those of [codes](codes.md).\n\n"
+        "| metric | labels | what |\n|---|---|---|\n"
+    )
+    rows = "".join(f"| `{m.name}` | {', '.join(m.labels)} | {m.meaning} |\n" for m in METRICS)
+    return _GENERATED + head + rows
 
 
 def _first_line(kind: type[ToolError]) -> str:

@@ -21,7 +21,7 @@ from signpost.app import Signpost
 from signpost.errors import ToolError
 from signpost.medium import OsMedium, opened
 from signpost.state import Command
-from updog import health, preflight
+from updog import health, notices, preflight, report
 from updog.errors import (
     DeniedVersionError,
     HealthError,
@@ -34,10 +34,11 @@ from updog.image.codec import decompressed
 from updog.image.install import Region, prove, read_content, write_image
 from updog.memory import Memory
 from updog.outcome import Outcome, diagnose
+from updog.postmortem import Evidence, explain
 from updog.preflight import Placement
 from updog.select import Node, VerdictCode, decide
 from updog.spool import Spool
-from updog.state import Code, Event, SlotRecord
+from updog.state import CHECKING, UP, Code, Event, SlotRecord
 from updog.trial import Patience, judge
 from updog.update_metadata.times import spoken_time
 from updog.vitals import Vitals, run_vitals
@@ -54,10 +55,11 @@ if TYPE_CHECKING:
     from updog.progress import Teller
     from updog.repository import Repository
     from updog.select import Decision
-    from updog.state import NodeState
+    from updog.state import NodeState, Pending
     from updog.update_metadata.manifest import Content, Update
     from updog.update_metadata.version import Version
 
+_NOTHING_LEFT = "Nothing needs to be done."
 _WRITE_ORDER = ("root", "hash", "boot")  # a half-written slot has no kernel yet
 
 
@@ -395,7 +397,8 @@ class Agent:
         preflight.check_slots(session.view)
         sentence = f"{pending.version} in slot {pending.slot.value} boots next."
         event = self._event(Code.APPLIED, pending.version, sentence)
-        session.remember(session.state.applied(session.running.boot_id).noting(event))
+        state = session.state.applied(session.running.boot_id).having_seen(self._host.record_digests())
+        session.remember(state.noting(event))
         session.signpost.apply(Command.UPGRADE_TO_INACTIVE)
         return pending.version
 
@@ -427,6 +430,8 @@ class Agent:
             if session.is_leaving:
                 failed = f"{session.running.version} failed its health check already."
                 raise HealthError(f"{failed} Slot {session.inactive.value} boots next.")
+            if session.outcome is Outcome.TRIAL:
+                session.remember(session.state.reaching(CHECKING))  # for whoever asks why it ended here (D41)
             findings = self._judged(session)
             if fatal := [finding for finding in findings if finding.fatal]:
                 self._fall_back(session, fatal)
@@ -434,25 +439,29 @@ class Agent:
             version = session.running.version
             sentence = f"{version} in slot {session.view.active.value} was confirmed."
             event = self._event(Code.CONFIRMED, version, sentence)
-            session.remember(session.state.confirmed(version).noting(event))
+            session.remember(self._confirmed(session.state, event, session.running))
             return findings
 
     def _judged(self, session: _Session) -> tuple[health.Finding, ...]:
         """Run the built-in and the node's own checks until they tell whether this boot is good."""
         config = self._config
 
-        def checks() -> tuple[health.Finding, ...]:
+        def checks(seconds: float) -> tuple[health.Finding, ...]:
+            allowance = health.Allowance(each=config.health_timeout, end=time.monotonic() + seconds)
             vitals = Vitals(
                 state_dir=config.roomy_dir,
                 repository=config.metadata_base_url,
                 now=self._clock(),
                 latest_known=session.state.latest_time,
-                timeout=config.health_timeout,
+                allowance=allowance,
             )
-            own = health.run_checks(config.health_dir, config.health_timeout)
-            return run_vitals(config.health_checks, vitals) + own
+            required = run_vitals(config.health_checks, vitals)
+            own = health.run_checks(config.health_dir, allowance)
+            return required + own + run_vitals(config.health_warnings, vitals, required=False)
 
-        patience = Patience(deadline=config.health_deadline, window=config.stability_window)
+        patience = Patience(
+            deadline=config.health_deadline, window=config.stability_window, check=config.health_timeout
+        )
         return judge(checks, patience, sleep=time.sleep, monotonic=time.monotonic)
 
     def _fall_back(self, session: _Session, fatal: list[health.Finding]) -> None:
@@ -460,7 +469,9 @@ class Agent:
         version, slot = session.running.version, session.view.active
         causes = "; ".join(f"{finding.check} {finding.problem}" for finding in fatal)
         sentence = f"{version} in slot {slot.value} failed its health check: {causes}."
-        session.remember(session.state.left(self._event(Code.HEALTH_FAILED, version, sentence)))
+        event = self._event(Code.HEALTH_FAILED, version, sentence, cause=fatal[0].check)
+        if version not in session.state.denied:  # a confirm that was killed may have recorded it (D40)
+            session.remember(self._left(session.state, event, session.running))
         try:
             session.signpost.apply(Command.ROLLBACK_TO_INACTIVE)
         except ToolError as error:
@@ -473,7 +484,53 @@ class Agent:
     def settle(self) -> Outcome:
         """Work out how the last restart ended and record it: what a node does once after every start."""
         with self._session() as session:
+            if session.outcome not in {Outcome.WAITING, Outcome.TRIAL}:
+                # What there is by now cannot explain what happens later.
+                session.remember(session.state.having_seen(self._host.record_digests()))
             return session.outcome
+
+    def report(self) -> int:
+        """Send the outcome lines that wait; return how many went. Never fails and takes little time."""
+        if self._config.report_url is None or not self._memory.load().outbox:
+            return 0
+        with suppress(ToolError), self._session() as session:
+            sent = report.send(self._config, session.running.version, session.state.outbox)
+            session.remember(session.state.reported(sent))
+            return len(sent)
+        return 0
+
+    def accept_disk(self) -> str:
+        """Take the disk that is there for this node's own, whatever disk it ran from before; return its GUID.
+
+        What was in the slots of the other one is forgotten; history and deny-list stay.
+
+        Raises:
+            NothingToDoError: it is the node's own disk.
+        """
+        with self._memory.locked():
+            state, view = self._memory.load(), self._signpost(self._host.running()).view()
+            if state.disk_guid in {None, view.disk_guid}:
+                raise NothingToDoError("this is the disk that the node runs from", next_step=_NOTHING_LEFT)
+            sentence = f"Disk {view.disk_guid} was accepted in the place of {state.disk_guid}."
+            event = Event(time=self._clock(), code=Code.DISK_ACCEPTED, version=None, sentence=sentence)
+            accepted = replace(state, disk_guid=view.disk_guid, slots={}, pending=None)
+            self._memory.save(accepted.noting(event))
+            return str(view.disk_guid)
+
+    def accept_clock(self) -> datetime:
+        """Forget the latest moment this node has known, where the clock is behind it; return this moment.
+
+        Raises:
+            NothingToDoError: the clock is not behind.
+        """
+        with self._session() as session:
+            now, latest = self._clock(), session.state.latest_time
+            if latest is None or latest <= now:
+                raise NothingToDoError("the clock is not behind what was seen", next_step=_NOTHING_LEFT)
+            sentence = f"The clock at {now:%Y-%m-%d %H:%M} was accepted, behind {latest:%Y-%m-%d %H:%M}."
+            event = Event(time=now, code=Code.CLOCK_ACCEPTED, version=None, sentence=sentence)
+            session.remember(replace(session.state, latest_time=now).noting(event))
+            return now
 
     def clear_denial(self, version: Version) -> None:
         """Forget that ``version`` fell back here. Raises NothingToDoError if it is not denied."""
@@ -510,7 +567,20 @@ class Agent:
                 state=before,
             )
             session.remember(state)
-            yield session
+            try:
+                yield session
+            finally:
+                self._post(session)
+
+    def _post(self, session: _Session) -> None:
+        """Tell login message and metrics how things stand now; that they cannot be told is no failure."""
+        if self._config.motd_file is None and self._config.metrics_file is None:
+            return
+        with suppress(ToolError):
+            view = session.signpost.view()
+            state, outcome = self._reconciled(session.state, session.running, view)
+            status = Status(running=session.running, view=view, state=state, outcome=outcome)
+            notices.post(self._config, self._medium, status)
 
     def _reconciled(self, state: NodeState, running: Running, view: View) -> tuple[NodeState, Outcome]:
         """Bring what is remembered in line with what the partition table and this boot say."""
@@ -521,19 +591,51 @@ class Agent:
         outcome = diagnose(pending, running, new, view.slots[old_slot].flags)
         if pending is None or outcome is Outcome.NONE:
             return replace(state, pending=None), outcome
+        return self._recorded(outcome, state, pending, running), outcome
+
+    def _recorded(self, outcome: Outcome, state: NodeState, pending: Pending, running: Running) -> NodeState:
+        """Return the state once it is recorded where the pending update stands."""
         if outcome is Outcome.STAGED:
-            return state.applied(None), outcome
+            return state.applied(None)
+        if outcome is Outcome.TRIAL:
+            return state.reaching(UP)
         if outcome is Outcome.CONFIRMED:
             sentence = f"{pending.version} in slot {pending.slot.value} was found confirmed."
             event = self._event(Code.CONFIRMED, pending.version, sentence)
-            return state.confirmed(pending.version).noting(event), outcome
+            return self._confirmed(state, event, running)
         if outcome is Outcome.FELL_BACK:
-            sentence = _why_it_fell_back(state, running)
-            return state.left(self._event(Code.BOOT_FAILED, pending.version, sentence)), outcome
+            return self._fallen_back(state, pending, running)
         if outcome is Outcome.ROLLED_BACK:
             sentence = f"{pending.version} was left by hand for slot {running.slot.value}."
-            return state.left(self._event(Code.ROLLED_BACK_BY_HAND, pending.version, sentence)), outcome
-        return state, outcome
+            event = self._event(Code.ROLLED_BACK_BY_HAND, pending.version, sentence)
+            return self._left(state, event, running)
+        return state
+
+    def _fallen_back(self, state: NodeState, pending: Pending, running: Running) -> NodeState:
+        """Return the state once it is recorded why the pending update went down."""
+        records = self._host.records()
+        evidence = Evidence(
+            slot=pending.slot,
+            stages=tuple(attempt.stage for attempt in running.attempts if attempt.slot is pending.slot),
+            reached=pending.reached,
+            records=tuple(record for record in records if record.digest not in state.records_seen),
+        )
+        why = explain(evidence)
+        sentence = (
+            f"{pending.version} in slot {pending.slot.value} {why.words}; its tries were used up and slot "
+            f"{running.slot.value} took over with {running.version}."
+        )
+        event = self._event(Code.BOOT_FAILED, pending.version, sentence, cause=why.cause.value)
+        return self._left(state, event, running).having_seen(record.digest for record in records)
+
+    def _confirmed(self, state: NodeState, event: Event, running: Running) -> NodeState:
+        """Return the state once the running version was found good, with the line that says so."""
+        line = report.line(self._config, state, event, running)
+        return state.confirmed(running.version).noting(event).reporting(line)
+
+    def _left(self, state: NodeState, event: Event, running: Running) -> NodeState:
+        """Return the state once the event's version was left again, with the line that says so."""
+        return state.left(event).reporting(report.line(self._config, state, event, running))
 
     def _repository(self, session: _Session) -> Repository:
         """Refresh and believe the repository, or raise. Imported late: status and apply need no TUF."""
@@ -570,8 +672,8 @@ class Agent:
             name=partition.label,
         )
 
-    def _event(self, code: Code, version: Version, sentence: str) -> Event:
-        return Event(time=self._clock(), code=code, version=version, sentence=sentence)
+    def _event(self, code: Code, version: Version, sentence: str, *, cause: str | None = None) -> Event:
+        return Event(time=self._clock(), code=code, version=version, sentence=sentence, cause=cause)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -613,18 +715,3 @@ class _Session:
 def _record_of(update: Update, images: Mapping[str, Content]) -> SlotRecord:
     """Return what a slot holds once ``images`` of ``update`` are in it."""
     return SlotRecord(variant=update.variant, arch=update.arch, version=update.version, images=images)
-
-
-def _why_it_fell_back(state: NodeState, running: Running) -> str:
-    """Tell in one sentence how the pending update went down, from what its starts left behind."""
-    pending = state.pending
-    if pending is None:
-        return ""
-    stages = [attempt.stage for attempt in running.attempts if attempt.slot is pending.slot]
-    where = (
-        f"went down at stage {', '.join(stages)}" if stages else "did not come up, and left no trace where"
-    )
-    return (
-        f"{pending.version} in slot {pending.slot.value} {where}; its tries were used up and slot "
-        f"{running.slot.value} took over with {running.version}."
-    )

@@ -5,9 +5,11 @@ The only module of updog (with ``drill/cli.py``) that prints; the only one that 
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,17 +27,34 @@ from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
     from updog.agent import Agent, Wishes
+    from updog.config import Config
+    from updog.host import Host
     from updog.progress import Teller
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True)
 class _Context:
-    """What the options before the command said."""
+    """What the options before the command said, and the machine they mean."""
 
-    config: Path
+    path: Path
     disk: str | None
     active: Slot | None
     accept_expired_until: datetime | None = None
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration, read once. Raises ConfigError."""
+        config = configuration.load(self.path)
+        if self.accept_expired_until:
+            config = replace(config, accept_expired_until=self.accept_expired_until)
+        return config
+
+    @cached_property
+    def host(self) -> Host:
+        """The machine."""
+        from updog.host import Host
+
+        return Host(self.config, disk=self.disk, active=self.active)
 
 
 class _TimeType(click.ParamType[datetime]):
@@ -93,14 +112,9 @@ def teller(*, as_json: bool) -> Teller:
 def _agent(context: click.Context, *, as_json: bool = False) -> Agent:
     """Build the agent from the configuration file and the options."""
     from updog.agent import Agent
-    from updog.host import Host
 
     said: _Context = context.obj
-    config = configuration.load(said.config)
-    if said.accept_expired_until:
-        config = replace(config, accept_expired_until=said.accept_expired_until)
-    host = Host(config, disk=said.disk, active=said.active)
-    return Agent(config, host, clock=clock, teller=teller(as_json=as_json))
+    return Agent(said.config, said.host, clock=clock, teller=teller(as_json=as_json))
 
 
 def _wishes(version: Version | None, *, ignore_waves: bool) -> Wishes:
@@ -155,7 +169,7 @@ def program(
     """
     console.start_logging(log_level)
     context.obj = _Context(
-        config=config,
+        path=config,
         disk=disk,
         active=Slot(active) if active else None,
         accept_expired_until=accept_expired_until,
@@ -177,7 +191,9 @@ def check_update(
     """Is there an update for this node? Exit 0: yes, printed as VARIANT VERSION; 3: no."""
     from updog import render
 
-    decision = _agent(context).check(_wishes(version, ignore_waves=ignore_waves))
+    agent = _agent(context)
+    decision = agent.check(_wishes(version, ignore_waves=ignore_waves))
+    agent.report()
     emit(
         render.decision_document(decision, everything=everything),
         render.decision_text(decision, everything=everything),
@@ -256,6 +272,7 @@ def update_command(
     """Install the update in the inactive slot, prove it, and make it boot next."""
     agent = _agent(context, as_json=as_json)
     update = agent.update(_wishes(version, ignore_waves=ignore_waves))
+    agent.report()
     said = f"Update applied: {update.variant} {update.version}; it runs after a restart."
     _told("update", update.version, as_json=as_json, said=said)
     _reboot(context, wanted=reboot)
@@ -269,7 +286,9 @@ def update_command(
 @example("updog update-image && updog update-apply --reboot")
 def update_image(context: click.Context, version: Version | None, ignore_waves: bool, as_json: bool) -> None:
     """Install the update in the inactive slot and prove it; what boots next does not change."""
-    update = _agent(context, as_json=as_json).update_image(_wishes(version, ignore_waves=ignore_waves))
+    agent = _agent(context, as_json=as_json)
+    update = agent.update_image(_wishes(version, ignore_waves=ignore_waves))
+    agent.report()
     said = f"{update.variant} {update.version} is installed; `updog update-apply` makes it boot next."
     _told("update-image", update.version, as_json=as_json, said=said)
 
@@ -304,11 +323,14 @@ def update_revert(context: click.Context, as_json: bool) -> None:
 @example("updog confirm          # what updog-confirm.service runs after every start")
 def confirm(context: click.Context, as_json: bool) -> None:
     """Run the health checks, then mark this boot successful; or fall back, with the cause recorded."""
+    agent = _agent(context)
     try:
-        findings = _agent(context).confirm()
+        findings = agent.confirm()
     except HealthError:
+        agent.report()
         _reboot_unhealthy(context)
         raise
+    agent.report()
     warnings = [f"{finding.check} {finding.problem}" for finding in findings if finding.problem]
     for warning in warnings:
         note(f"warning: {warning}")
@@ -335,6 +357,18 @@ def status(context: click.Context, as_json: bool) -> None:
 
     found = _agent(context).status()
     emit(render.status_document(found), render.status_text(found), as_json=as_json)
+
+
+@program.command("motd")
+@json_option
+@click.pass_context
+@example("updog motd > /run/motd.d/updog      # or set motd_file, which keeps it fresh")
+def motd(context: click.Context, as_json: bool) -> None:
+    """Say in a line or three what runs, what waits, and why a version was left: for the login message."""
+    from updog import render
+
+    said = render.login_text(_agent(context).status())
+    emit({"lines": said.splitlines()}, said, as_json=as_json)
 
 
 @program.command("history")
@@ -383,6 +417,30 @@ def deny_list(context: click.Context, version: Version | None, as_json: bool) ->
     emit(document, "\n".join(f"{v}  {event.sentence}" for v, event in denied.items()), as_json=as_json)
 
 
+@program.command("accept-disk")
+@json_option
+@click.pass_context
+@example("updog accept-disk      # after the disk was replaced, or the node restored onto another")
+def accept_disk(context: click.Context, as_json: bool) -> None:
+    """Take the disk that is there for this node's own after it was replaced; history and deny-list stay."""
+    guid = _agent(context).accept_disk()
+    emit({"disk_guid": guid}, f"Disk {guid} is this node's own now.", as_json=as_json)
+
+
+@program.command("accept-clock")
+@json_option
+@click.pass_context
+@example("date && updog accept-clock      # after a clock that was ahead was set right")
+def accept_clock(context: click.Context, as_json: bool) -> None:
+    """Believe a clock that is behind the latest moment this node has known; recorded in the history."""
+    moment = _agent(context).accept_clock()
+    emit(
+        {"latest_time": moment.isoformat(timespec="seconds")},
+        f"{moment:%Y-%m-%d %H:%M} UTC is the latest moment known now.",
+        as_json=as_json,
+    )
+
+
 def _reboot_unhealthy(context: click.Context) -> None:
     """Reboot if that can be done; why the node is unhealthy matters more than why it does not restart."""
     try:
@@ -393,11 +451,9 @@ def _reboot_unhealthy(context: click.Context) -> None:
 
 def _reboot(context: click.Context, *, wanted: bool) -> None:
     """Reboot by the configured command, or say that a person has to."""
-    from updog.host import Host
-
     if not wanted:
         return
-    if not Host(configuration.load(context.obj.config)).reboot():
+    if not context.obj.host.reboot():
         note("No reboot_command is configured: restart the node yourself.")
 
 
@@ -414,6 +470,20 @@ def _add_groups() -> None:
 _add_groups()
 
 
+class _Terminated(BaseException):
+    """The service manager asked this process to end."""
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    """Unwind, so that what was started is ended too: a health check must not outlive its confirm (D74)."""
+    raise _Terminated
+
+
 def main() -> None:
-    """Run updog and exit with its status."""
-    sys.exit(console.run(program))
+    """Run updog and exit with its status, or by the signal that ended it."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        sys.exit(console.run(program))
+    except _Terminated:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)  # as it would have ended; a service manager takes that for clean

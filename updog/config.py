@@ -82,9 +82,14 @@ class Config:
     send_query: bool
     health_dir: Path
     health_checks: tuple[str, ...]
+    health_warnings: tuple[str, ...]
     health_timeout: int
     health_deadline: int
     stability_window: int
+    pstore_dirs: tuple[Path, ...]
+    motd_file: Path | None
+    metrics_file: Path | None
+    report_url: str | None
     reboot_command: tuple[str, ...]
     connect_timeout: int
     stall_timeout: int
@@ -150,6 +155,17 @@ def _checks(value: Any, folder: Path) -> tuple[str, ...]:
 
 def _path(value: Any, folder: Path) -> Path:
     return folder / _text(value, folder)
+
+
+def _paths(value: Any, folder: Path) -> tuple[Path, ...]:
+    return tuple(folder / text for text in _texts(value, folder))
+
+
+def _web_address(value: Any, folder: Path) -> str:
+    text = _text(value, folder)
+    if not text.startswith(("http://", "https://")) or "#" in text:
+        raise _BadValueError
+    return text
 
 
 def _lock(value: Any, folder: Path) -> Version | None:
@@ -355,6 +371,13 @@ KEYS: tuple[Key, ...] = (
         meaning="built-in checks that `confirm` requires, beside those in health_dir",
     ),
     Key(
+        name="health_warnings",
+        convert=_checks,
+        takes=f"a list of {', '.join(VITALS)}",
+        default=(),
+        meaning="built-in checks that `confirm` only warns about",
+    ),
+    Key(
         name="health_timeout",
         convert=_whole(1, _DAY_SECONDS),
         takes="seconds, 1 to 86400",
@@ -366,7 +389,8 @@ KEYS: tuple[Key, ...] = (
         convert=_whole(0, _DAY_SECONDS),
         takes="seconds, 0 to 86400",
         default=300,
-        meaning="time within which the checks have to pass; failing ones are repeated until then (seconds)",
+        meaning="time within which the checks have to pass; failing ones are repeated until then, and all of "
+        "them together may take so long, or health_timeout where that is longer (seconds)",
     ),
     Key(
         name="stability_window",
@@ -374,6 +398,34 @@ KEYS: tuple[Key, ...] = (
         takes="seconds, 0 to 86400",
         default=30,
         meaning="how long the checks have to keep passing before a boot is confirmed (seconds)",
+    ),
+    Key(
+        name="pstore_dirs",
+        convert=_paths,
+        takes="a list of paths",
+        default=(Path("/sys/fs/pstore"), Path("/var/lib/systemd/pstore")),
+        meaning="where kernels leave their last words, for the cause of a fallback; nothing there is changed",
+    ),
+    Key(
+        name="motd_file",
+        convert=_path,
+        takes="a path",
+        default=None,
+        meaning="file kept as `updog motd` has it, such as /run/motd.d/updog",
+    ),
+    Key(
+        name="metrics_file",
+        convert=_path,
+        takes="a path",
+        default=None,
+        meaning="file of metrics for Prometheus' node_exporter, such as /var/lib/node_exporter/updog.prom",
+    ),
+    Key(
+        name="report_url",
+        convert=_web_address,
+        takes="an http or https URL",
+        default=None,
+        meaning="where an outcome line goes after a confirm or a fallback; without it none is sent",
     ),
     Key(
         name="reboot_command",

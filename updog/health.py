@@ -5,7 +5,10 @@ Rules it enforces:
 * every check is run, in the order of names; a required one that fails, is killed by a signal, cannot be
   started or exceeds its time makes the boot unhealthy; a wanted one is only a warning (D38, D39);
 * a check runs in a session of its own and the whole session is killed at its time-out, so that a child
-  it left behind cannot keep the node waiting;
+  it left behind cannot keep the node waiting; one that even SIGKILL does not end (it hangs inside the
+  kernel) is left behind after :data:`_LAST_WORDS_SECONDS`;
+* all checks together have a time as well, counted by a clock that nobody can set (D42): what is not run by
+  then has not passed;
 * only the last :data:`KEPT_BYTES` of its output are kept, whatever it prints.
 """
 
@@ -16,6 +19,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -41,43 +45,68 @@ class Finding:
         return self.required and bool(self.problem)
 
 
-def run_checks(folder: Path, timeout: int) -> tuple[Finding, ...]:
-    """Run every executable in ``folder``/required and ``folder``/wanted, ``timeout`` seconds each."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Allowance:
+    """The time checks may take: ``each`` so many seconds, and all until ``end`` of the monotonic clock."""
+
+    each: float
+    end: float
+
+    def left(self) -> float:
+        """Return the seconds that the next check may take; none is left at 0 and below."""
+        return min(self.each, self.end - time.monotonic())
+
+
+OUT_OF_TIME = "was not run: the time for all health checks was over"
+
+
+def run_checks(folder: Path, allowance: Allowance) -> tuple[Finding, ...]:
+    """Run every executable in ``folder``/required and then in ``folder``/wanted, as long as there is time."""
     return tuple(
-        _finding(path, timeout, required=kind == "required")
+        _finding(path, allowance.left(), required=kind == "required")
         for kind in ("required", "wanted")
         for path in sorted((folder / kind).glob("*"))
         if path.is_file()
     )
 
 
-def _finding(path: Path, timeout: int, *, required: bool) -> Finding:
+def _finding(path: Path, timeout: float, *, required: bool) -> Finding:
     """Run one check; a file that cannot be run is pointed out, not passed over in silence."""
     if not os.access(path, os.X_OK):
         return Finding(check=path.name, required=False, problem="is not executable, so it was not run")
-    return Finding(check=path.name, required=required, problem=_run(path, timeout))
+    problem = run_bounded([str(path)], timeout).problem if timeout > 0 else OUT_OF_TIME
+    return Finding(check=path.name, required=required, problem=problem)
 
 
-def _run(check: Path, timeout: int) -> str:
-    """Return why the check failed, or nothing."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What a program answered: why it failed (empty: it did not) and the end of its output."""
+
+    problem: str
+    said: str = ""
+
+
+def run_bounded(command: list[str], timeout: float) -> Answer:
+    """Run a program for at most ``timeout`` seconds, whatever it does, and end what it left behind."""
     try:
         process = subprocess.Popen(
-            [str(check)],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     except OSError as error:
-        return f"cannot be started: {error.strerror}"
-    with process, _Tail(process) as tail:
+        return Answer(problem=f"cannot be started: {error.strerror}")
+    with _Tail(process) as tail:
         try:
             status = process.wait(timeout)
         except subprocess.TimeoutExpired:
-            return f"gave no answer in {timeout} s"
+            return Answer(problem=f"gave no answer in {round(timeout, 1):g} s")
         finally:
             _end_session(process)
-    return _problem(status, tail.last_line())
+    said = tail.text()
+    return Answer(problem=_problem(status, said.rpartition("\n")[2]), said=said)
 
 
 class _Tail:
@@ -94,21 +123,25 @@ class _Tail:
 
     def __exit__(self, *_error: object) -> None:
         self._thread.join(_LAST_WORDS_SECONDS)  # a child with a session of its own may hold the pipe
+        if self._stream:
+            self._stream.close()
 
     def _drain(self) -> None:
         with contextlib.suppress(ValueError):  # closed meanwhile: a daemon goes on, nobody listens any more
             while self._stream and (block := os.read(self._stream.fileno(), _PIPE_BYTES)):
                 self._kept = (self._kept + block)[-KEPT_BYTES:]
 
-    def last_line(self) -> str:
-        """Return the last line that was printed."""
-        return self._kept.decode(errors="replace").strip().rpartition("\n")[2]
+    def text(self) -> str:
+        """Return the end of what was printed."""
+        return self._kept.decode(errors="replace").strip()
 
 
 def _end_session(process: subprocess.Popen[bytes]) -> None:
-    """Kill the check and whatever it left behind in its session."""
+    """Kill the check and whatever it left behind in its session, without waiting for ever for its end."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_LAST_WORDS_SECONDS)
 
 
 def _problem(status: int, said: str) -> str:

@@ -21,12 +21,14 @@ from signpost.app import find_on, find_running
 from signpost.medium import OsMedium
 from signpost.sets import Slot
 from updog.errors import HostError
+from updog.pstore import read_records
 from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from updog.config import Config
+    from updog.postmortem import Record
 
 BootId = NewType("BootId", str)
 """A text that differs from one start of the machine to the next."""
@@ -106,6 +108,14 @@ class Host:
             disk=disk,
             attempts=self._attempts(record),
         )
+
+    def records(self) -> tuple[Record, ...]:
+        """Return what kernels left in pstore when they died, newest first."""
+        return read_records(self._config.pstore_dirs)
+
+    def record_digests(self) -> frozenset[str]:
+        """Return what tells these records from later ones."""
+        return frozenset(record.digest for record in self.records())
 
     def reboot(self) -> bool:
         """Start the configured reboot; False where none is configured. Raises HostError if it fails."""

@@ -53,7 +53,7 @@ def check_disk(view: View, state: NodeState) -> None:
         raise PreflightError(
             f"{view.disk} is another disk ({view.disk_guid}) than the one this node runs from "
             f"({state.disk_guid})",
-            next_step="Check --disk and `disk`; if the disk was replaced on purpose, move state.json away.",
+            next_step="Check --disk and `disk`; if it was replaced on purpose: `updog accept-disk`.",
         )
 
 

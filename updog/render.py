@@ -98,10 +98,29 @@ def _standing(status: Status) -> str:
     return _STANDING[status.outcome].format(version=pending.version, slot=pending.slot.value)
 
 
+def login_text(status: Status) -> str:
+    """Return what a person who logs in should know: what runs, what waits, and why a version was left."""
+    running, view, rollback = status.running, status.view, status.state.last_rollback
+    confirmed = "confirmed" if view.slots[view.active].flags.successful else "NOT confirmed"
+    lines = [f"{running.variant} {running.version} runs from slot {running.slot.value}, {confirmed}."]
+    if status.outcome is not Outcome.NONE:
+        lines.append(f"{_standing(status)}.")
+    if rollback is not None and rollback.version in status.state.denied:
+        lines.append(f"{_moment(rollback)} {_codes(rollback)}: {rollback.sentence}")
+    if view.next is None:
+        lines.append("NOTHING IS BOOTABLE: see docs/how-to/rescue.md before any restart.")
+    return "\n".join(f"updog: {line}" for line in lines)
+
+
+def _codes(event: Event) -> str:
+    """Return what happened by its stable code, and why by its cause."""
+    return f"{event.code.value} ({event.cause})" if event.cause else event.code.value
+
+
 def _trouble(state: NodeState) -> list[str]:
     """Tell of the last rollback and of what is denied."""
     rollback = state.last_rollback
-    lines = [f"rollback  {_moment(rollback)} {rollback.code.value}: {rollback.sentence}"] if rollback else []
+    lines = [f"rollback  {_moment(rollback)} {_codes(rollback)}: {rollback.sentence}"] if rollback else []
     if state.denied:
         versions = ", ".join(str(version) for version in state.denied)
         lines.append(

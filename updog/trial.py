@@ -5,6 +5,8 @@ Rules it enforces:
 * a boot is good only if every required check passes before the deadline *and* still passes after the
   stability window: services that start and then die do not count (Bottlerocket's "successful" means little
   more than that a target was reached);
+* every round of checks has an end of its own: the deadline, or the time one check may take where that is
+  later, so that a round of hanging checks does not go on for the sum of their time-outs (D38);
 * time is counted by a clock that nobody can set, so a jump to 1970 or by a year neither shortens nor
   prolongs anything (D42).
 """
@@ -26,29 +28,37 @@ RETRY_SECONDS = 5.0  # between two rounds of checks before the deadline
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Patience:
-    """Seconds: how long checks may take to pass, and how long they must then keep passing."""
+    """Seconds: for checks to pass, for which they must then keep passing, and that one check may take."""
 
     deadline: float
     window: float
+    check: float
 
 
 def judge(
-    checks: Callable[[], Findings],
+    checks: Callable[[float], Findings],
     patience: Patience,
     *,
     sleep: Callable[[float], None],
     monotonic: Callable[[], float],
 ) -> Findings:
-    """Return the findings that decide: those after the window, or the last ones before the deadline."""
+    """Return the findings that decide: those after the window, or the last ones before the deadline.
+
+    Args:
+        checks: runs them all within the seconds it is given.
+        patience: how long to wait for what.
+        sleep: waits.
+        monotonic: tells seconds that only ever grow.
+    """
     end = monotonic() + patience.deadline
-    findings = checks()
+    findings = checks(max(patience.deadline, patience.check))
     while _failed(findings) and monotonic() + RETRY_SECONDS <= end:
         sleep(RETRY_SECONDS)
-        findings = checks()
+        findings = checks(max(end - monotonic(), patience.check))
     if _failed(findings) or not patience.window:
         return findings
     sleep(patience.window)
-    return checks()
+    return checks(max(patience.deadline, patience.check))
 
 
 def _failed(findings: Findings) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import socket
-import subprocess
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from updog.config import VITALS
-from updog.health import Finding
+from updog.health import OUT_OF_TIME, Allowance, Finding, run_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,7 +34,7 @@ class Vitals:
         repository: URL whose host must resolve.
         now: this moment by the node's clock, UTC.
         latest_known: the latest moment this node has known.
-        timeout: seconds one check may take.
+        allowance: how long the checks may take.
         proc: where procfs is mounted.
         systemd: the folder that is there when systemd runs.
     """
@@ -44,14 +43,21 @@ class Vitals:
     repository: str
     now: datetime
     latest_known: datetime | None
-    timeout: int
+    allowance: Allowance
     proc: Path = Path("/proc")
     systemd: Path = Path("/run/systemd/system")
 
 
-def run_vitals(names: Iterable[str], vitals: Vitals) -> tuple[Finding, ...]:
-    """Run the built-in checks of these names; all of them are required."""
-    return tuple(Finding(check=name, required=True, problem=CHECKS[name](vitals)) for name in names)
+def run_vitals(names: Iterable[str], vitals: Vitals, *, required: bool = True) -> tuple[Finding, ...]:
+    """Run the built-in checks of these names, as long as there is time."""
+    return tuple(
+        Finding(
+            check=name,
+            required=required,
+            problem=CHECKS[name](vitals) if vitals.allowance.left() > 0 else OUT_OF_TIME,
+        )
+        for name in names
+    )
 
 
 def _failed_units(vitals: Vitals) -> str:
@@ -59,13 +65,10 @@ def _failed_units(vitals: Vitals) -> str:
     if not vitals.systemd.is_dir():
         return ""
     command = ["systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "--no-pager"]
-    try:
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=vitals.timeout)
-    except subprocess.TimeoutExpired:
-        return f"systemctl gave no answer in {vitals.timeout} s"
-    except (OSError, subprocess.CalledProcessError) as error:
-        return f"systemctl cannot be asked: {error}"
-    units = [line.split()[0] for line in said.stdout.splitlines() if line.strip()]
+    answer = run_bounded(command, vitals.allowance.left())
+    if answer.problem:
+        return f"systemctl {answer.problem}"
+    units = [line.split()[0] for line in answer.said.splitlines() if line.strip()]
     return f"failed units: {', '.join(units)}" if units else ""
 
 
@@ -84,10 +87,11 @@ def _name_resolution(vitals: Vitals) -> str:
     host = urlsplit(vitals.repository).hostname
     if host is None:
         return ""
-    problems: list[str] = [f"resolving {host} gave no answer in {vitals.timeout} s"]
+    seconds = vitals.allowance.left()
+    problems: list[str] = [f"resolving {host} gave no answer in {round(seconds, 1):g} s"]
     thread = threading.Thread(target=_resolve, args=(host, problems), daemon=True)
     thread.start()
-    thread.join(vitals.timeout)  # the resolver has time-outs of its own, and they are longer than ours
+    thread.join(seconds)  # the resolver has time-outs of its own, and they are longer than ours
     return problems[-1]
 
 

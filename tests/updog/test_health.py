@@ -9,14 +9,19 @@ from pathlib import Path
 import pytest
 
 from tests.support.nodes import health_check
-from updog.health import KEPT_BYTES, Finding, run_checks
+from updog.health import KEPT_BYTES, OUT_OF_TIME, Allowance, Finding, run_checks
 
 PATIENCE = 10
 
 
+def _allowance(each: float = PATIENCE, every: float = 100) -> Allowance:
+    """Return the time that checks may take from now on, each and together."""
+    return Allowance(each=each, end=time.monotonic() + every)
+
+
 def _run(folder: Path, timeout: int = PATIENCE) -> Finding:
     """Return the finding of the only check there is."""
-    (finding,) = run_checks(folder, timeout)
+    (finding,) = run_checks(folder, _allowance(timeout))
     return finding
 
 
@@ -48,7 +53,7 @@ def test_without_checks_every_boot_is_good(tmp_path: Path, make: bool) -> None: 
     if make:
         (tmp_path / "required").mkdir()
         (tmp_path / "wanted").mkdir()
-    assert run_checks(tmp_path, PATIENCE) == ()
+    assert run_checks(tmp_path, _allowance()) == ()
 
 
 def test_a_check_that_passes_says_nothing(tmp_path: Path) -> None:
@@ -88,7 +93,7 @@ def test_every_check_runs_in_the_order_of_names_whatever_the_others_say(tmp_path
     health_check(tmp_path, "10-a", "exit 1")
     health_check(tmp_path, "05-w", "exit 0", kind="wanted")
     health_check(tmp_path, "30-c", "exit 2")
-    findings = run_checks(tmp_path, PATIENCE)
+    findings = run_checks(tmp_path, _allowance())
     assert [(finding.check, bool(finding.problem)) for finding in findings] == [
         ("10-a", True),
         ("20-b", False),
@@ -177,7 +182,7 @@ def test_what_is_not_executable_is_pointed_out_and_fails_nothing(tmp_path: Path)
     health_check(tmp_path, "README", "exit 1").chmod(0o644)
     (tmp_path / "required" / "folder").mkdir()
     (tmp_path / "required" / "dangling").symlink_to("/no/such/file")
-    (finding,) = run_checks(tmp_path, PATIENCE)
+    (finding,) = run_checks(tmp_path, _allowance())
     assert (finding.check, finding.fatal) == ("README", False)
     assert finding.problem == "is not executable, so it was not run"
 
@@ -191,3 +196,19 @@ def test_a_link_to_an_executable_is_a_check(tmp_path: Path) -> None:
 def test_a_check_is_asked_nothing_and_leads_its_own_session(tmp_path: Path) -> None:
     health_check(tmp_path, "10-web", 'read -r line && exit 1; [ "$(ps -o sid= -p $$ | tr -d " ")" = $$ ]')
     assert _run(tmp_path).problem == ""
+
+
+def test_checks_that_hang_share_the_time_of_all(tmp_path: Path) -> None:
+    """D38: each of them would wait for its own time-out."""
+    for name in ("10-a", "20-b", "30-c"):
+        health_check(tmp_path, name, "sleep 600")
+    health_check(tmp_path, "40-d", f"touch {tmp_path}/ran")
+    health_check(tmp_path, "50-w", "exit 0", kind="wanted")
+    started = time.monotonic()
+    findings = run_checks(tmp_path, _allowance(0.6, 1.0))
+    assert time.monotonic() - started < 3
+    assert findings[0].problem == "gave no answer in 0.6 s"
+    assert "gave no answer in 0." in findings[1].problem
+    assert [finding.problem for finding in findings[2:]] == [OUT_OF_TIME] * 3
+    assert [finding.fatal for finding in findings] == [True, True, True, True, False]
+    assert not (tmp_path / "ran").exists()

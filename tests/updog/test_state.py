@@ -10,7 +10,18 @@ import pytest
 
 from signpost.sets import Slot
 from updog.errors import ConfigError
-from updog.state import MAX_HISTORY, ROLLBACKS, Code, Event, NodeState, Pending, SlotRecord
+from updog.state import (
+    CHECKING,
+    CODES,
+    MAX_HISTORY,
+    ROLLBACKS,
+    UP,
+    Code,
+    Event,
+    NodeState,
+    Pending,
+    SlotRecord,
+)
 from updog.update_metadata.manifest import Content
 from updog.update_metadata.version import Version
 
@@ -202,3 +213,32 @@ def test_an_installed_slot_is_pending_until_it_is_confirmed() -> None:
 
 def test_applying_nothing_is_nothing() -> None:
     assert NodeState().applied("boot") == NodeState()
+
+
+def test_every_code_has_a_meaning() -> None:
+    assert list(CODES) == list(Code)
+
+
+def test_an_event_of_a_later_updog_is_kept_as_it_is() -> None:
+    """D99: the other slot may be newer; falling back from it must not cost the node its memory."""
+    document: Any = FULL.to_json()
+    document["history"][0] |= {"code": "taken-by-aliens", "cause": "curiosity", "planet": "Mars"}
+    document["later"] = {"member": 1}
+    state = NodeState.from_json(_encoded(document))
+    assert state.history[0].code.value == "taken-by-aliens"
+    assert NodeState.from_json(_encoded(state.to_json())) == state
+    assert state.history[0].to_json()["cause"] == "curiosity"
+
+
+def test_how_far_a_trial_came_only_grows_and_is_forgotten_when_it_is_applied_again() -> None:
+    state = FULL.reaching(UP).reaching(CHECKING).reaching(UP)
+    assert state.pending is not None
+    assert state.pending.reached == CHECKING
+    assert NodeState.from_json(_encoded(state.to_json())) == state
+    assert state.applied("boot") == FULL
+    assert NodeState().reaching(UP) == NodeState()
+
+
+def test_a_line_in_the_queue_that_is_none_does_not_cost_the_rest() -> None:
+    document: Any = FULL.having_seen(["b", "a"]).to_json() | {"outbox": [{"outcome": 1}, 7, None]}
+    assert NodeState.from_json(_encoded(document)) == FULL.having_seen(["a", "b"])

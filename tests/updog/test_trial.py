@@ -22,6 +22,7 @@ class Clock:
     cost: float = 0.0
     now: float = 1000.0
     asked: list[float] = field(default_factory=list)
+    allowed: list[float] = field(default_factory=list)
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -29,7 +30,8 @@ class Clock:
     def monotonic(self) -> float:
         return self.now
 
-    def checks(self) -> tuple[Finding, ...]:
+    def checks(self, seconds: float) -> tuple[Finding, ...]:
+        self.allowed.append(seconds)
         self.asked.append(self.now - 1000)
         self.now += self.cost
         return self.rounds.pop(0) if len(self.rounds) > 1 else self.rounds[0]
@@ -37,7 +39,7 @@ class Clock:
     def judge(self, deadline: float, window: float) -> tuple[Finding, ...]:
         return judge(
             self.checks,
-            Patience(deadline=deadline, window=window),
+            Patience(deadline=deadline, window=window, check=10),
             sleep=self.sleep,
             monotonic=self.monotonic,
         )
@@ -84,3 +86,23 @@ def test_a_warning_neither_repeats_nor_fails(window: float) -> None:
     clock = Clock([WARNED])
     assert clock.judge(300, window) == WARNED
     assert len(clock.asked) == (2 if window else 1)
+
+
+def test_a_round_has_the_time_until_the_deadline_and_at_least_that_of_one_check() -> None:
+    """D38: ten checks that hang for a minute each do not take ten minutes."""
+    clock = Clock([BAD, BAD, BAD, GOOD], cost=8)
+    assert clock.judge(42, 0) == GOOD
+    assert clock.asked == [0, 13, 26, 39]
+    assert clock.allowed == [42, 29, 16, 10]
+
+
+def test_the_round_after_the_window_has_a_deadline_of_its_own() -> None:
+    clock = Clock([BAD, GOOD, GOOD], cost=8)
+    assert clock.judge(40, 30) == GOOD
+    assert clock.allowed == [40, 27, 40]
+
+
+def test_without_a_deadline_one_round_has_the_time_of_one_check() -> None:
+    clock = Clock([BAD])
+    assert clock.judge(0, 0) == BAD
+    assert clock.allowed == [10]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,11 +11,16 @@ from pathlib import Path
 import pytest
 
 from updog.config import VITALS
+from updog.health import OUT_OF_TIME, Allowance
 from updog.vitals import CHECKS, Vitals, run_vitals
 
 NOW = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
 NO_ROUTE = "there is no default route"
 ROUTES = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\n"
+
+
+def _allowance(each: float) -> Allowance:
+    return Allowance(each=each, end=time.monotonic() + 60)
 
 
 @pytest.fixture
@@ -25,7 +31,7 @@ def vitals(tmp_path: Path) -> Vitals:
         repository="http://localhost/metadata/",
         now=NOW,
         latest_known=None,
-        timeout=5,
+        allowance=_allowance(5),
         proc=tmp_path / "proc",
         systemd=tmp_path / "systemd",
     )
@@ -61,8 +67,8 @@ def test_without_systemd_no_unit_has_failed(vitals: Vitals) -> None:
     [
         ("exit 0", ""),
         ("echo 'web.service loaded failed failed Web'", "failed units: web.service"),
-        ("exit 3", "systemctl cannot be asked"),
-        ("exec sleep 60", "gave no answer in 1 s"),
+        ("echo no bus; exit 3", "systemctl exited with status 3: no bus"),
+        ("sleep 60 & wait", "systemctl gave no answer in 1 s"),
     ],
     ids=["none", "one", "error", "hangs"],
 )
@@ -71,7 +77,7 @@ def test_failed_units_are_named(
 ) -> None:
     vitals.systemd.mkdir()
     _systemctl(vitals.state_dir, script, monkeypatch)
-    found = CHECKS["failed-units"](replace(vitals, timeout=1))
+    found = CHECKS["failed-units"](replace(vitals, allowance=_allowance(1)))
     assert problem in found
     assert bool(found) == bool(problem)
 
@@ -124,3 +130,18 @@ def test_a_clock_behind_what_was_known_is_not_good(vitals: Vitals) -> None:
     assert CHECKS["clock"](known) == ""
     assert "1970-01-01" in CHECKS["clock"](replace(known, now=datetime(1970, 1, 1, tzinfo=UTC)))
     assert CHECKS["clock"](replace(known, now=NOW + timedelta(days=400))) == ""
+
+
+def test_what_is_only_wanted_warns(vitals: Vitals) -> None:
+    """D39."""
+    behind = replace(vitals, latest_known=NOW + timedelta(days=1))
+    (finding,) = run_vitals(("clock",), behind, required=False)
+    assert finding.problem
+    assert not finding.fatal
+
+
+def test_what_there_is_no_time_for_has_not_passed(vitals: Vitals) -> None:
+    over = replace(vitals, allowance=Allowance(each=5, end=time.monotonic()))
+    (finding,) = run_vitals(("free-space",), over)
+    assert finding.problem == OUT_OF_TIME
+    assert finding.fatal

@@ -58,6 +58,7 @@ _SETTINGS: dict[str, Any] = {
     "health_deadline": 0,
     "stability_window": 0,
     "reboot_command": [],
+    "pstore_dirs": ["pstore"],
 }
 _HEALTH_CHECK = """#!/bin/sh
 # Does not answer, or never comes to an end, when `updog drill boot --fail` asked for it.

@@ -1,0 +1,161 @@
+"""Why a version went down: the whole table from what kernels, the boot stage and the version itself left."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from signpost.sets import Slot
+from updog.postmortem import (
+    CAUSES,
+    MAX_LINE,
+    SHOWN,
+    Cause,
+    Evidence,
+    Explanation,
+    Record,
+    explain,
+)
+
+LAST = "running, not confirmed"
+PANIC = "Kernel panic - not syncing: "
+
+
+def _record(text: str, name: str = "dmesg-efi-1") -> Record:
+    return Record(name=name, text=text, digest=f"{name} {hash(text)}")
+
+
+def _explain(*texts: str, **facts: tuple[str, ...] | str) -> Explanation:
+    records = tuple(_record(text, f"dmesg-efi-{number}") for number, text in enumerate(texts))
+    return explain(Evidence(slot=Slot.B, records=records, **facts))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [
+        (f"{PANIC}VFS: Unable to mount root fs on unknown-block(0,0)", Cause.NO_ROOT),
+        ('VFS: Cannot open root device "/dev/dm-0" or unknown-block(0,0): error -6', Cause.NO_ROOT),
+        (f"{PANIC}No working init found.  Try passing init= option to kernel.", Cause.INIT),
+        (f"{PANIC}Requested init /sbin/init failed (error -2).", Cause.INIT),
+        (f"{PANIC}Attempted to kill init! exitcode=0x0000000b", Cause.INIT),
+        ("systemd[1]: Freezing execution.", Cause.INIT),
+        ('You are in emergency mode. After logging in, type "journalctl -xb"', Cause.INIT),
+        (f"{PANIC}dm-verity device corrupted", Cause.VERITY),
+        ("device-mapper: verity: 254:1: data block 1707 is corrupted", Cause.VERITY),
+        ("reboot: Restarting system with command 'dm-verity device corrupted'", Cause.VERITY),
+        (f"{PANIC}System is deadlocked on memory", Cause.OUT_OF_MEMORY),
+        (f"{PANIC}Out of memory: system-wide panic_on_oom is enabled", Cause.OUT_OF_MEMORY),
+        (f"{PANIC}softlockup: hung tasks", Cause.HANG),
+        (f"{PANIC}hung_task: blocked tasks", Cause.HANG),
+        (f"{PANIC}Hard LOCKUP", Cause.HANG),
+        ("INFO: task mount:211 blocked for more than 120 seconds.", Cause.HANG),
+        ("watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [swapper/0:1]", Cause.HANG),
+        (f"{PANIC}Fatal exception in interrupt", Cause.PANIC),
+        (f"{PANIC}sysrq triggered crash", Cause.PANIC),
+    ],
+)
+def test_what_a_kernel_said_last_names_the_cause(line: str, cause: Cause) -> None:
+    why = _explain(f"Panic#1 Part1\n<6>[    1.1] Run /init as init process\n<0>[    2.345678] {line}\n")
+    assert why.cause is cause
+    shown = line.replace('"', "'")
+    assert why.words == f'did not come up: "{shown}" (dmesg-efi-0)'
+
+
+@pytest.mark.parametrize(
+    ("stages", "reached", "words", "cause"),
+    [
+        ((), "", "did not come up, and left no trace where", Cause.UNKNOWN),
+        (("kernel",), "", "went down at stage kernel", Cause.KERNEL),
+        (("verity", "verity"), "", "went down at stage verity, verity", Cause.VERITY),
+        (("kernel", "init"), "", "went down at stage kernel, init", Cause.INIT),
+        (("a later stage",), "", "went down at stage a later stage", Cause.UNKNOWN),
+        ((LAST,), "", "came up, but was cut off before it was confirmed", Cause.NOT_CONFIRMED),
+        ((), "up", "came up, but was cut off before it was confirmed", Cause.NOT_CONFIRMED),
+        ((), "checking", "came up, but was cut off while its health was checked", Cause.NOT_CONFIRMED),
+        ((LAST, "kernel"), "up",
+         f"went down at stage {LAST}, kernel", Cause.KERNEL),
+        (("kernel", LAST), "checking",
+         "came up, but was cut off while its health was checked", Cause.NOT_CONFIRMED),
+    ],
+)  # fmt: skip
+def test_without_records_it_is_told_how_far_it_came(
+    stages: tuple[str, ...], reached: str, words: str, cause: Cause
+) -> None:
+    assert _explain(stages=stages, reached=reached) == Explanation(cause=cause, words=words)
+
+
+def test_the_kernel_s_own_words_outweigh_how_far_it_came() -> None:
+    why = _explain(f"{PANIC}Fatal exception", stages=("init",))
+    assert why == Explanation(
+        cause=Cause.PANIC, words=f'went down at stage init: "{PANIC}Fatal exception" (dmesg-efi-0)'
+    )
+    assert _explain(f"{PANIC}Fatal exception", reached="up").words.startswith("came up, but was cut off")
+
+
+def test_a_broken_root_that_ends_in_a_dead_init_is_told_as_the_broken_root() -> None:
+    """Whichever part of the log has which line, and whichever comes first."""
+    early, late = "device-mapper: verity: 254:1: data block 7 is corrupted", f"{PANIC}Attempted to kill init!"
+    for texts in ((early, late), (late, early), (f"{early}\n{late}",)):
+        why = _explain(*texts)
+        assert why.cause is Cause.VERITY
+        assert "Attempted to kill init!" in why.words
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "all is well\nreboot: Power down", "\x00" * 1000])
+def test_a_record_that_says_nothing_explains_nothing(text: str) -> None:
+    assert _explain(text) == _explain()
+
+
+def test_a_record_of_the_other_slot_is_not_held_against_this_one() -> None:
+    line = "<5>[    0.000000] Kernel command line: console=ttyS0 slot={} signpost.boot=PARTUUID=1\n" + PANIC
+    assert _explain(line.format("A")).cause is Cause.UNKNOWN
+    assert _explain(line.format("B")).cause is Cause.PANIC
+    assert (
+        _explain("Kernel command line: slot=A quiet\nKernel command line: slot=B\n" + PANIC).cause
+        is Cause.PANIC
+    )
+
+
+def test_the_end_of_a_console_is_told_where_it_ends_without_a_sign() -> None:
+    console = _record(
+        "[    3.1] Run /init as init process\n[    3.2] Loading, please wait...\n", "console-ramoops-0"
+    )
+    why = explain(Evidence(slot=Slot.B, records=(console,)))
+    words = 'did not come up; the last on its console was "Loading, please wait..." (console-ramoops-0)'
+    assert why == Explanation(cause=Cause.UNKNOWN, words=words)
+
+
+def test_a_hostile_line_is_shown_short_and_without_controls() -> None:
+    (words,) = [_explain(f'{PANIC}\x1b[2J"; rm -rf /\x00\u202e{"x" * 10_000}').words]
+    assert words.isprintable()
+    assert len(words) < SHOWN + 60
+    assert words.count('"') == 2
+
+
+def test_what_stands_far_into_a_line_is_not_looked_at() -> None:
+    assert _explain("x" * MAX_LINE + PANIC).cause is Cause.UNKNOWN
+
+
+@given(st.lists(st.text(max_size=300), max_size=5), st.sampled_from(["", "up", "checking", "?"]))
+def test_whatever_records_hold_there_is_one_printable_answer(texts: list[str], reached: str) -> None:
+    why = _explain(*texts, reached=reached)
+    assert why.words.isprintable()
+    assert why.cause in CAUSES
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 500, "<" * 500, "VFS: " * 100, "Requested init " * 60, "verity: " * 60]
+)
+def test_no_line_takes_long(line: str) -> None:
+    """A full set of the largest records, made to send a pattern back and forth."""
+    text = "\n".join([line] * (65536 // len(line)))
+    started = time.monotonic()
+    _explain(*(text + str(number) for number in range(8)))
+    assert time.monotonic() - started < 5
+
+
+def test_every_cause_has_a_meaning() -> None:
+    assert list(CAUSES) == list(Cause)
