@@ -5,13 +5,14 @@ The only module of updog (with ``drill/cli.py``) that prints; the only one that 
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import click
 
@@ -40,6 +41,7 @@ class _Context:
     disk: str | None
     active: Slot | None
     accept_expired_until: datetime | None = None
+    limit_rate: int | None = None
 
     @cached_property
     def config(self) -> Config:
@@ -47,6 +49,8 @@ class _Context:
         config = configuration.load(self.path)
         if self.accept_expired_until:
             config = replace(config, accept_expired_until=self.accept_expired_until)
+        if self.limit_rate is not None:
+            config = replace(config, limit_rate=self.limit_rate)
         return config
 
     @cached_property
@@ -91,6 +95,22 @@ class _VersionType(click.ParamType[Version]):
             self.fail(str(error), param, ctx)
 
 
+class _RateType(click.ParamType[int]):
+    """Bytes per second; k, M and G stand for powers of 1024, as curl has them."""
+
+    name = "rate"
+    _units: ClassVar = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return bytes per second, or fail as a usage error."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"([0-9]{1,12})([kmg]?)", value.lower())
+        if match is None:
+            self.fail(f"{value!r} is no rate; say 500k or 2M (bytes per second)", param, ctx)
+        return int(match[1]) * self._units[match[2]]
+
+
 def clock() -> datetime:
     """Return this moment, UTC. The one place that reads the clock."""
     return datetime.now(UTC)
@@ -128,6 +148,14 @@ _image_option = click.option(
 )
 _waves_option = click.option(
     "-n", "--now", "--ignore-waves", "ignore_waves", is_flag=True, help="Do not wait for the wave."
+)
+_rate_option = click.option(
+    "--limit-rate",
+    type=_RateType(),
+    metavar="RATE",
+    expose_value=False,
+    callback=lambda context, _option, rate: setattr(context.obj, "limit_rate", rate),
+    help="Take no more than RATE bytes per second over the network (500k, 2M; 0: no limit).",
 )
 _reboot_option = click.option("-r", "--reboot", is_flag=True, help="Reboot when done.")
 
@@ -249,6 +277,7 @@ def _told(what: str, version: object, *, as_json: bool, said: str) -> None:
 @program.command("prepare")
 @_image_option
 @_waves_option
+@_rate_option
 @json_option
 @click.pass_context
 @example("updog prepare")
@@ -263,6 +292,7 @@ def prepare(context: click.Context, version: Version | None, ignore_waves: bool,
 @_image_option
 @_waves_option
 @_reboot_option
+@_rate_option
 @json_option
 @click.pass_context
 @example("updog update --reboot")
@@ -281,6 +311,7 @@ def update_command(
 @program.command("update-image")
 @_image_option
 @_waves_option
+@_rate_option
 @json_option
 @click.pass_context
 @example("updog update-image && updog update-apply --reboot")

@@ -61,11 +61,16 @@ class Config:
 
     metadata_base_url: str
     targets_base_url: str
+    metadata_mirrors: tuple[str, ...]
+    targets_mirrors: tuple[str, ...]
     seed: int | None
     version_lock: Version | None
     ignore_waves: bool
     https_proxy: str | None
     no_proxy: tuple[str, ...]
+    ca_file: Path | None
+    client_certificate: Path | None
+    client_key: Path | None
     variant: str | None
     arch: str
     channel: str | None
@@ -94,6 +99,7 @@ class Config:
     connect_timeout: int
     stall_timeout: int
     minimum_rate: int
+    limit_rate: int
     download_tries: int
 
     @property
@@ -132,6 +138,12 @@ def _url(value: Any, folder: Path) -> str:
     if not text.startswith(("http://", "https://", "file:///")):
         raise _BadValueError
     return text if text.endswith("/") else f"{text}/"
+
+
+def _urls(value: Any, folder: Path) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise _BadValueError
+    return tuple(_url(item, folder) for item in value)
 
 
 def _flag(value: Any, _folder: Path) -> bool:
@@ -219,6 +231,20 @@ KEYS: tuple[Key, ...] = (
         required=True,
     ),
     Key(
+        name="metadata_mirrors",
+        convert=_urls,
+        takes="a list of http, https or file URLs",
+        default=(),
+        meaning="where the same metadata is too; the next one is asked when one fails or is not believed",
+    ),
+    Key(
+        name="targets_mirrors",
+        convert=_urls,
+        takes="a list of http, https or file URLs",
+        default=(),
+        meaning="where the same targets are too; the next one is asked when one fails or sends wrong bytes",
+    ),
+    Key(
         name="seed",
         convert=_whole(0, MAX_SEED - 1),
         takes=f"a whole number from 0 to {MAX_SEED - 1}",
@@ -257,6 +283,27 @@ KEYS: tuple[Key, ...] = (
         default=(),
         meaning="hosts reached without the proxy",
         upstream=True,
+    ),
+    Key(
+        name="ca_file",
+        convert=_path,
+        takes="a path",
+        default=None,
+        meaning="PEM certificates that vouch for servers, in the place of the usual ones",
+    ),
+    Key(
+        name="client_certificate",
+        convert=_path,
+        takes="a path",
+        default=None,
+        meaning="PEM certificate this node shows to the configured servers; its key may be in the same file",
+    ),
+    Key(
+        name="client_key",
+        convert=_path,
+        takes="a path",
+        default=None,
+        meaning="PEM key of client_certificate, if it is a file of its own",
     ),
     Key(
         name="variant",
@@ -446,7 +493,7 @@ KEYS: tuple[Key, ...] = (
         convert=_whole(1, _DAY_SECONDS),
         takes="seconds, 1 to 86400",
         default=30,
-        meaning="time without a single byte before a request is given up (seconds)",
+        meaning="time for the head of an answer, and later without content, before it is given up (seconds)",
     ),
     Key(
         name="minimum_rate",
@@ -456,11 +503,18 @@ KEYS: tuple[Key, ...] = (
         meaning="a slower server, averaged over stall_timeout, is given up (bytes per second; 0: never)",
     ),
     Key(
+        name="limit_rate",
+        convert=_whole(0, _GIBIBYTE),
+        takes="bytes per second",
+        default=0,
+        meaning="no more than this over the network, all downloads together (bytes per second; 0: no limit)",
+    ),
+    Key(
         name="download_tries",
         convert=_whole(1, 100),
         takes="a whole number from 1 to 100",
         default=4,
-        meaning="failures in a row, each below minimum_rate, before a download is given up",
+        meaning="failures in a row at each mirror, each below minimum_rate, before a download is given up",
     ),
 )
 _BY_NAME = {key.name: key for key in KEYS}
@@ -481,6 +535,8 @@ def parse(text: str, folder: Path) -> Config:
     for key in KEYS:
         fault = _take(key, document, folder, values)
         faults += [fault] if fault else []
+    if values["client_key"] and not values["client_certificate"]:
+        faults.append("client_key is of no use without client_certificate")
     if faults:
         raise ConfigError("; ".join(faults))
     return Config(**values)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from updog import durable
-from updog.errors import TrustError
+from updog.errors import DigestError, RefusedError, TrustError
 from updog.image.codec import verified
 from updog.transport import HttpTransport, Settings
 from updog.trust import Trust
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from updog.trust import Target
     from updog.update_metadata.version import Version
 
+log = logging.getLogger(__name__)
+
 
 def http_settings(config: Config, running: Version) -> Settings:
     """Return how to talk to the servers of this configuration, counting parameters included."""
@@ -32,11 +36,31 @@ def http_settings(config: Config, running: Version) -> Settings:
         connect_timeout=config.connect_timeout,
         stall_timeout=config.stall_timeout,
         minimum_rate=config.minimum_rate,
+        limit_rate=config.limit_rate,
         tries=config.download_tries,
         https_proxy=config.https_proxy,
         no_proxy=config.no_proxy,
+        ca_file=_text(config.ca_file),
+        client_certificate=_text(config.client_certificate),
+        client_key=_text(config.client_key),
         query=query,
+        mirrors=_mirrors(config),
     )
+
+
+def _mirrors(config: Config) -> dict[str, tuple[str, ...]]:
+    """Return the mirrors of each base URL; both kinds may have the same one."""
+    found: dict[str, tuple[str, ...]] = {}
+    for base, others in (
+        (config.metadata_base_url, config.metadata_mirrors),
+        (config.targets_base_url, config.targets_mirrors),
+    ):
+        found[base] = found.get(base, ()) + others
+    return found
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 class Repository:
@@ -66,14 +90,33 @@ class Repository:
         self._config = config
         self._medium = medium
         self._transport = HttpTransport(settings)
-        self._trust = Trust(
-            config.state_dir / "tuf",
-            bootstrap=durable.read_bytes(medium, config.trusted_root),
-            metadata_url=config.metadata_base_url,
+        self._trust = self._believed(now, latest_known)
+
+    def _believed(self, now: datetime, latest_known: datetime | None) -> Trust:
+        """Return the first metadata that is believed, mirror by mirror (D65); expired only in the end."""
+        bootstrap = durable.read_bytes(self._medium, self._config.trusted_root)
+        for _ in self._config.metadata_mirrors:
+            trust = self._new_trust(bootstrap)
+            try:
+                trust.refresh(now, latest_known=latest_known)
+            except RefusedError as error:
+                log.warning("%s: %s", trust.last_url, error.message)
+                self._transport.blame(trust.last_url)
+            else:
+                return trust
+        trust = self._new_trust(bootstrap)
+        waiver = self._config.accept_expired_until
+        trust.refresh(now, latest_known=latest_known, accept_expired_until=waiver)
+        return trust
+
+    def _new_trust(self, bootstrap: bytes) -> Trust:
+        return Trust(
+            self._config.state_dir / "tuf",
+            bootstrap=bootstrap,
+            metadata_url=self._config.metadata_base_url,
             transport=self._transport,
-            medium=medium,
+            medium=self._medium,
         )
-        self._trust.refresh(now, latest_known=latest_known, accept_expired_until=config.accept_expired_until)
 
     @property
     def waived(self) -> tuple[str, ...]:
@@ -121,9 +164,18 @@ class Repository:
         return self._config.targets_base_url + target.path
 
     def verified(self, target: Target) -> Iterator[bytes]:
-        """Yield a whole target; its length and SHA-256 are compared at the end. Raises DigestError too."""
+        """Yield a whole target; its length and SHA-256 are compared at the end.
+
+        Raises:
+            DigestError: it is not what was signed; the mirror it came from is not the next one to be asked.
+            UnreachableError: it could not be had.
+        """
         blocks = self.stream(target)
-        return verified(blocks, name=target.name, length=target.length, sha256=target.sha256)
+        try:
+            yield from verified(blocks, name=target.name, length=target.length, sha256=target.sha256)
+        except DigestError:
+            self.blame(target)
+            raise
 
     def _manifest_path(self, target: Target) -> Path:
         return self._config.state_dir / "manifest" / target.sha256
@@ -136,9 +188,16 @@ class Repository:
         data = durable.read_bytes(self._medium, path)
         return data if hashlib.sha256(data).hexdigest() == target.sha256 else b""
 
+    def _whole(self, target: Target) -> bytes:
+        """Return a small target from the first mirror whose bytes are right (D65)."""
+        for _ in self._config.targets_mirrors:
+            with suppress(DigestError):
+                return b"".join(self.verified(target))
+        return b"".join(self.verified(target))
+
     def _fetch_whole(self, target: Target) -> bytes:
         """Fetch and keep a small target; the one kept before goes."""
-        data = b"".join(self.verified(target))
+        data = self._whole(target)
         path = self._manifest_path(target)
         path.parent.mkdir(parents=True, exist_ok=True)
         for old in path.parent.glob("*"):

@@ -52,6 +52,7 @@ log = logging.getLogger(__name__)
 
 MAX_ROOT_ROTATIONS = 1024  # as tough; a node that slept for twenty weekly-rotated years still arrives
 MAX_METADATA_BYTES = 16 << 20  # above python-tuf's own limits per role, which are the ones that bite
+_ROOT = ".root.json"  # that there is no newer one is an answer, which every mirror may give
 _FRACTIONS = (
     "the repository writes `expires` with fractions of a second (pubsys does), which this client does not "
     "read; the publisher must sign with whole seconds"
@@ -86,7 +87,8 @@ class _Fetcher(FetcherInterface):
         """Return a file of at most ``max_length`` bytes; the line is closed as soon as it goes on."""
         self.last_url = url
         try:
-            self.last = b"".join(self._transport.stream(url, limit=max_length))
+            blocks = self._transport.stream(url, limit=max_length, absence_counts=url.endswith(_ROOT))
+            self.last = b"".join(blocks)
         except HttpStatusError as error:
             raise tuf_errors.DownloadHTTPError(error.message, error.http_status) from error
         return self.last
@@ -181,6 +183,11 @@ class Trust:
         if sha256 is None:
             raise TrustError(f"target {name!r} is signed without a SHA-256")
         return Target(name=name, length=info.length, sha256=sha256)
+
+    @property
+    def last_url(self) -> str:
+        """What was asked for last."""
+        return self._fetcher.last_url
 
     @property
     def versions(self) -> dict[str, int]:

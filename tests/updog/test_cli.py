@@ -6,11 +6,13 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import click
 import pytest
 
+from tests.support.http_server import HttpServer
 from tests.support.nodes import NEWER, Node, command_line, make_node
 from updog.cli import program, teller
 from updog.progress import LineTeller
@@ -218,3 +220,24 @@ def test_a_terminal_sees_a_bar(node: Node) -> None:
     assert done.stdout == "Update applied: synthetic 1.1.0; it runs after a restart.\n"
     assert "write root" in shown
     assert "100%" in shown or "━" in shown
+
+
+@pytest.mark.parametrize("rate", ["fast", "1.5M", "-1", "2 M", "5T", ""])
+def test_a_rate_that_is_none_is_a_usage_error(node: Node, rate: str) -> None:
+    said = node.updog("prepare", f"--limit-rate={rate}")
+    assert (said.status, "say 500k or 2M" in said.err) == (2, True)
+
+
+def test_the_rate_of_the_command_line_goes_before_the_configured_one(node: Node) -> None:
+    """Real time: what crosses takes as long as the rate says; configured is a rate that would take hours."""
+    folder = node.repository.folder
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with HttpServer(files) as server:
+        node.configure(
+            metadata_base_url=server.url("metadata"), targets_base_url=server.url("targets"), limit_rate=1
+        )
+        began = time.monotonic()
+        assert node.updog("prepare", "--limit-rate", "160K").status == 0
+        took = time.monotonic() - began
+        sent = sum(request.sent for request in server.log)
+    assert took >= sent / (160 << 10) - 0.3 > 0

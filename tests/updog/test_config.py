@@ -30,11 +30,16 @@ no_proxy = ["localhost", "169.254.169.254"]
 GOOD: dict[str, tuple[str, object]] = {
     "metadata_base_url": ('"file:///srv/repo/metadata"', "file:///srv/repo/metadata/"),
     "targets_base_url": ('"http://os.example/t/"', "http://os.example/t/"),
+    "metadata_mirrors": ('["https://b.example/m"]', ("https://b.example/m/",)),
+    "targets_mirrors": ('["file:///srv/t/"]', ("file:///srv/t/",)),
     "seed": ("2047", 2047),
     "version_lock": ('"v1.4.0"', Version.parse("1.4.0")),
     "ignore_waves": ("true", True),
     "https_proxy": ('"http://proxy:3128"', "http://proxy:3128"),
     "no_proxy": ('["localhost", ".internal"]', ("localhost", ".internal")),
+    "ca_file": ('"ca.pem"', FOLDER / "ca.pem"),
+    "client_certificate": ('"/etc/node.pem"', Path("/etc/node.pem")),
+    "client_key": ('"node.key"\nclient_certificate = "node.pem"', FOLDER / "node.key"),
     "variant": ('"aws-k8s-1.31"', "aws-k8s-1.31"),
     "arch": ('"aarch64"', "aarch64"),
     "channel": ('"beta"', "beta"),
@@ -63,6 +68,7 @@ GOOD: dict[str, tuple[str, object]] = {
     "connect_timeout": ("1", 1),
     "stall_timeout": ("1", 1),
     "minimum_rate": ("0", 0),
+    "limit_rate": ("1048576", 1048576),
     "download_tries": ("100", 100),
 }
 
@@ -71,11 +77,16 @@ NOT_FLAGS = ("0", '"true"', "[]")
 BAD: dict[str, tuple[str, ...]] = {
     "metadata_base_url": (*NOT_TEXTS, '"os.example/metadata"', '"ftp://os.example/"', '"file://repo/"'),
     "targets_base_url": (*NOT_TEXTS, '"/srv/repo/targets"'),
+    "metadata_mirrors": ('"https://a.example/"', "[1]", '["a.example"]', "true"),
+    "targets_mirrors": ('"https://a.example/"', "[1]", '["ftp://a.example/"]', "true"),
     "seed": ("-1", "2048", "1.0", "true", '"7"'),
     "version_lock": (*NOT_TEXTS, '"newest"', '"1.2"', '"1.x"'),
     "ignore_waves": NOT_FLAGS,
     "https_proxy": NOT_TEXTS,
     "no_proxy": ('"localhost"', "[1]", "true"),
+    "ca_file": NOT_TEXTS,
+    "client_certificate": NOT_TEXTS,
+    "client_key": NOT_TEXTS,
     "variant": NOT_TEXTS,
     "arch": NOT_TEXTS,
     "channel": NOT_TEXTS,
@@ -104,6 +115,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "connect_timeout": ("0", "86401", '"10"'),
     "stall_timeout": ("0", "86401", '"30"'),
     "minimum_rate": ("-1", "1073741825", "true"),
+    "limit_rate": ("-1", "1073741825", "true", '"1M"'),
     "download_tries": ("0", "101", "true"),
 }
 
@@ -269,3 +281,19 @@ def test_the_default_place_is_in_etc() -> None:
 def test_images_are_kept_beside_the_state_unless_a_roomier_place_is_named() -> None:
     assert parse(URLS + 'state_dir = "state"', FOLDER).roomy_dir == FOLDER / "state"
     assert parse(URLS + 'state_dir = "state"\ncache_dir = "cache"', FOLDER).roomy_dir == FOLDER / "cache"
+
+
+def test_mirrors_are_bases_like_the_first_one() -> None:
+    config = parse(f'{URLS}targets_mirrors = ["https://b.example/t", "file:///srv/t/"]\n', FOLDER)
+    assert config.targets_mirrors == ("https://b.example/t/", "file:///srv/t/")
+    assert config.metadata_mirrors == ()
+
+
+def test_a_client_key_without_its_certificate_is_a_fault() -> None:
+    with pytest.raises(ConfigError, match="client_key is of no use without client_certificate"):
+        parse(f'{URLS}client_key = "key.pem"\n', FOLDER)
+
+
+def test_certificates_lie_beside_the_configuration() -> None:
+    config = parse(f'{URLS}ca_file = "ca.pem"\nclient_certificate = "node.pem"\n', FOLDER)
+    assert (config.ca_file, config.client_certificate) == (FOLDER / "ca.pem", FOLDER / "node.pem")

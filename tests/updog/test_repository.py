@@ -22,6 +22,7 @@ from updog.errors import (
     TrustError,
     UnreachableError,
 )
+from updog.image.index import Span
 from updog.repository import Repository, http_settings
 from updog.transport import Settings
 from updog.update_metadata.errors import ManifestError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.support.http_server import Behaviour, Exchange
     from updog.config import Config
 
 RUNNING = Version.parse("1.0.0")
@@ -106,7 +108,7 @@ def version_of(repository: Repository) -> str:
 # -- settings ------------------------------------------------------------------------------------------
 
 
-def test_the_transport_is_as_patient_as_configured(node: Node) -> None:
+def test_the_transport_is_as_configured(node: Node, server: HttpServer) -> None:
     found = http_settings(
         node.config(
             connect_timeout=3,
@@ -115,6 +117,11 @@ def test_the_transport_is_as_patient_as_configured(node: Node) -> None:
             download_tries=6,
             https_proxy="http://proxy:3128",
             no_proxy=["a", "b"],
+            limit_rate=7,
+            ca_file="ca.pem",
+            client_certificate="node.pem",
+            client_key="/etc/node.key",
+            targets_mirrors=["http://b/t"],
         ),
         RUNNING,
     )
@@ -125,7 +132,12 @@ def test_the_transport_is_as_patient_as_configured(node: Node) -> None:
         tries=6,
         https_proxy="http://proxy:3128",
         no_proxy=("a", "b"),
+        limit_rate=7,
+        ca_file=str(node.folder / "ca.pem"),
+        client_certificate=str(node.folder / "node.pem"),
+        client_key="/etc/node.key",
         query={"seed": "77", "version": "1.0.0"},
+        mirrors={server.url("metadata/"): (), server.url("targets/"): ("http://b/t/",)},
     )
 
 
@@ -327,3 +339,91 @@ def test_a_repository_on_a_stick_is_believed_the_same_way(
     repository = node.visit(metadata_base_url=f"{base}/metadata/", targets_base_url=f"{base}/targets")
     assert version_of(repository) == "1.1.0"
     assert b"".join(repository.verified(repository.target("image.zst"))) == IMAGE
+
+
+# -- mirrors (D65) -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other(signed: TufRepository) -> Iterator[HttpServer]:
+    with HttpServer(dict(signed.files)) as other:
+        yield other
+
+
+def with_mirror(node: Node, other: HttpServer) -> Repository:
+    return node.visit(metadata_mirrors=[other.url("metadata")], targets_mirrors=[other.url("targets")])
+
+
+def test_a_mirror_is_not_asked_where_the_first_server_is_well(
+    node: Node, server: HttpServer, other: HttpServer
+) -> None:
+    assert version_of(with_mirror(node, other)) == "1.1.0"
+    assert (len(server.log), other.log) == (5, [])
+
+
+@pytest.mark.parametrize("fault", ["other bytes", "not JSON", "not there", "endless"])
+@pytest.mark.parametrize("name", ["metadata/timestamp.json", "manifest"])
+def test_what_one_server_spoils_the_mirror_has(
+    node: Node, server: HttpServer, other: HttpServer, signed: TufRepository, fault: str, name: str
+) -> None:
+    """D65."""
+    path = (
+        name
+        if name in signed.files
+        else next(path for path in signed.files if path.endswith("manifest.json"))
+    )
+    server.files = dict(signed.files)
+    spoilt = {
+        "other bytes": plain_of(server, path, bytes(len(signed.files[path]))),
+        "not JSON": plain_of(server, path, b"{"),
+        "not there": answer(404),
+        "endless": endless(),
+    }
+    server.behave(path, spoilt[fault])
+    assert version_of(with_mirror(node, other)) == "1.1.0"
+    assert path in other.paths
+
+
+def test_expired_metadata_of_one_server_is_fresh_at_the_mirror(
+    node: Node, server: HttpServer, other: HttpServer, signed: TufRepository
+) -> None:
+    """D65 with D47: a server that nobody feeds any more does not freeze the fleet."""
+    fresh = dict(signed.files)
+    signed.timestamp.expires = in_days(-1)
+    signed.publish()
+    server.files, other.files = dict(signed.files), fresh
+    with pytest.raises(ExpiredError):
+        node.visit()
+    assert version_of(with_mirror(node, other)) == "1.1.0"
+
+
+def test_what_no_server_has_right_is_refused_and_nothing_is_kept(
+    node: Node, server: HttpServer, other: HttpServer, signed: TufRepository
+) -> None:
+    path = next(path for path in signed.files if path.endswith("manifest.json"))
+    for each in (server, other):
+        each.behave(path, plain_of(each, path, b"{}"))
+    with pytest.raises(DigestError):
+        with_mirror(node, other).manifest()
+    assert node.kept() == {}
+
+
+def test_ranges_of_a_target_cross_to_the_byte(node: Node, server: HttpServer) -> None:
+    repository = node.visit()
+    target = repository.target("image.zst")
+    before, asked = repository.received, len(server.log)
+    spans = [Span(offset=10, length=20), Span(offset=8000, length=100)]
+    found = [b"".join(blocks) for _, blocks in repository.ranges(target, spans)]
+    assert found == [IMAGE[10:30], IMAGE[8000:8100]]
+    assert repository.received - before == sum(request.sent for request in server.log[asked:]) == 120
+
+
+def plain_of(server: HttpServer, path: str, content: bytes) -> Behaviour:
+    """Serve other content under a path, as well as any server would."""
+
+    def behave(exchange: Exchange) -> None:
+        exchange.content = content
+        plain()(exchange)
+
+    assert path in server.files
+    return behave

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
-import ipaddress
+import os
 import random
-import ssl
 import time
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from signpost.errors import ExitStatus
 from tests.support.http_server import (
@@ -655,81 +650,6 @@ def test_without_a_configured_proxy_the_environment_speaks(
         assert len(proxy.log) == 1
 
 
-def _certificate(folder: Path, *, days: int, host: str = "127.0.0.1") -> tuple[Path, Path]:
-    """Write a self-signed certificate that ends in so many days, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test mirror")])
-    end = dt.datetime.now(dt.UTC) + dt.timedelta(days=days)
-    alternative: x509.GeneralName = (
-        x509.IPAddress(ipaddress.ip_address(host)) if host[0].isdigit() else x509.DNSName(host)
-    )
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(end - dt.timedelta(days=100))
-        .not_valid_after(end)
-        .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    paths = folder / "certificate.pem", folder / "key.pem"
-    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    paths[1].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return paths
-
-
-@pytest.mark.parametrize(
-    ("days", "host", "complaint"),
-    [
-        (30, "127.0.0.1", None),
-        (-1, "127.0.0.1", "expired"),
-        (30, "elsewhere.example", "(?i)mismatch|doesn't match|not valid for"),
-    ],
-    ids=["good", "expired", "wrong name"],
-)
-def test_tls_is_verified(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int, host: str, complaint: str | None
-) -> None:
-    """D68."""
-    certificate, key = _certificate(tmp_path, days=days, host=host)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-    with HttpServer({NAME: CONTENT}, tls=context) as server:
-        if complaint is None:
-            assert fetched(make_transport(), server.url(NAME)) == CONTENT
-        else:
-            with pytest.raises(UnreachableError, match=complaint):
-                fetched(make_transport(tries=1), server.url(NAME))
-
-
-def test_a_certificate_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
-    """D68."""
-    certificate, key = _certificate(tmp_path, days=30)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    with (
-        HttpServer({NAME: CONTENT}, tls=context) as server,
-        pytest.raises(UnreachableError, match="certificate verify failed"),
-    ):
-        fetched(make_transport(tries=1), server.url(NAME))
-
-
-def test_a_missing_certificate_bundle_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "not-there.pem"))
-    with pytest.raises(UnreachableError, match=r"not-there\.pem"):
-        fetched(make_transport(tries=1), f"https://127.0.0.1:{unused_port()}/x")
-
-
 # -- file: URLs --------------------------------------------------------------------------------------------
 
 
@@ -753,6 +673,15 @@ def test_a_file_that_is_not_there_is_as_404(tmp_path: Path) -> None:
     with pytest.raises(HttpStatusError) as caught:
         fetched(make_transport(), (tmp_path / "2.root.json").as_uri())
     assert caught.value.http_status == 404
+
+
+@pytest.mark.parametrize("name", ["a named pipe", "a\0byte"])
+def test_what_is_no_file_is_neither_waited_for_nor_a_crash(tmp_path: Path, name: str) -> None:
+    """A pipe without a writer would be waited for until somebody notices."""
+    if "\0" not in name:
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(UnreachableError, match="cannot read"):
+        fetched(make_transport(), f"file://{quote(str(tmp_path / name))}")
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
