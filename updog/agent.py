@@ -27,6 +27,7 @@ from updog.errors import (
     HealthError,
     HostError,
     NothingToDoError,
+    NoWayBackError,
     PreflightError,
     ReadBackError,
 )
@@ -421,7 +422,8 @@ class Agent:
         """Run the health checks, then mark this boot successful, or fall back with the cause recorded.
 
         Raises:
-            HealthError: a required check failed; the other slot boots next, if it can.
+            HealthError: a required check failed; the other slot boots next.
+            NoWayBackError: it did, and the other slot cannot boot: a restart would be the end.
         """
         with self._session() as session:
             if session.view.slots[session.view.active].flags.successful:
@@ -437,7 +439,11 @@ class Agent:
                 self._fall_back(session, fatal)
             session.signpost.apply(Command.MARK_SUCCESSFUL_BOOT)
             version = session.running.version
-            sentence = f"{version} in slot {session.view.active.value} was confirmed."
+            warned = "; ".join(
+                f"{finding.check} {finding.problem}" for finding in findings if finding.problem
+            )
+            sentence = f"{version} in slot {session.view.active.value} was confirmed"
+            sentence += f", with a warning: {warned}." if warned else "."
             event = self._event(Code.CONFIRMED, version, sentence)
             session.remember(self._confirmed(session.state, event, session.running))
             return findings
@@ -475,10 +481,7 @@ class Agent:
         try:
             session.signpost.apply(Command.ROLLBACK_TO_INACTIVE)
         except ToolError as error:
-            raise HealthError(
-                f"{sentence} The other slot cannot take over: {error}",
-                next_step="Mend what the check complains of and run `updog confirm` again.",
-            ) from error
+            raise NoWayBackError(f"{sentence} The other slot cannot take over: {error}") from error
         raise HealthError(f"{sentence} Slot {slot.other.value} boots next.")
 
     def settle(self) -> Outcome:
@@ -580,7 +583,7 @@ class Agent:
             view = session.signpost.view()
             state, outcome = self._reconciled(session.state, session.running, view)
             status = Status(running=session.running, view=view, state=state, outcome=outcome)
-            notices.post(self._config, self._medium, status)
+            notices.post(self._config, status)
 
     def _reconciled(self, state: NodeState, running: Running, view: View) -> tuple[NodeState, Outcome]:
         """Bring what is remembered in line with what the partition table and this boot say."""

@@ -21,7 +21,7 @@ from signpost.console import emit, example, json_option, log_level_option, note
 from signpost.errors import ExitStatus
 from signpost.sets import Slot
 from updog import config as configuration
-from updog.errors import HealthError, HostError
+from updog.errors import HealthError, HostError, NoWayBackError
 from updog.update_metadata.errors import TimeError, VersionError
 from updog.update_metadata.times import parse_duration, parse_time
 from updog.update_metadata.version import Version
@@ -357,6 +357,9 @@ def confirm(context: click.Context, as_json: bool) -> None:
     agent = _agent(context)
     try:
         findings = agent.confirm()
+    except NoWayBackError:  # the node is up; after a restart it might not be
+        agent.report()
+        raise
     except HealthError:
         agent.report()
         _reboot_unhealthy(context)

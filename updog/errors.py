@@ -184,3 +184,10 @@ class DrillSkippedError(ToolError):
     status = ExitStatus.NOTHING_TO_DO
     code = "drill-skipped"
     default_next_step = "Give it what it needs: `updog drill list` says which releases."
+
+
+class NoWayBackError(HealthError):
+    """A required health check failed, and the other slot cannot take over; the node stays as it is."""
+
+    code = "no-way-back"
+    default_next_step = "Do not restart: mend what the check complains of and run `updog confirm` again."

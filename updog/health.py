@@ -9,7 +9,8 @@ Rules it enforces:
   kernel) is left behind after :data:`_LAST_WORDS_SECONDS`;
 * all checks together have a time as well, counted by a clock that nobody can set (D42): what is not run by
   then has not passed;
-* only the last :data:`KEPT_BYTES` of its output are kept, whatever it prints.
+* only the last :data:`KEPT_BYTES` of its output are kept, whatever it prints, and what does not print is
+  replaced: the last line goes to terminals and into a login message.
 """
 
 from __future__ import annotations
@@ -72,10 +73,11 @@ def run_checks(folder: Path, allowance: Allowance) -> tuple[Finding, ...]:
 
 def _finding(path: Path, timeout: float, *, required: bool) -> Finding:
     """Run one check; a file that cannot be run is pointed out, not passed over in silence."""
+    name = _printable(path.name)
     if not os.access(path, os.X_OK):
-        return Finding(check=path.name, required=False, problem="is not executable, so it was not run")
+        return Finding(check=name, required=False, problem="is not executable, so it was not run")
     problem = run_bounded([str(path)], timeout).problem if timeout > 0 else OUT_OF_TIME
-    return Finding(check=path.name, required=required, problem=problem)
+    return Finding(check=name, required=required, problem=problem)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +108,7 @@ def run_bounded(command: list[str], timeout: float) -> Answer:
         finally:
             _end_session(process)
     said = tail.text()
-    return Answer(problem=_problem(status, said.rpartition("\n")[2]), said=said)
+    return Answer(problem=_problem(status, _printable(said.rpartition("\n")[2])), said=said)
 
 
 class _Tail:
@@ -150,3 +152,8 @@ def _problem(status: int, said: str) -> str:
         return ""
     how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
     return f"{how}: {said}" if said else how
+
+
+def _printable(text: str) -> str:
+    """Return a text with a question mark in the place of whatever a terminal would obey."""
+    return "".join(c if c.isprintable() else "?" for c in text)

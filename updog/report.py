@@ -54,7 +54,7 @@ def line(config: Config, state: NodeState, event: Event, running: Running) -> Ou
             channel=config.channel,
             seed=config.wave_seed(),
             code=event.code.value,
-            cause=_name(event.cause) if event.cause else None,
+            cause=event.cause[:MAX_NAME] if event.cause else None,
             before=pending.previous if pending and pending.version == event.version else None,
             to=event.version,
         )
@@ -99,9 +99,3 @@ def _send(config: Config, running: Version, each: OutcomeLine) -> None:
     except HttpStatusError as error:
         if error.http_status // 100 != 2:  # noqa: PLR2004 - 204 No Content is the best of answers
             raise
-
-
-def _name(text: str) -> str:
-    """Return a cause as a line takes it: printable and short; a check's name may be anything."""
-    printable = "".join(c if c.isprintable() else "?" for c in text)
-    return printable[:MAX_NAME]

@@ -7,6 +7,7 @@ outcome lines.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -14,7 +15,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from signpost.app import Signpost
+from signpost.medium import OsMedium
 from signpost.sets import Slot
+from signpost.state import Command
 from tests.support.http_server import HttpServer, answer, stalled
 from tests.support.nodes import NEWER, RUNNING, Node, make_node, now
 from updog.drill import Stage
@@ -117,6 +121,35 @@ def test_many_hanging_checks_end_with_the_deadline_not_with_the_sum_of_their_tim
     assert time.monotonic() - started < 15
 
 
+def test_without_a_way_back_the_node_stays_up_and_can_be_mended(node: Node) -> None:
+    """D45: a restart would leave nothing that boots."""
+    rebooted = node.folder / "rebooted"
+    node.configure(reboot_command=["touch", str(rebooted)])
+    Signpost(OsMedium(), str(node.disk), Slot.B).apply(Command.CLEAR_INACTIVE)
+    check = node.health_check("20-web", "exit 1")
+    for _ in range(2):
+        said = node.updog("confirm", "--json")
+        assert said.status == REFUSED
+        assert said.document["error"]["code"] == "no-way-back"
+        assert "Do not restart" in said.err
+    assert not rebooted.exists()
+    assert node.codes().count("health-check-failed") == 1
+    check.write_text("#!/bin/sh\n", encoding="utf-8")
+    assert node.updog("confirm").status == DONE
+    assert node.flags(Slot.B).successful
+    assert not node.state().denied
+
+
+def test_what_a_check_prints_cannot_take_over_a_terminal(node: Node) -> None:
+    node.configure(motd_file="run/motd")
+    node.health_check("20-web\x1b[2J", "printf 'first\\n\\033]0;owned\\007 \\033[31mred'; exit 1")
+    node.updog("confirm")
+    event = last_rollback(node)
+    assert event.sentence.isprintable()
+    assert "exited with status 1: ?]0;owned? ?[31mred" in event.sentence
+    assert "\x1b" not in (node.folder / "run/motd").read_text(encoding="utf-8")
+
+
 # -- D39: a wanted one ----------------------------------------------------------------------------------
 
 
@@ -129,6 +162,7 @@ def test_a_wanted_check_that_does_not_pass_is_a_warning(node: Node, script: str)
     assert said.status == DONE
     (warning,) = said.document["warnings"]
     assert warning.startswith("20-nice ")
+    assert f"was confirmed, with a warning: {warning}." in node.updog("history").out
     assert node.flags(Slot.B).successful
 
 
@@ -360,6 +394,24 @@ def test_login_message_and_metrics_follow_every_change(tmp_path: Path) -> None:
     assert not told("health-check-failed")
     assert node.updog("motd").out == motd.read_text(encoding="utf-8")
     assert [path.name for path in motd.parent.iterdir()] == ["updog"]
+
+
+def test_the_files_can_be_read_by_all_and_are_not_written_through_a_link(tmp_path: Path) -> None:
+    node = make_node(tmp_path, motd_file="theirs/motd")
+    victim = tmp_path / "victim"
+    victim.write_text("precious", encoding="utf-8")
+    (node.folder / "theirs").mkdir()
+    for name in ("motd", ".motd.tmp"):
+        (node.folder / "theirs" / name).symlink_to(victim)
+    before = os.umask(0o077)
+    try:
+        node.updog("boot-record")
+    finally:
+        os.umask(before)
+    assert victim.read_text(encoding="utf-8") == "precious"
+    motd = node.folder / "theirs/motd"
+    assert not motd.is_symlink()
+    assert motd.stat().st_mode & 0o777 == 0o644
 
 
 def test_files_that_cannot_be_written_fail_nothing(tmp_path: Path) -> None:
