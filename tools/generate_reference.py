@@ -15,6 +15,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "repo-tools")]
 import click
 
 from repo_tools.cli import cli as repo_tools
+from repo_tools.findings import CODES as FINDINGS
 from signpost.cli import program as signpost
 from signpost.errors import ExitStatus, ToolError
 from updog import errors as updog_errors
@@ -50,6 +51,7 @@ def pages() -> dict[str, str]:
         "exit-status.md": _statuses(),
         "codes.md": _codes(),
         "metrics.md": _metrics(),
+        "findings.md": _findings(),
     }
 
 
@@ -131,6 +133,20 @@ def _metrics() -> str:
     )
     rows = "".join(f"| `{m.name}` | {', '.join(m.labels)} | {m.meaning} |\n" for m in METRICS)
     return _GENERATED + head + rows
+
+
+def _findings() -> str:
+    """Return the table of what `repo-tools validate` can find."""
+    rows = "".join(
+        f"| `{code}` | {severity} | {next_step} |\n" for code, (severity, next_step) in FINDINGS.items()
+    )
+    return (
+        f"{_GENERATED}# Findings of `repo-tools validate`\n\n"
+        "Errors stop nodes, warnings will or may, notes are worth knowing; only notes end in exit status 0.\n"
+        "Each finding has a code, a place (a file, or a path in the manifest), a message and a next step.\n"
+        "`--json` lists them, `--sarif FILE` writes them for code hosts and editors.\n\n"
+        f"| code | severity | next step |\n|---|---|---|\n{rows}"
+    )
 
 
 def _first_line(kind: type[ToolError]) -> str:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from repo_tools.chain import Chain
     from repo_tools.journey import Journey
+    from repo_tools.source import Manners
     from updog.update_metadata.manifest import Manifest, Update
     from updog.update_metadata.version import Version
 
@@ -264,6 +265,11 @@ class BundleSource:
     def names(self, folder: str) -> list[str] | None:
         """Return the names of the files in a folder, sorted."""
         return sorted(name.partition("/")[2] for name in self._members if name.startswith(f"{folder}/"))
+
+    def manners(self, path: str) -> Manners | None:
+        """Return None: nobody serves a bundle."""
+        del path
+        return None
 
     def _blocks(self, offset: int, length: int, start: int) -> Iterator[bytes]:
         try:

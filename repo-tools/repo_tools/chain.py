@@ -23,6 +23,8 @@ from repo_tools.findings import Finding
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from repo_tools.source import Manners
+
 MAX_METADATA_BYTES = 64 * 1024 * 1024
 """One metadata file. python-tuf's default is 5 MB for targets; a publisher's check may look at more."""
 
@@ -50,6 +52,10 @@ class Source(Protocol):
 
     def names(self, folder: str) -> list[str] | None:
         """Return the names of the files in ``metadata`` or ``targets``, None where that cannot be asked."""
+        ...
+
+    def manners(self, path: str) -> Manners | None:
+        """Return how a web server serves this file, None where there is no server or no such file."""
         ...
 
 

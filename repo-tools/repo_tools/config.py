@@ -13,13 +13,14 @@ Rules:
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from repo_tools.errors import ConfigError
-from repo_tools.quantities import parse_span
+from repo_tools.quantities import parse_size, parse_span
+from signpost.errors import UsageError
 from updog.update_metadata import fields
 from updog.update_metadata.errors import FaultsError, TimeError
 from updog.update_metadata.packs import MAX_DELTAS
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 FILE = "repo.toml"
 ROLES = ("root", "targets", "snapshot", "timestamp")
+SLOTS = ("boot", "root", "hash")
 COMPRESSIONS = ("zstd", "lz4")
 LEVELS = {"zstd": range(1, 23), "lz4": range(13)}
 """Levels of the two formats: those of `zstd --ultra` and of the LZ4 frame library."""
@@ -68,6 +70,7 @@ class Config:
         deltas: from how many of the last releases deltas are made.
         waves: name of the policy that `publish` takes when it is not told another.
         destination: where `push` goes when it is not told another place; empty for nowhere.
+        slots: image → bytes of the nodes' partitions that hold it; nothing is known of those not named.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Config:
     deltas: int = DEFAULT_DELTAS
     waves: str = "default"
     destination: str = ""
+    slots: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def from_toml(cls, text: str) -> Config:
@@ -130,7 +134,8 @@ def _config(document: object) -> Config:
     images = table.maybe("images", _images) or _images({})
     waves = table.maybe("waves", _waves) or "default"
     destination = table.maybe("destination", fields.text) or ""
-    table.refuse_rest(["name", "expires", "signers", "images", "waves", "destination"])
+    slots = table.maybe("slots", _slots) or {}
+    table.refuse_rest(["name", "expires", "signers", "images", "waves", "destination", "slots"])
     table.done()
     return Config(
         name=name,
@@ -141,6 +146,7 @@ def _config(document: object) -> Config:
         deltas=images[2],
         waves=waves,
         destination=destination,
+        slots=slots,
     )
 
 
@@ -170,6 +176,21 @@ def _expiry(value: object) -> timedelta:
     if span < SHORTEST_EXPIRY:
         raise fields.wrong(f"{fields.shown(value)} is shorter than {format_duration(SHORTEST_EXPIRY)}")
     return span
+
+
+def _slots(value: object) -> dict[str, int]:
+    table = fields.Fields(value)
+    given = {role: table.maybe(role, _size) for role in SLOTS}
+    table.refuse_rest(SLOTS)
+    table.done()
+    return {role: size for role, size in given.items() if size is not None}
+
+
+def _size(value: object) -> int:
+    try:
+        return parse_size(fields.text(value))
+    except UsageError as error:
+        raise fields.wrong(error.message) from error
 
 
 def _signers(value: object) -> dict[str, str]:
@@ -271,6 +292,12 @@ waves = "{waves}"
 compression = "{compression}"
 level = {level}
 deltas = {deltas}
+
+# How large the nodes' partitions are: `validate` says which release does not fit.
+# [slots]
+# boot = "64MiB"
+# root = "2GiB"
+# hash = "64MiB"
 
 # How long signatures last: minutes, hours, days or weeks. `repo-tools refresh` re-signs in time.
 [expires]

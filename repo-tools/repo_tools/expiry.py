@@ -145,10 +145,10 @@ def refresh(
 
 def _require_whole(session: Session, now: datetime) -> None:
     """Refuse to put fresh signatures over a repository with faults other than expiry."""
-    from repo_tools.check import check
+    from repo_tools.check import Checking, check
     from repo_tools.findings import Severity
 
-    report = check(session.store.source, now=now, deep=False)
+    report = check(session.store.source, now=now, how=Checking(deep=False))
     for finding in report.findings:
         if finding.severity is Severity.ERROR and not finding.code.endswith("-expired"):
             raise BrokenRepositoryError(

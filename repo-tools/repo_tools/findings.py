@@ -40,6 +40,16 @@ CODES: Mapping[str, tuple[Severity, str]] = MappingProxyType(
             _E,
             "Sign a new root with the root keys: `repo-tools refresh` where they are at hand.",
         ),
+        "expires-soon": (_N, "Run `repo-tools refresh`; a daily job does it in time."),
+        "threshold-unreachable": (_E, "Sign a new root with more keys or a lower threshold for this role."),
+        "root-key-shared": (
+            _E,
+            "Give root keys of its own in a new root: who has the other role's key speaks for root.",
+        ),
+        "key-shared": (
+            _W,
+            "Give each role keys of its own in a new root: one stolen key then costs one role.",
+        ),
         "consistent-snapshot-off": (
             _E,
             "Set consistent_snapshot in a new root; readers need the prefixed names.",
@@ -49,6 +59,14 @@ CODES: Mapping[str, tuple[Severity, str]] = MappingProxyType(
             "Left by a publisher that was killed; the next one goes past it. Nothing to do.",
         ),
         "leftover": (_N, "Left by a publisher that was killed; the next one removes it. Nothing to do."),
+        "ranges-unsupported": (
+            _W,
+            "Let the web server answer Range requests; without them nodes fetch all of every image.",
+        ),
+        "timestamp-cached": (
+            _W,
+            "Set Cache-Control: no-cache on timestamp.json; else withdrawals come late.",
+        ),
         "target-missing": (_E, _RESTORE + _PUBLISH),
         "target-length": (_E, _RESTORE + _PUBLISH),
         "target-digest": (_E, _RESTORE + _PUBLISH),
@@ -57,12 +75,17 @@ CODES: Mapping[str, tuple[Severity, str]] = MappingProxyType(
         "manifest-invalid": (_E, "Correct manifest.json in the fields named, and sign it again."),
         "image-unlisted": (_E, "The manifest names an image that is not signed: " + _PUBLISH),
         "image-malformed": (_E, "Nodes cannot unpack the image: " + _PUBLISH),
+        "image-too-large": (_E, "Nodes refuse the release: make the image smaller, or the partition larger."),
+        "pack-unlisted": (_E, "The manifest names a file that is not signed: " + _PUBLISH),
+        "index-mismatch": (_E, "Nodes cannot fetch parts of the image: " + _PUBLISH),
+        "delta-mismatch": (_E, "Nodes cannot use this delta: " + _PUBLISH),
         "content-mismatch": (_E, "The image unpacks to something else than signed: " + _PUBLISH),
         "content-unstated": (
             _N,
             "Publish with this program, so that nodes can read a slot back against the manifest.",
         ),
         "waves-unordered": (_E, "Set them anew: `repo-tools waves set VERSION --policy default`."),
+        "waves-gap": (_W, "Set them anew: `repo-tools waves set VERSION --policy default`."),
         "max-version-mixed": (_E, "Set it on all: `repo-tools withdraw`, or publish the next version."),
         "max-version-high": (
             _W,
@@ -73,6 +96,10 @@ CODES: Mapping[str, tuple[Severity, str]] = MappingProxyType(
             _W,
             "Nodes below the floor need a release at or above it on offer; publish one.",
         ),
+        "newest-unreachable": (
+            _E,
+            "Publish a release between, at or above the floor, that these nodes can take.",
+        ),
         "migration-missing": (
             _E,
             "Add the hops to the manifest's migrations; nodes at that version cannot update.",
@@ -80,7 +107,7 @@ CODES: Mapping[str, tuple[Severity, str]] = MappingProxyType(
         "migration-unlisted": (_E, "Add the migration as a target, or take it out of the manifest."),
     }
 )
-"""Code → severity and next step, in the order docs/how-to/publish.md explains them."""
+"""Code → severity and next step, in the order of docs/reference/findings.md."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from updog.update_metadata.manifest import Manifest, Update
     from updog.update_metadata.version import Version
 
+ROLES = ("boot", "root", "hash")
+"""The images of a release, by their names in the manifest."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Journey:

@@ -25,7 +25,7 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root
 
 from repo_tools.chain import Chain, walk
-from repo_tools.errors import RepositoryUnreachableError, StaleSourceError, TargetError, UntrustedError
+from repo_tools.errors import StaleSourceError, TargetError, UntrustedError
 from repo_tools.listing import (
     TIMESTAMP,
     Listed,
@@ -37,7 +37,7 @@ from repo_tools.listing import (
 )
 from repo_tools.progress import Progress, Step, one_at_a_time, silent
 from repo_tools.session import complete
-from repo_tools.source import FolderSource
+from repo_tools.source import FolderSource, steady
 from repo_tools.store import Store
 from signpost.medium import OsMedium, opened
 from updog import durable
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 PARTS = ".parts"
 OVERRIDES = "overrides.jsonl"
 _LINES = 4  # downloads at a time
-_TRIES = 3  # in a row without a single new byte
 _ACCEPT = "Get a newer copy; or, if there is none to be had, pass --accept-expired-until TIME."
 
 
@@ -281,40 +280,30 @@ class _Fetching:
             self._parts.rmdir()
 
     def _complete(self, part: Path, item: Listed) -> None:
-        """Append to a part until it is as long as signed; a broken line is taken up again."""
+        """Append to a part until it is as long as signed, and no more than a byte longer."""
         step = Step(action="fetch", item=item.name, total=item.length)
         part.touch()
-        failures = 0
         with opened(self._store.medium, str(part), write=True) as descriptor:
             position = self._store.medium.size(descriptor)
-            while position < item.length:
-                before = position
-                try:
-                    for block in self._blocks(item, position):
-                        self._store.medium.write_at(descriptor, block, position)
-                        position += len(block)
-                        self._progress(step.at(position))
-                except RepositoryUnreachableError:
-                    failures = failures + 1 if position == before else 1
-                    if failures >= _TRIES:
-                        raise
-                else:
-                    break  # the source says that this is all
+            for block in self._rest(item, position):
+                data = block[: item.length - position + 1]
+                self._store.medium.write_at(descriptor, data, position)
+                position += len(data)
+                self._progress(step.at(min(position, item.length)))
+                if position > item.length:
+                    break
             self._store.medium.flush(descriptor)
 
-    def _blocks(self, item: Listed, start: int) -> Iterator[bytes]:
-        """Yield the rest of a target, and no more than one byte beyond what was signed."""
-        blocks = self._source.blocks(item.path, start)
+    def _rest(self, item: Listed, start: int) -> Iterator[bytes]:
+        if start >= item.length:  # nothing to ask for; it only has to be compared
+            return iter(())
+        blocks = steady(self._source, item.path, item.length, start)
         if blocks is None:
             raise TargetError(
                 f"the source does not have {item.path}",
                 next_step="It is half uploaded, or was cleared away: try again later.",
             )
-        for block in blocks:
-            yield block[: item.length - start + 1]
-            start += len(block)
-            if start > item.length:
-                return
+        return blocks
 
 
 def _record(store: Store, override: Mapping[str, Any]) -> None:

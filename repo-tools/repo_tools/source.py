@@ -9,6 +9,8 @@ Rules:
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from repo_tools.errors import RepositoryUnreachableError
@@ -25,7 +27,22 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 1 << 20  # one read; larger gains nothing measurable
 _PATIENCE = (10, 60)  # seconds to connect, and between two reads
 _PARTIAL = 206
+_TRIES = 3  # in a row without a single new byte
+_MAX_AGE = re.compile(r"max-age=([0-9]{1,12})")
 _ABSENT = frozenset({403, 404, 410})  # what buckets and web servers answer for a file they do not have
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manners:
+    """What a web server does.
+
+    Attributes:
+        ranges: whether it sends a part of a file when asked for one.
+        max_age: seconds that caches may keep the file, as far as it says so.
+    """
+
+    ranges: bool
+    max_age: int
 
 
 class FolderSource:
@@ -57,6 +74,11 @@ class FolderSource:
         """Return the names of the files in a folder, sorted; none where it is not there."""
         place = self._folder / folder
         return sorted(entry.name for entry in place.iterdir()) if place.is_dir() else []
+
+    def manners(self, path: str) -> Manners | None:
+        """Return None: nobody serves a folder."""
+        del path
+        return None
 
 
 def file_blocks(path: Path, start: int = 0) -> Iterator[bytes]:
@@ -107,6 +129,15 @@ class UrlSource:
         del folder
         return None
 
+    def manners(self, path: str) -> Manners | None:
+        """Return how the server answers a request for a part of a file. Raises RepositoryUnreachableError."""
+        response = self._asked("GET", path, 1)
+        if response is None:
+            return None
+        with response:
+            stated = _MAX_AGE.search(response.headers.get("Cache-Control", ""))
+            return Manners(ranges=response.status_code == _PARTIAL, max_age=int(stated[1]) if stated else 0)
+
     def _asked(self, method: str, path: str, start: int = 0) -> requests.Response | None:
         """Return the server's answer, None where it has no such file. Raises RepositoryUnreachableError."""
         from requests import RequestException
@@ -132,12 +163,14 @@ class UrlSource:
 
 
 def _body(response: requests.Response) -> Iterator[bytes]:
-    from requests import RequestException
+    """Yield what comes as it comes, so that nothing is lost of what came before a line broke."""
+    from urllib3.exceptions import HTTPError
 
     try:
         with response:
-            yield from response.iter_content(BLOCK_BYTES)
-    except RequestException as error:
+            while block := response.raw.read1(BLOCK_BYTES, decode_content=False):
+                yield block
+    except (HTTPError, OSError) as error:
         raise RepositoryUnreachableError(f"{response.url} broke off: {error}") from error
 
 
@@ -158,6 +191,50 @@ def _joined(blocks: Iterator[bytes], most: int, place: str) -> bytes:
                 next_step="No repository has such a file; check the place.",
             )
     return bytes(content)
+
+
+def steady(source: Source, path: str, length: int, start: int = 0) -> Iterator[bytes] | None:
+    """Return a file of ``length`` bytes from byte ``start``, taken up by range where the line breaks.
+
+    A longer file gives what the source gives; the caller compares. None where there is no such file.
+
+    Raises:
+        RepositoryUnreachableError: the line breaks again and again without a new byte.
+    """
+    first = source.blocks(path, start)
+    return None if first is None else _taken_up(source, path, length, start, first)
+
+
+def _taken_up(
+    source: Source, path: str, length: int, position: int, blocks: Iterator[bytes] | None
+) -> Iterator[bytes]:
+    failures = 0
+    while blocks is not None:
+        before = position
+        try:
+            for block in blocks:
+                position += len(block)
+                yield block
+        except RepositoryUnreachableError:
+            failures = failures + 1 if position == before else 1
+            if failures >= _TRIES or position >= length:
+                raise
+            blocks = _asked_again(source, path, position)
+        else:
+            return
+
+
+def _asked_again(source: Source, path: str, position: int) -> Iterator[bytes] | None:
+    """Return the rest of a file; a request that fails counts as a line that broke."""
+    try:
+        return source.blocks(path, position)
+    except RepositoryUnreachableError as error:
+        return _broken(error)
+
+
+def _broken(error: RepositoryUnreachableError) -> Iterator[bytes]:
+    raise error
+    yield b""  # makes this a generator: the error comes when the rest is read
 
 
 def source_of(place: str | Path) -> Source:

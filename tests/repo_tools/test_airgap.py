@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from repo_tools.chain import Source
+    from repo_tools.source import Manners
 
 _TINY = {"boot_size": 4096, "root_size": 8192, "hash_size": 4096}
 _LARGE = {"boot_size": 4096, "root_size": 3 << 20, "hash_size": 4096}
@@ -132,6 +133,9 @@ class Broken:
 
     def names(self, folder: str) -> list[str] | None:
         return self._inner.names(folder)
+
+    def manners(self, path: str) -> Manners | None:
+        return self._inner.manners(path)
 
     def blocks(self, path: str, start: int = 0) -> Iterator[bytes] | None:
         blocks = self._inner.blocks(path, start)

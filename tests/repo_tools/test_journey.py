@@ -9,7 +9,7 @@ import pytest
 
 from repo_tools.journey import journey, needed
 from updog.update_metadata.errors import MigrationError
-from updog.update_metadata.manifest import Images, Manifest, Update
+from updog.update_metadata.manifest import Hold, Images, Manifest, Update
 from updog.update_metadata.packs import DeltaFile, Pack, Packs
 from updog.update_metadata.version import Version
 from updog.update_metadata.waves import Waves
@@ -43,7 +43,7 @@ def _release(version: str, *, limit: str = "9.0.0", bases: tuple[str, ...] = (),
     )
 
 
-_LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+_HELD = Hold(since=datetime(2026, 1, 1, tzinfo=UTC))
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,7 @@ _LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
             False,
             id="floor-out-of-reach",
         ),
-        pytest.param(
-            [_release("1.1.0"), _release("1.2.0", hold=_LONG_AGO)], "1.0.0", ["1.1.0"], True, id="held"
-        ),
+        pytest.param([_release("1.1.0"), _release("1.2.0", hold=_HELD)], "1.0.0", ["1.1.0"], True, id="held"),
         pytest.param(
             [_release("1.0.0", limit="1.0.0"), _release("1.1.0", limit="1.0.0")],
             "1.1.0",

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,17 +27,26 @@ from repo_tools.source import FolderSource, UrlSource
 from repo_tools.store import file_of
 from signpost.console import run
 from signpost.medium import OsMedium
+from tests.support.http_server import HttpServer, plain
 from tests.support.repositories import SmallRepository, later, make_repository
 from updog.update_metadata.manifest import Content
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+    from tuf.api.metadata import Root
+
+
+@pytest.fixture(scope="module")
+def master(tmp_path_factory: pytest.TempPathFactory) -> SmallRepository:
+    folder = tmp_path_factory.mktemp("master") / "repo"
+    return make_repository(folder, versions=["1.0.0", "1.1.0"], waves="default")
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> SmallRepository:
-    return make_repository(tmp_path / "repo", versions=["1.0.0", "1.1.0"], waves="default")
+def repository(master: SmallRepository, tmp_path: Path) -> SmallRepository:
+    shutil.copytree(master.folder, tmp_path / "repo")
+    return SmallRepository(folder=tmp_path / "repo", now=master.now, images=master.images)
 
 
 def _codes(repository: SmallRepository, **now: float) -> list[str]:
@@ -179,6 +193,83 @@ def _malformed(repository: SmallRepository) -> None:
     _sign_targets(repository, lambda targets: targets.targets.update({name: listed}))
 
 
+def _root(change: Callable[[Root], object]) -> Callable[[SmallRepository], None]:
+    """Sign a changed root in place of version 1, as its owners could."""
+
+    def plant(repository: SmallRepository) -> None:
+        root = walk(FolderSource(repository.folder)).root
+        assert root is not None
+        change(root)
+        signers = SignerStore(uris=config.load(repository.folder).signers, folder=repository.folder)
+        (repository.folder / "metadata" / "1.root.json").write_bytes(sign(root, signers, root))
+
+    return plant
+
+
+def _share(role: str, other: str) -> Callable[[SmallRepository], None]:
+    """Let a role sign for another one as well."""
+    return _root(lambda root: root.roles[other].keyids.append(root.roles[role].keyids[0]))
+
+
+def _raise_threshold(root: Root) -> None:
+    root.roles["timestamp"].threshold = 2
+
+
+def _swap_targets(ending: str, other: str) -> Callable[[SmallRepository], None]:
+    """List one target under the name of another, as a publisher that mixes them up."""
+
+    def plant(repository: SmallRepository) -> None:
+        folder = repository.folder / "targets"
+        data = next(folder.glob(f"*{other}")).read_bytes()
+        name = next(folder.glob(f"*{ending}")).name.partition(".")[2]
+        digest = hashlib.sha256(data).hexdigest()
+        (folder / file_of(name, digest)).write_bytes(data)
+        listed = editor.target_file(name, length=len(data), sha256=digest)
+        _sign_targets(repository, lambda targets: targets.targets.update({name: listed}))
+
+    return plant
+
+
+def _unlist(ending: str) -> Callable[[SmallRepository], None]:
+    def change(targets: Targets) -> None:
+        for name in [name for name in targets.targets if name.endswith(ending)]:
+            del targets.targets[name]
+
+    return lambda repository: _sign_targets(repository, change)
+
+
+def _pack(document: dict[str, Any], role: str) -> dict[str, Any]:
+    pack: dict[str, Any] = document["updates"][1]["packs"][role]
+    return pack
+
+
+def _wrong_head(document: dict[str, Any]) -> None:
+    _pack(document, "root")["deltas"]["1.0.0"]["head_sha256"] = "0" * 64
+
+
+def _delta_of_boot(document: dict[str, Any]) -> None:
+    _pack(document, "root")["deltas"] = _pack(document, "boot")["deltas"]
+
+
+def _wrong_base(document: dict[str, Any]) -> None:
+    deltas = _pack(document, "root")["deltas"]
+    deltas["1.1.0"] = deltas.pop("1.0.0")
+
+
+def _declare_small_slots(repository: SmallRepository) -> None:
+    path = repository.folder / "repo.toml"
+    path.write_text(f'{path.read_text()}\n[slots]\nroot = "64KiB"\n')
+
+
+def _migrations_with_a_floor(document: dict[str, Any]) -> None:
+    document["updates"][1]["floor"] = "1.0.0"
+    document["migrations"] = {"(0.9.0, 1.1.0)": []}
+
+
+def _waves(**starts: str) -> Callable[[SmallRepository], None]:
+    return _update(1, waves={key[1:]: f"{day}T00:00:00Z" for key, day in starts.items()})
+
+
 def _update(index: int, **members: object) -> Callable[[SmallRepository], None]:
     return _manifest(lambda document: document["updates"][index].update(members))
 
@@ -223,7 +314,36 @@ def _update(index: int, **members: object) -> Callable[[SmallRepository], None]:
             id="waves",
         ),
         pytest.param(_update(1, max_version="1.0.0"), "max-version-mixed", id="mixed"),
-        pytest.param(_update(1, floor="1.0.1"), "floor-unpublished", id="floor"),
+        pytest.param(_waves(_20="2027-01-01"), "waves-gap", id="first-seeds-in-no-wave"),
+        pytest.param(_waves(_0="2027-01-01", _2049="2027-01-02"), "waves-gap", id="wave-beyond-the-fleet"),
+        pytest.param(_waves(_0="2026-01-01", _20="2027-01-01"), "waves-gap", id="a-year-between-waves"),
+        pytest.param(_share("targets", "timestamp"), "key-shared", id="targets-key-online"),
+        pytest.param(_share("root", "snapshot"), "root-key-shared", id="root-key-online"),
+        pytest.param(
+            _root(_raise_threshold), "threshold-unreachable metadata-signature", id="threshold-above-keys"
+        ),
+        pytest.param(_unlist("1.1.0-root.erofs.zst.index"), "pack-unlisted", id="index-unlisted"),
+        pytest.param(_unlist("1.1.0-boot.ext4.zst.delta-1.0.0"), "pack-unlisted", id="delta-unlisted"),
+        pytest.param(
+            _swap_targets("1.1.0-root.erofs.zst.index", "1.0.0-root.erofs.zst.index"),
+            "index-mismatch",
+            id="index-of-another-image",
+        ),
+        pytest.param(
+            _swap_targets("1.1.0-root.erofs.zst.index", "1.1.0-root.erofs.zst"),
+            "index-mismatch",
+            id="index-is-no-index",
+        ),
+        pytest.param(
+            _swap_targets("1.1.0-boot.ext4.zst.fingerprints", "1.0.0-boot.ext4.zst.fingerprints"),
+            "index-mismatch",
+            id="fingerprints-of-another-image",
+        ),
+        pytest.param(_manifest(_wrong_head), "delta-mismatch", id="head-of-a-delta"),
+        pytest.param(_manifest(_delta_of_boot), "delta-mismatch", id="delta-of-another-image"),
+        pytest.param(_manifest(_wrong_base), "delta-mismatch", id="delta-from-another-base"),
+        pytest.param(_manifest(_migrations_with_a_floor), "migration-missing", id="migrations-of-a-hop"),
+        pytest.param(_update(1, floor="1.0.1"), "floor-unpublished newest-unreachable", id="floor"),
         pytest.param(_manifest(_migrations("(0.9.0, 1.0.0)")), "migration-missing", id="migration-gap"),
         pytest.param(
             _manifest(lambda document: document["migrations"].update({"(1.0.0, 1.1.0)": ["m.lz4"]})),
@@ -239,12 +359,99 @@ def test_a_planted_fault_is_found(
     code: str,
 ) -> None:
     plant(repository)
-    assert set(_codes(repository)) == {code}
+    codes = set(code.split())
+    assert set(_codes(repository)) == codes
     status = run(cli, ["--repo", str(repository.folder), "validate"])
-    assert status == (0 if CODES[code][0] is Severity.NOTE else 1)
+    assert status == (0 if all(CODES[code][0] is Severity.NOTE for code in codes) else 1)
     captured = capsys.readouterr()
-    assert f" {code}: " in captured.out
+    assert all(f" {code}: " in captured.out for code in codes)
     assert "next: " in captured.out
+
+
+def test_snapshot_and_timestamp_may_share_a_key(repository: SmallRepository) -> None:
+    _share("snapshot", "timestamp")(repository)
+    assert _codes(repository) == []
+
+
+@pytest.mark.parametrize("words", [["--slot-size", "root=64KiB"], []])
+def test_an_image_that_does_not_fit_the_declared_partitions(
+    repository: SmallRepository, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    place = str(repository.folder)
+    assert run(cli, ["validate", place]) == 0
+    if not words:
+        _declare_small_slots(repository)
+    capsys.readouterr()
+    assert run(cli, ["validate", place, "--json", *words]) == 1
+    findings = json.loads(capsys.readouterr().out.splitlines()[-1])["findings"]
+    assert [(finding["code"], finding["place"]) for finding in findings] == [
+        ("image-too-large", f"manifest.json updates[{number}].contents.root.size") for number in (0, 1)
+    ]
+
+
+class _Plain(SimpleHTTPRequestHandler):
+    """A web server that knows no ranges and lets caches keep everything for a day."""
+
+    def end_headers(self) -> None:
+        self.send_header("Cache-Control", "public, max-age=86400")
+        super().end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Say nothing."""
+
+
+def test_a_web_server_that_serves_badly_is_told_how(repository: SmallRepository) -> None:
+    handler = partial(_Plain, directory=str(repository.folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        report = check.check(UrlSource(f"http://127.0.0.1:{server.server_port}"), now=repository.now)
+        server.shutdown()
+    assert [finding.code for finding in report.findings] == ["ranges-unsupported", "timestamp-cached"]
+
+
+def test_a_remote_target_that_breaks_off_is_read_on(repository: SmallRepository) -> None:
+    name = _image(repository).name
+    files = {
+        str(path.relative_to(repository.folder)): path.read_bytes()
+        for kind in ("metadata", "targets")
+        for path in (repository.folder / kind).iterdir()
+    }
+    with HttpServer(files) as server:
+        server.behave(f"targets/{name}", plain(cut=1000), plain(cut=5000), plain())
+        report = check.check(UrlSource(server.url("").rstrip("/")), now=repository.now)
+        starts = [request.start for request in server.log if name in request.path]
+    assert report.findings == ()
+    assert starts == [0, 1000, 6000]
+
+
+def test_findings_as_sarif(repository: SmallRepository, tmp_path: Path) -> None:
+    _flip_image(repository)
+    _update(1, max_version="1.0.0")(repository)
+    file = tmp_path / "validate.sarif"
+    assert run(cli, ["validate", str(repository.folder), "--sarif", str(file)]) == 1
+    document = json.loads(file.read_text())
+    assert document["version"] == "2.1.0"
+    (sarif,) = document["runs"]
+    rules = sarif["tool"]["driver"]["rules"]
+    assert [rule["id"] for rule in rules] == list(CODES)
+    results = {result["ruleId"]: result for result in sarif["results"]}
+    assert set(results) == {"target-digest", "max-version-mixed"}
+    for code, result in results.items():
+        assert rules[result["ruleIndex"]]["id"] == code
+        assert result["level"] == "error"
+    (location,) = results["target-digest"]["locations"]
+    place = location["physicalLocation"]["artifactLocation"]["uri"]
+    assert (repository.folder / place).is_file()
+    (location,) = results["max-version-mixed"]["locations"]
+    assert location["logicalLocations"] == [{"fullyQualifiedName": "synthetic x86_64"}]
+
+
+def test_every_code_is_explained_in_the_reference() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "findings.md").read_text()
+    rows = [line.split("|")[1:4] for line in page.splitlines() if line.startswith("| `")]
+    assert [(code.strip(" `"), severity.strip(), step.strip()) for code, severity, step in rows] == [
+        (code, str(severity), step) for code, (severity, step) in CODES.items()
+    ]
 
 
 def test_a_manifest_that_is_not_listed(repository: SmallRepository) -> None:
@@ -285,7 +492,8 @@ def test_migrations_that_connect_are_fine(repository: SmallRepository) -> None:
 @pytest.mark.parametrize(
     ("days", "expired"),
     [
-        (6, []),
+        (3, []),
+        (6, ["expires-soon"]),
         (8, ["metadata-expired"]),
         (31, ["metadata-expired"] * 2),
         (91, ["metadata-expired"] * 3),
@@ -327,12 +535,12 @@ def test_over_http_the_same_faults_are_found(repository: SmallRepository) -> Non
 def test_a_shallow_check_looks_without_reading(repository: SmallRepository) -> None:
     _flip_image(repository)
     with repository.served() as url:
-        assert check.check(UrlSource(url), now=repository.now, deep=False).clean
+        assert check.check(UrlSource(url), now=repository.now, how=check.Checking(deep=False)).clean
         _truncate_image(repository)
-        report = check.check(UrlSource(url), now=repository.now, deep=False)
+        report = check.check(UrlSource(url), now=repository.now, how=check.Checking(deep=False))
         assert [finding.code for finding in report.findings] == ["target-length"]
         _delete_image(repository)
-        report = check.check(UrlSource(url), now=repository.now, deep=False)
+        report = check.check(UrlSource(url), now=repository.now, how=check.Checking(deep=False))
         assert [finding.code for finding in report.findings] == ["target-missing"]
 
 

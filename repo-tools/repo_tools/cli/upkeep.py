@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repo_tools.cli.words import SPAN, ask_secrets, current_time, emit_last, existing, readable
+from repo_tools.cli.words import PATH, SPAN, ask_secrets, current_time, emit_last, existing, readable
 from signpost.console import emit, example, json_option
 from signpost.errors import ExitStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import timedelta
+
+    from repo_tools.check import Report
 
 
 @click.command()
@@ -63,25 +66,70 @@ def expirations(repo: Path, /, *, within: timedelta, as_json: bool) -> int:
 
 @click.command()
 @click.argument("place", metavar="[URL or DIR]", required=False)
+@click.option(
+    "--slot-size",
+    default="",
+    metavar="boot=64MiB,…",
+    help="Of the nodes' partitions.  [default: [slots] of repo.toml]",
+)
+@click.option(
+    "--sarif", "sarif_file", metavar="FILE", type=PATH, help="Write the findings as SARIF 2.1.0 too."
+)
 @json_option
 @click.pass_obj
-@example("repo-tools validate https://updates.example.com")
-def validate(repo: Path, /, *, place: str | None, as_json: bool) -> int:
+@example(
+    "repo-tools validate https://updates.example.com",
+    "repo-tools --repo demo validate --sarif validate.sarif",
+)
+def validate(
+    repo: Path, /, *, place: str | None, slot_size: str, sarif_file: Path | None, as_json: bool
+) -> int:
     """Check a whole repository as a client would, and then some; list every fault at once.
 
-    All roots, signatures, versions and expiries; every target's length and SHA-256; every image's raw
-    content by unpacking it; waves, max_version, floors and migrations; files that nothing signs.
+    All roots, keys, signatures, versions and expiries; every target's length and SHA-256; what every image
+    unpacks to, its index and deltas; waves, max_version, and whether every published version reaches the
+    newest one through floors and migrations; files that nothing signs; what a web server should do otherwise.
+    docs/reference/findings.md lists the codes.
 
     Exit status: 0 clean (notes are clean), 1 findings, 2 no repository here, 5 unreachable.
     """
     from repo_tools.bar import reporting
-    from repo_tools.check import check
+    from repo_tools.check import Checking, check
     from repo_tools.render.upkeep import report_document, report_text
     from repo_tools.source import source_of
 
     is_url = place is not None and "://" in place
-    source = source_of(place if place and is_url else readable(Path(place) if place else repo))
+    folder = None if is_url else readable(Path(place) if place else repo)
+    source = source_of(folder or place or repo)
+    how = Checking(slots=_slots(slot_size, folder))
     with reporting(sys.stdout, sys.stderr, as_json=as_json) as progress:
-        report = check(source, now=current_time(), progress=progress)
+        report = check(source, now=current_time(), how=how, progress=progress)
+    if sarif_file:
+        _write_sarif(sarif_file, report)
     emit_last(report_document(report), report_text(report), as_json=as_json)
     return int(ExitStatus.DONE if report.clean else ExitStatus.FAILED)
+
+
+def _slots(words: str, folder: Path | None) -> Mapping[str, int]:
+    """Return the partitions' sizes as given, or as the repository's own configuration declares them."""
+    from repo_tools import config
+    from repo_tools.disk import parse_slot_sizes
+
+    if words or folder is None or not (folder / config.FILE).is_file():
+        return parse_slot_sizes(words)
+    return config.load(folder).slots
+
+
+def _write_sarif(file: Path, report: Report) -> None:
+    import json
+    from importlib.metadata import version
+
+    from repo_tools.render.sarif import sarif
+    from signpost.errors import MediumError
+
+    try:
+        file.write_text(
+            json.dumps(sarif(report, version=version("updog")), indent=1) + "\n", encoding="utf-8"
+        )
+    except OSError as error:
+        raise MediumError(f"cannot write {file}: {error.strerror}", next_step="Check --sarif.") from error
