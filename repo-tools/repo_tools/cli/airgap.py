@@ -78,6 +78,7 @@ def mirror(
 
 
 @click.group()
+@example("repo-tools --repo demo bundle export bundle.tar --from 1.0.0")
 def bundle() -> None:
     """Carry updates to where no network is."""
 
