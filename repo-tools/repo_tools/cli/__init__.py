@@ -19,6 +19,7 @@ from repo_tools.cli.log import log
 from repo_tools.cli.new import new
 from repo_tools.cli.publish import publish
 from repo_tools.cli.push import push
+from repo_tools.cli.report import report
 from repo_tools.cli.root import root
 from repo_tools.cli.serve import serve
 from repo_tools.cli.simulate import simulate
@@ -73,6 +74,7 @@ for _command in (
     root,
     serve,
     simulate,
+    report,
 ):
     cli.add_command(_command)
 

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from repo_tools.fleet.simulate import Rollout
 
 ENDINGS = (".png", ".svg")
+_FACTS = {"png": ("Software",), "svg": ("Creator", "Date", "Format", "Type")}
 _STYLE = {"svg.hashsalt": "repo-tools", "svg.fonttype": "none", "font.family": "sans-serif"}
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe and Ito's: told apart by everybody
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's, for all eyes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +101,7 @@ def _drawn(panels: Sequence[Panel], kind: str) -> bytes:
         for axes, panel in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
             _draw(axes, panel)
         out = io.BytesIO()
-        facts: dict[str, Any] = {"Date": None} if kind == "svg" else {"Software": None}
+        facts: dict[str, Any] = dict.fromkeys(_FACTS[kind])  # none of them: no date, nobody's address
         figure.savefig(out, format=kind, dpi=120, metadata=facts)
     return out.getvalue()
 
@@ -110,7 +111,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
         axes.plot(
             list(curve.moments),  # type: ignore[arg-type]
             list(curve.values),
-            label=curve.name,
+            label=_plain(curve.name),
             color=_COLOURS[number % len(_COLOURS)],
             linestyle="--" if curve.dashed else "-",
             drawstyle="steps-pre" if curve.steps else "default",
@@ -128,4 +129,10 @@ def _draw(axes: Axes, panel: Panel) -> None:
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     axes.grid(visible=True, alpha=0.3)
-    axes.legend(loc="upper left", frameon=False)
+    if panel.curves:
+        axes.legend(loc="best", frameon=False)
+
+
+def _plain(name: str) -> str:
+    """Return a name that Matplotlib takes as it is: no formula, no underscore first (it hides)."""
+    return f" {name}".replace("$", r"\$")

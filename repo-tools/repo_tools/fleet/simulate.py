@@ -26,6 +26,7 @@ import numpy as np
 
 from repo_tools.errors import FleetPlanError
 from repo_tools.fleet.bounds import Count
+from repo_tools.fleet.steps import step_over
 from repo_tools.fleet.verdict import Tally, is_bad
 from updog.update_metadata.waves import MAX_SEED, Waves
 
@@ -45,10 +46,6 @@ if TYPE_CHECKING:
 MAX_NODES = 20_000_000
 """Some 60 bytes of memory each: more would not fit a small machine."""
 
-MAX_STEPS = 200
-"""Points of the curves: as many as a plot shows."""
-
-_STEPS = tuple(timedelta(minutes=minutes) for minutes in (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440))
 _SECOND = timedelta(seconds=1)
 
 
@@ -243,8 +240,7 @@ def _measured(plan: Plan, fleet: Fleet, taken: Bools, held: float, random: np.ra
 def _step(last: float, held: float) -> tuple[timedelta, int]:
     """Return the length of a step, and how many reach the last node's turn or, after a hold, twice as far."""
     last = min(last, 2 * held + 3600)
-    step = next((step for step in _STEPS if last / (step / _SECOND) < MAX_STEPS), None)
-    step = step or timedelta(days=1 + int(last / (86_400 * MAX_STEPS)))
+    step = step_over(timedelta(seconds=last))
     return step, int(last / (step / _SECOND)) + 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from repo_tools.render.plot import mark, share_plot
-from repo_tools.render.text import size_text, table_text
+from repo_tools.render.text import share_text, size_text, table_text
 from updog.update_metadata.times import format_time, spoken_duration, spoken_time
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ def _rows(rollout: Rollout) -> list[tuple[str, ...]]:
     return [
         (
             spoken_time(stretch[-1][0]),
-            _share(stretch[-1][1]),
-            _share(stretch[-1][2]),
+            share_text(stretch[-1][1]),
+            share_text(stretch[-1][2]),
             _rate(max(point[3] for point in stretch)),
             _rate(max(point[4] for point in stretch)),
         )
@@ -88,9 +88,10 @@ def runs_document(runs: Runs) -> dict[str, Any]:
 
 def runs_text(runs: Runs) -> str:
     """Return what many roll-outs of one plan have in common."""
+    mean, worst, updated = map(share_text, (runs.mean_harmed, runs.worst_harmed, runs.mean_updated))
     return (
-        f"{len(runs.harmed)} roll-outs: {runs.held} held; harmed {_share(runs.mean_harmed)} of the fleet"
-        f" on average, {_share(runs.worst_harmed)} at worst; updated {_share(runs.mean_updated)} on average"
+        f"{len(runs.harmed)} roll-outs: {runs.held} held; harmed {mean} of the fleet on average, {worst} at"
+        f" worst; updated {updated} on average"
     )
 
 
@@ -103,9 +104,8 @@ def _facts(rollout: Rollout) -> list[str]:
     lines = ["reached    " + ", ".join(times)]
     if plan.bad_rate:
         harmed, updated = float(rollout.harmed[-1]), float(rollout.updated[-1])
-        lines.append(
-            f"harmed     {round(harmed * plan.nodes)} nodes, {_share(harmed)}; {_share(updated)} had taken it"
-        )
+        nodes = round(harmed * plan.nodes)
+        lines.append(f"harmed     {nodes} nodes, {share_text(harmed)}; {share_text(updated)} had taken it")
         lines.append(f"held       {spoken_time(rollout.held) if rollout.held else 'never'}")
     hours = _hours(rollout)
     lines.append(
@@ -127,11 +127,6 @@ def _hours(rollout: Rollout) -> float:
 
 def _time(moment: Any) -> str | None:
     return format_time(moment) if moment else None
-
-
-def _share(share: float) -> str:
-    percent = 100 * float(share)
-    return f"{percent:.2g} %" if 0 < percent < 1 else f"{percent:.1f} %"
 
 
 def _size(count: float) -> str:

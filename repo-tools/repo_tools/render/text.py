@@ -19,6 +19,12 @@ def size_text(size: int) -> str:
     return f"{number:.1f} {_UNITS[unit]}" if unit else f"{size} B"
 
 
+def share_text(share: float) -> str:
+    """Return a share in per cent: ``12.5 %``, and below one per cent two digits that say something."""
+    percent = 100 * share
+    return f"{percent:.2g} %" if 0 < percent < 1 else f"{percent:.1f} %"
+
+
 def table_text(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return rows in columns under their headings, two spaces apart, no trailing blanks."""
     lines = [list(headings), *(list(row) for row in rows)]
