@@ -15,6 +15,7 @@ from repo_tools.cli import ceremony, rehearse  # noqa: F401 - they put their com
 from repo_tools.cli.airgap import bundle, mirror
 from repo_tools.cli.bootstage import boot_stage
 from repo_tools.cli.disk import disk
+from repo_tools.cli.guard import guard
 from repo_tools.cli.log import log
 from repo_tools.cli.new import new
 from repo_tools.cli.publish import publish
@@ -75,6 +76,7 @@ for _command in (
     serve,
     simulate,
     report,
+    guard,
 ):
     cli.add_command(_command)
 

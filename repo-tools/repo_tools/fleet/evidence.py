@@ -149,7 +149,14 @@ class Evidence:
         return Tally(waves=waves, quiet=self.quiet)
 
 
-def gather(logs: Logs, update: Update, *, patience: timedelta, only_seen: bool = False) -> Evidence:
+def gather(
+    logs: Logs,
+    update: Update,
+    *,
+    patience: timedelta,
+    only_seen: bool = False,
+    since: datetime | None = None,
+) -> Evidence:
     """Return what the logs say about a release.
 
     Args:
@@ -157,15 +164,19 @@ def gather(logs: Logs, update: Update, *, patience: timedelta, only_seen: bool =
         update: the release, as published.
         patience: how long a node may take from its last request for the release to its next sign of life.
         only_seen: count outcomes only of nodes that these logs show taking the release.
+        since: count only outcomes, and silence, from then on; None for all.
     """
-    return _Query(logs, update, patience, only_seen=only_seen).evidence()
+    start = since.timestamp() if since else float("-inf")
+    return _Query(
+        logs, update, patience=patience.total_seconds(), since=start, only_seen=only_seen
+    ).evidence()
 
 
 class _Query:
     """The questions about one release; tables ``turns``, ``nodes`` and ``votes`` are made for it."""
 
-    def __init__(self, logs: Logs, update: Update, patience: timedelta, *, only_seen: bool) -> None:
-        self._logs, self._update, self._patience = logs, update, patience.total_seconds()
+    def __init__(self, logs: Logs, update: Update, *, patience: float, since: float, only_seen: bool) -> None:
+        self._logs, self._update, self._patience, self._since = logs, update, patience, since
         self._database: duckdb.DuckDBPyConnection = logs.database
         self._first, self._last = self._one("SELECT min(moment), max(moment) FROM requests")
         self._make_turns()
@@ -233,8 +244,8 @@ class _Query:
             " arg_max(seed, moment) AS seed, arg_max(code, moment) AS code,"
             " coalesce(arg_max(coalesce(cause, ''), moment), '') AS cause,"
             " arg_max(sighting, moment) AS sighting FROM outcomes"
-            f" WHERE target = ? AND variant = ? AND arch = ?{seen} GROUP BY node)",
-            [str(self._update.version), self._update.variant, self._update.arch],
+            f" WHERE target = ? AND variant = ? AND arch = ? AND moment >= ?{seen} GROUP BY node)",
+            [str(self._update.version), self._update.variant, self._update.arch, self._since],
         )
 
     def _versions(self) -> dict[str, int]:
@@ -314,8 +325,9 @@ class _Query:
 
     def _quiet(self) -> Count:
         total, failed = self._one(
-            "SELECT count(*), count(*) FILTER (seen <= asked) FROM nodes WHERE asked < ?",
+            "SELECT count(*), count(*) FILTER (seen <= asked) FROM nodes WHERE asked < ? AND asked >= ?",
             (self._last or 0) - self._patience,
+            self._since,
         )
         return Count(failed=failed, total=total)
 
@@ -355,7 +367,8 @@ class _Query:
         """Return for each frequent version its share of the nodes heard so far, by what each said last."""
         rows = self._all(
             "WITH heard AS (SELECT node, floor((moment - ?) / ?)::INTEGER AS bin,"
-            " arg_max(version, moment) AS version FROM sightings WHERE version IS NOT NULL GROUP BY node, bin),"
+            " arg_max(version, moment) AS version FROM sightings WHERE version IS NOT NULL"
+            " GROUP BY node, bin),"
             " moves AS (SELECT bin, version, lag(version) OVER (PARTITION BY node ORDER BY bin) AS before"
             " FROM heard)"
             " SELECT bin, version, count(*) FROM moves WHERE version IS DISTINCT FROM before GROUP BY ALL"

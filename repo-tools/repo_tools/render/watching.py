@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from repo_tools.fleet.verdict import Answer
 from repo_tools.render.plot import share_plot
+from repo_tools.render.releases import step_text
 from repo_tools.render.text import share_text, table_text
 from updog.update_metadata.times import format_time, spoken_time
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
     from repo_tools.fleet.evidence import Evidence
     from repo_tools.fleet.verdict import Finding, Rules, Verdict
+    from repo_tools.steer import Step
+    from updog.update_metadata.manifest import Update
 
 _STUCK_SHOWN = 10
 """Lines of a terminal; the page and ``--json`` have more."""
@@ -126,33 +130,56 @@ def _running_at(evidence: Evidence) -> Any:
     return share
 
 
-def verdict_document(verdict: Verdict, rules: Rules) -> dict[str, Any]:
+Judged = tuple["Update", "Verdict", "Step | None"]
+"""A release, what is made of it, and the step that held it, if one did."""
+
+
+def guard_document(judged: Sequence[Judged], rules: Rules, *, dry_run: bool) -> dict[str, Any]:
     """Return the guard's judgement as ``--json`` prints it."""
     return {
-        "hold": verdict.hold,
         "budget": rules.budget,
         "silence_budget": rules.silence,
         "alpha": rules.alpha,
         "hold_on": rules.hold_on.value,
-        "findings": [
+        "dry_run": dry_run,
+        "releases": [
             {
-                "group": finding.group,
-                "question": finding.question,
-                "failed": finding.count.failed,
-                "of": finding.count.total,
-                "lower": round(finding.lower, 6),
-                "upper": round(finding.upper, 6),
-                "budget": finding.budget,
-                "answer": finding.answer.value,
-                "holds": finding in verdict.against,
+                "variant": update.variant,
+                "arch": update.arch,
+                "version": str(update.version),
+                "hold": verdict.hold,
+                "step": step.to_json() if step else None,
+                "findings": [_finding(finding, verdict) for finding in verdict.findings],
             }
-            for finding in verdict.findings
+            for update, verdict, step in judged
         ],
     }
 
 
-def verdict_text(verdict: Verdict) -> str:
-    """Return the guard's judgement as a table."""
+def _finding(finding: Finding, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "group": finding.group,
+        "question": finding.question,
+        "failed": finding.count.failed,
+        "of": finding.count.total,
+        "lower": round(finding.lower, 6),
+        "upper": round(finding.upper, 6),
+        "budget": finding.budget,
+        "answer": finding.answer.value,
+        "holds": finding in verdict.against,
+    }
+
+
+def guard_text(judged: Sequence[Judged], *, dry_run: bool) -> str:
+    """Return the guard's judgement: of each release a table, and what was done about it."""
+    blocks = []
+    for update, verdict, step in judged:
+        done = step_text(step, done=not dry_run) if step else f"{update} may go on"
+        blocks.append(f"{update}\n{_table(verdict)}\n{done}")
+    return "\n\n".join(blocks)
+
+
+def _table(verdict: Verdict) -> str:
     rows = [
         (
             finding.group,
@@ -160,20 +187,24 @@ def verdict_text(verdict: Verdict) -> str:
             f"{finding.count.failed} of {finding.count.total}",
             f"{share_text(finding.lower)} to {share_text(finding.upper)}",
             share_text(finding.budget),
-            _answer(finding),
+            _ANSWERS[finding.answer],
         )
         for finding in verdict.findings
     ]
-    return table_text(("", "", "seen", "true rate, by chance", "budget", ""), rows)
+    return table_text(("nodes", "question", "seen", "true rate", "budget", ""), rows)
 
 
-def reason_text(against: Sequence[Finding], rules: Rules) -> str:
-    """Return why a release is held, as the change log keeps it."""
-    return (
-        "guard: "
-        + "; ".join(_because(finding) for finding in against)
-        + (f" (wrong in at most {share_text(rules.alpha)} of healthy releases)")
-    )
+_ANSWERS = {
+    Answer.OVER: "OVER the budget",
+    Answer.WITHIN: "within the budget",
+    Answer.OPEN: "not decided yet",
+}
+
+
+def reason_text(verdict: Verdict, rules: Rules) -> str:
+    """Return why a release is held, as the log of changes and a node that is asked why have it."""
+    because = "; ".join(_because(finding) for finding in verdict.against)
+    return f"guard: {because} (a healthy release is held in at most {share_text(rules.alpha)} of cases)"
 
 
 def _because(finding: Finding) -> str:
@@ -182,11 +213,6 @@ def _because(finding: Finding) -> str:
     if finding.lower > finding.budget:
         return f"{seen}, so at least {share_text(finding.lower)} do; {share_text(finding.budget)} may"
     return f"{seen}, so up to {share_text(finding.upper)} may do; {share_text(finding.budget)} is the budget"
-
-
-def _answer(finding: Finding) -> str:
-    words = {"over": "OVER the budget", "within": "within the budget", "open": "not decided yet"}
-    return words[finding.answer.value]
 
 
 def _time(moment: datetime | None) -> str | None:

@@ -1,0 +1,460 @@
+"""Logs of a fleet: read as they are, judged rightly, shown safely; a bad release is held, signed and told."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from repo_tools import release
+from repo_tools.check import check
+from repo_tools.cli import cli
+from repo_tools.errors import LogError
+from repo_tools.fleet.bounds import Count
+from repo_tools.fleet.evidence import Evidence, gather
+from repo_tools.fleet.logs import Lines, Logs
+from repo_tools.fleet.page import page_of
+from repo_tools.fleet.simulate import Plan
+from repo_tools.source import FolderSource
+from signpost.console import run
+from tests.support.access_logs import ARCH, VARIANT, Written, address, combined, outcome, write_log
+from tests.support.repositories import make_repository, tree_digest
+from updog.update_metadata.manifest import Hold, Images, Update
+from updog.update_metadata.outcomes import OutcomeError, OutcomeLine
+from updog.update_metadata.version import Version
+from updog.update_metadata.waves import WavePolicy, Waves
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.repositories import SmallRepository
+
+START = datetime(2026, 11, 2, 6, tzinfo=UTC)
+WAVES = WavePolicy.built_in("accelerated").waves(START)
+V110 = Version.parse("1.1.0")
+UPDATE = Update(
+    variant=VARIANT,
+    arch=ARCH,
+    version=V110,
+    max_version=V110,
+    waves=WAVES,
+    images=Images(boot="b", root="r", hash="h"),
+)
+PATIENCE = timedelta(hours=3)
+PLAN = Plan(waves=WAVES, start=START, nodes=400, bad_rate=0.06)
+
+
+@pytest.fixture(scope="module")
+def rollout(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Written]:
+    path = tmp_path_factory.mktemp("logs") / "access.log"
+    return path, write_log(path, PLAN, until=timedelta(days=2), hang=0.3)
+
+
+def evidence_of(*paths: Path, update: Update = UPDATE, **facts: Any) -> Evidence:
+    with Logs(paths) as logs:
+        return gather(logs, update, patience=PATIENCE, **facts)
+
+
+def test_what_the_fleet_did_is_what_the_logs_say(rollout: tuple[Path, Written]) -> None:
+    path, written = rollout
+    evidence = evidence_of(path)
+    assert evidence.lines == Lines(read=written.lines, strange=0)
+    assert evidence.tally.whole == Count(failed=written.failed, total=written.failed + written.good)
+    assert (evidence.nodes, evidence.took, evidence.runs) == (400, 400, written.good)
+    assert evidence.versions == {"1.1.0": written.good, "1.0.0": 400 - written.good}
+    assert evidence.quiet == Count(failed=written.hung, total=400)
+    assert evidence.stuck_count == written.failed + written.hung
+    assert {node.code for node in evidence.stuck if not node.quiet} == {"boot-failed"}
+    assert {node.code for node in evidence.stuck if node.quiet} == {""}
+    assert [(kind.code, kind.cause, kind.nodes) for kind in evidence.failures] == [
+        ("boot-failed", "kernel panic", written.failed)
+    ]
+    assert [wave.number for wave in evidence.waves] == [1, 2, 3, 4, 5]
+    assert sum(wave.nodes for wave in evidence.waves) == 400
+    assert all(wave.open == 1 and wave.took == wave.nodes for wave in evidence.waves)
+
+
+def test_progress_is_measured_against_the_plan(rollout: tuple[Path, Written]) -> None:
+    evidence = evidence_of(rollout[0])
+    for ran, planned in zip(evidence.running.shares, evidence.planned.shares, strict=True):
+        assert ran <= planned + 0.08
+    assert evidence.planned.shares[-1] == 1
+    half, most = evidence.reached[50], evidence.reached[90]
+    assert half
+    assert most
+    assert START < half < most
+    assert evidence.reached[99] is None
+    index = next(i for i, moment in enumerate(evidence.moments) if moment >= half)
+    assert evidence.running.shares[index] >= 0.5 > evidence.running.shares[index - 2]
+    before, after = evidence.spread[1], evidence.spread[0]
+    assert (before.name, after.name) == ("1.1.0", "1.0.0")
+    assert all(a + b == pytest.approx(1) for a, b in zip(before.shares, after.shares, strict=True) if a + b)
+
+
+LINES = {
+    "nginx": combined(START, "10.0.0.1", "/m/timestamp.json?seed=7&version=1.0.0"),
+    "common": '10.0.0.1 - - [02/Nov/2026:06:00:00 +0000] "GET /m?seed=7&version=1.0.0 HTTP/1.1" 200 843\n',
+    "zone": '10.0.0.1 - u [02/Nov/2026:08:00:00 +0200] "GET /m?seed=7&version=1.0.0 HTTP/2.0" 200 -\n',
+    "s3": (
+        "79a5 bucket [02/Nov/2026:06:00:00 +0000] 10.0.0.1 - 3E57 REST.GET.OBJECT m/t.json"
+        ' "GET /m?seed=7&version=1.0.0 HTTP/1.1" 200 - 113 - 7 - "-" "updog" -\n'
+    ),
+    "cloudfront": (
+        "#Version: 1.0\n#Fields: date time x-edge-location sc-bytes c-ip cs-method cs(Host) cs-uri-stem"
+        " sc-status cs(Referer) cs(User-Agent) cs-uri-query\n2026-11-02\t06:00:00\tFRA2\t100\t10.0.0.1\tGET"
+        "\thost\t/m\t200\t-\tupdog\tseed=7&version=1.0.0\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LINES)
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_kinds_of_logs(tmp_path: Path, kind: str, packed: bool) -> None:  # noqa: FBT001
+    path = tmp_path / ("access.log.gz" if packed else "access.log")
+    path.write_bytes(gzip.compress(LINES[kind].encode()) if packed else LINES[kind].encode())
+    with Logs([path]) as logs:
+        assert logs.lines == Lines(read=1, strange=0)
+        assert logs.database.execute(
+            "SELECT node, seed, moment, version, target FROM sightings"
+        ).fetchall() == [("10.0.0.1 7", 7, START.timestamp(), "1.0.0", None)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"nonsense\n",
+        b"\xff\xfe\n",
+        b'10.0.0.1 - - [99/Nov/2026:06:00:00 +0000] "GET /m?seed=7 HTTP/1.1" 200 843\n',
+        b'10.0.0.1 - - [02/Nov/2026:06:00:00 +0000] "\\x16\\x03" 400 0\n',
+        b"x" * 3_000_000 + b"\n",
+    ],
+    ids=["words", "not-utf-8", "no-date", "no-request", "too-long"],
+)
+def test_a_line_that_is_none_is_not_guessed_at(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "access.log"
+    path.write_bytes(LINES["nginx"].encode() + line + LINES["nginx"].encode())
+    with Logs([path]) as logs:
+        assert logs.database.execute("SELECT count(*) FROM requests").fetchone() == (2,)
+        assert logs.lines.read - logs.lines.strange == 2
+
+
+@pytest.mark.parametrize(
+    "query", ["seed=2048&version=1", "seed=-1", "seed=7x", "seed=", "seed=99999", "xseed=7"]
+)
+def test_a_seed_that_is_none_is_nobody(tmp_path: Path, query: str) -> None:
+    path = tmp_path / "access.log"
+    path.write_text(combined(START, "10.0.0.1", f"/m?{query}"))
+    assert evidence_of(path).nodes == 0
+
+
+@pytest.mark.parametrize("content", [b"hello world\n", b"#Fields: date time\n", b"\x1f\x8b broken"])
+def test_a_file_of_no_known_kind_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(LogError, match=r"notes\.txt"):
+        Logs([path])
+    with pytest.raises(LogError, match="missing"):
+        Logs([tmp_path / "missing"])
+
+
+SAID = outcome(START, 1, 7, version="1.1.0+b.1", code="health-check-failed", cause="50 % of units + more")
+
+
+def _variants(line: OutcomeLine) -> dict[str, str]:
+    """Queries that are outcome lines, nearly are, or try to look like one."""
+    query = line.to_query()
+    return {
+        "whole": query,
+        "without-cause": replace(line, cause=None, before=None).to_query(),
+        "unknown-member": query + "&more=1",
+        "unknown-code": replace(line, code="gone-fishing").to_query(),
+        "format-2": query.replace("outcome=1", "outcome=2"),
+        "twice": query + "&node=" + "0" * 32,
+        "short-node": query.replace(line.node, line.node[:31]),
+        "no-node": query.replace(f"node={line.node}", "nodes=1"),
+        "bad-seed": query.replace("seed=7", "seed=2048"),
+        "no-seed": query.replace("&seed=7", ""),
+        "bad-time": re.sub("time=[^&]*", "time=yesterday", query),
+        "no-code": re.sub("&code=[^&]*", "", query),
+        "no-variant": re.sub("&variant=[^&]*", "&variant=", query),
+        "long-code": query.replace("code=", "code=" + "x" * 200),
+        "too-long": query + "&x=" + "y" * 5000,
+        "not-utf-8": query.replace("variant=", "variant=%ff%fe"),
+    }
+
+
+@pytest.mark.parametrize("name", _variants(SAID))
+def test_an_outcome_in_a_request_is_read_as_the_shared_model_reads_it(tmp_path: Path, name: str) -> None:
+    query = _variants(SAID)[name]
+    path = tmp_path / "access.log"
+    path.write_text(combined(START, "10.0.0.1", f"/r?{query}", status=204))
+    try:
+        line = OutcomeLine.from_query(query)
+        expected = [(line.node, line.seed, line.variant, line.arch, line.code, line.cause, str(line.to))]
+    except OutcomeError:
+        expected = []
+    with Logs([path]) as logs:
+        found = logs.database.execute(
+            "SELECT node, seed, variant, arch, code, cause, target FROM outcomes"
+        ).fetchall()
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        (SAID.to_json(), 1),
+        (SAID.to_json().replace('"outcome":1', '"outcome":2'), 0),
+        (SAID.to_json()[:-1] + ',"node":"' + "0" * 32 + '"}', 0),
+        (SAID.to_json()[:-1], 0),
+        ("[]", 0),
+    ],
+)
+def test_an_outcome_in_json(tmp_path: Path, text: str, known: int) -> None:
+    path = tmp_path / "outcomes.ndjson"
+    path.write_text(f'{{"more": "than one line"}}\n{text}\n')
+    with Logs([path]) as logs:
+        assert logs.database.execute("SELECT count(*) FROM outcomes").fetchone() == (known,)
+        assert logs.lines == Lines(read=2, strange=2 - known)
+
+
+def _votes(tmp_path: Path, *said: OutcomeLine, status: int = 204, **facts: Any) -> Count:
+    path = tmp_path / "access.log"
+    path.write_text(
+        "".join(combined(line.time, address(1), f"/r?{line.to_query()}", status=status) for line in said)
+    )
+    return evidence_of(path, **facts).tally.whole
+
+
+def test_a_node_has_one_vote_and_its_latest_counts(tmp_path: Path) -> None:
+    bad = outcome(START, 1, 7, code="boot-failed")
+    later = outcome(START + timedelta(hours=1), 1, 7)
+    assert _votes(tmp_path, bad, bad, bad) == Count(failed=1, total=1)
+    assert _votes(tmp_path, bad, later) == Count(failed=0, total=1)
+    assert _votes(tmp_path, later, bad) == Count(failed=0, total=1)
+    assert _votes(tmp_path, bad, outcome(START, 2, 9)) == Count(failed=1, total=2)
+
+
+def test_what_does_not_concern_the_release_does_not_count(tmp_path: Path) -> None:
+    bad = outcome(START, 1, 7, code="boot-failed")
+    for other in (
+        replace(bad, variant="other"),
+        replace(bad, arch="aarch64"),
+        replace(bad, to=Version.parse("1.2.0")),
+        replace(bad, code="rolled-back-by-hand"),
+    ):
+        assert _votes(tmp_path, other) == Count(failed=0, total=0)
+    assert _votes(tmp_path, bad, status=404) == Count(failed=0, total=0)
+    assert _votes(tmp_path, bad, since=START + timedelta(seconds=1)) == Count(failed=0, total=0)
+    assert _votes(tmp_path, bad, since=START) == Count(failed=1, total=1)
+    assert _votes(tmp_path, bad, only_seen=True) == Count(failed=0, total=0)
+
+
+def test_only_nodes_that_took_it_are_believed_if_asked_for(rollout: tuple[Path, Written]) -> None:
+    path, written = rollout
+    assert evidence_of(path, only_seen=True).tally.whole.failed == written.failed
+
+
+def test_a_node_is_quiet_only_when_its_patience_is_over(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    took = combined(START, "10.0.0.1", "/t?seed=7&version=1.0.0&target=1.1.0")
+    soon = combined(START + PATIENCE, "10.0.0.2", "/m?seed=9&version=1.0.0")
+    late = combined(START + PATIENCE + timedelta(seconds=1), "10.0.0.2", "/m?seed=9&version=1.0.0")
+    back = combined(START + timedelta(hours=1), "10.0.0.1", "/m?seed=7&version=1.0.0")
+    path.write_text(took + soon)
+    assert evidence_of(path).quiet == Count(failed=0, total=0)
+    path.write_text(took + late)
+    assert evidence_of(path).quiet == Count(failed=1, total=1)
+    path.write_text(took + back + late)
+    evidence = evidence_of(path)
+    assert evidence.quiet == Count(failed=0, total=1)
+    assert [(node.node, node.quiet, node.runs) for node in evidence.stuck] == [("10.0.0.1 7", False, "1.0.0")]
+
+
+def test_no_request_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    path.write_text("")
+    evidence = evidence_of(path)
+    assert (evidence.nodes, evidence.first, evidence.tally.whole) == (0, None, Count())
+    assert "no request that is understood" in page_of(evidence, patience=PATIENCE)
+    assert evidence_of(path, update=replace(UPDATE, waves=Waves())).waves[0].start is None
+
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+class _Page(HTMLParser):
+    """Notes what a browser would run or fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.places: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        wanted = ("src", "href", "xlink:href", "srcset", "data", "action")
+        self.places += [value or "" for name, value in attrs if name in wanted or name.startswith("on")]
+
+
+@pytest.fixture
+def hostile_page(tmp_path: Path, rollout: tuple[Path, Written]) -> str:
+    text = "%3Cscript%3Ealert(1)%3C/script%3E"
+    path = tmp_path / "hostile.log"
+    said = outcome(START, 9999, 3, code="boot-failed", cause=f"{HOSTILE}$x_{{1}}$")
+    path.write_text(
+        combined(START, HOSTILE, f"/t?seed=3&version={text}&target=1.1.0")
+        + combined(START, "10.0.0.1", "/m?seed=3&version=$x_{1$")
+        + combined(START, "10.0.0.1", "/m?seed=4&version=_hidden%0d%0a%00")
+        + combined(START, "10.0.0.1", f"/r?{said.to_query()}")
+    )
+    return page_of(evidence_of(path, rollout[0]), patience=PATIENCE)
+
+
+def test_the_page_runs_nothing_and_fetches_nothing_whatever_the_logs_hold(hostile_page: str) -> None:
+    page = _Page()
+    page.feed(hostile_page)
+    assert HOSTILE not in hostile_page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in hostile_page
+    assert not page.tags & {"script", "link", "iframe", "img", "object", "embed", "base", "form"}
+    assert {place[:1] for place in page.places} <= {"#"}
+    assert "url(" not in re.sub(r"url\(#[^)]*\)", "", hostile_page)
+    assert "default-src 'none'" in hostile_page
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's chromium")
+def test_a_browser_has_nothing_to_complain_of(hostile_page: str, tmp_path: Path) -> None:
+    """With the page's own policy, anything it tried to fetch or run would be an error on the console."""
+    chromium = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
+    chromium += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    for name, page, complains in (
+        ("page.html", hostile_page, False),
+        ("bad.html", hostile_page.replace("<h2>", '<img src="http://127.0.0.1:9/x.png"><h2>', 1), True),
+    ):
+        (tmp_path / name).write_text(page)
+        ended = subprocess.run(
+            [*chromium, (tmp_path / name).as_uri()], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert "Progress against plan" in ended.stdout
+        assert ("CONSOLE" in ended.stderr) == complains
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> SmallRepository:
+    made = make_repository(tmp_path / "repo", versions=["1.0.0"])
+    made.publish("1.1.0", waves="accelerated", start_at=START)
+    return made
+
+
+def _words(repository: SmallRepository, *words: str | Path) -> list[str]:
+    return ["--repo", str(repository.folder), *map(str, words)]
+
+
+def _hold(repository: SmallRepository, version: str = "1.1.0") -> Hold | None:
+    update = release.manifest_of(repository.folder).find(VARIANT, ARCH, Version.parse(version))
+    assert update
+    return update.hold
+
+
+def test_report_as_text_json_and_page(
+    repository: SmallRepository,
+    rollout: tuple[Path, Written],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path, written = rollout
+    page = tmp_path / "rollout.html"
+    assert run(cli, _words(repository, "report", "1.1.0", path, "--page", page)) == 0
+    out = capsys.readouterr().out
+    assert f"{written.good} of 400 nodes run it" in out
+    assert f"failed   {written.failed} nodes: boot-failed, kernel panic" in out
+    assert "<!DOCTYPE html>" in page.read_text()
+    assert run(cli, _words(repository, "report", "1.1.0", path, "--json")) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["failures"] == [{"code": "boot-failed", "cause": "kernel panic", "nodes": written.failed}]
+    assert len(document["waves"]) == 5
+    assert run(cli, _words(repository, "report", "9.0.0", path)) == 2
+    assert run(cli, _words(repository, "report", "1.1.0", tmp_path / "missing")) == 2
+    assert run(cli, _words(repository, "report", "1.1.0", path, "--page", tmp_path / "no" / "x.html")) == 2
+
+
+def test_guard_holds_a_bad_release_signs_it_and_says_why(
+    repository: SmallRepository, rollout: tuple[Path, Written], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, written = rollout
+    before = tree_digest(repository.folder)
+    assert run(cli, _words(repository, "guard", path, "--dry-run")) == 4
+    assert "would hold 1.1.0" in capsys.readouterr().out
+    assert tree_digest(repository.folder) == before
+    assert run(cli, _words(repository, "guard", path, "--json")) == 4
+    document = json.loads(capsys.readouterr().out)
+    held = {item["version"]: item["step"] for item in document["releases"]}
+    assert held["1.0.0"] is None
+    assert held["1.1.0"]["action"] == "hold"
+    hold = _hold(repository)
+    assert hold
+    assert hold.reason.startswith(
+        f"guard: release: {written.failed} of {written.failed + written.good} nodes"
+    )
+    assert run(cli, _words(repository, "log")) == 0
+    assert hold.reason in capsys.readouterr().out
+    assert check(FolderSource(repository.folder), now=repository.now).findings == ()
+    assert run(cli, _words(repository, "guard", path, "--version", "1.1.0")) == 3
+    assert run(cli, _words(repository, "guard", path)) == 0
+
+
+def test_guard_lets_a_healthy_release_go_on(
+    repository: SmallRepository, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "access.log"
+    write_log(path, replace(PLAN, bad_rate=0), until=timedelta(days=2))
+    before = tree_digest(repository.folder)
+    assert run(cli, _words(repository, "guard", path)) == 0
+    assert "1.1.0 for synthetic on x86_64 may go on" in capsys.readouterr().out
+    assert tree_digest(repository.folder) == before
+
+
+def test_guard_notices_a_release_after_which_nobody_reports(
+    repository: SmallRepository, tmp_path: Path
+) -> None:
+    path = tmp_path / "access.log"
+    write_log(path, replace(PLAN, bad_rate=0.5), until=timedelta(days=1), hang=1)
+    assert run(cli, _words(repository, "guard", path)) == 4
+    hold = _hold(repository)
+    assert hold
+    assert "nodes fell silent" in hold.reason
+
+
+def test_guard_judges_a_resumed_release_by_what_came_since(
+    repository: SmallRepository, rollout: tuple[Path, Written]
+) -> None:
+    path, _ = rollout
+    assert run(cli, _words(repository, "guard", path)) == 4
+    assert run(cli, _words(repository, "waves", "resume", "1.1.0")) == 0
+    assert run(cli, _words(repository, "guard", path, "--since", "2026-11-05T00:00:00Z")) == 0
+    assert _hold(repository) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["--budget", "0%"], 2),
+        (["--budget", "lots"], 2),
+        (["--version", "9.0.0"], 2),
+        (["--variant", "other"], 3),
+    ],
+)
+def test_a_guard_that_cannot_judge_changes_nothing(
+    repository: SmallRepository, rollout: tuple[Path, Written], words: list[str], status: int
+) -> None:
+    before = tree_digest(repository.folder)
+    assert run(cli, _words(repository, "guard", rollout[0], *words)) == status
+    assert tree_digest(repository.folder) == before
