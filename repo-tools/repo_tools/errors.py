@@ -281,6 +281,8 @@ class RehearsalError(ToolError):
 
     code = "rehearsal"
     default_next_step = "Run the step by hand in the folder of `root rehearse --keep DIR`."
+
+
 class LogError(UsageError):
     """An access log or a file of outcome lines cannot be read, or is of an unknown kind."""
 
