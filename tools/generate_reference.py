@@ -96,7 +96,7 @@ def _default(value: object, *, required: bool) -> str:
 def _statuses() -> str:
     """Return the exit statuses and the errors that end in each."""
     rows = "".join(f"| {int(status)} | {meaning} |\n" for status, meaning in _MEANINGS.items())
-    kinds = sorted(_kinds(ToolError), key=lambda kind: (int(kind.status), kind.code, kind.__name__))
+    kinds = sorted(_kinds(ToolError), key=lambda kind: (int(kind.status), kind.code, repr(kind)))
     errors = "".join(f"| `{kind.code}` | {int(kind.status)} | {_first_line(kind)} |\n" for kind in kinds)
     return (
         f"{_GENERATED}# Exit statuses\n\nThe same in all three programs.\n\n"
