@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 from securesystemslib.exceptions import Error as SslibError
+from securesystemslib.exceptions import UnsupportedLibraryError
 from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
 
 from repo_tools.errors import SigningKeyError
@@ -52,6 +53,7 @@ FILE_SCHEME = "file2:"
 VARIABLE_SCHEME = "envvar:"
 PKCS11_SCHEME = "hsm:"
 KMS_SCHEME = "awskms:"
+_EXTRAS = {PKCS11_SCHEME: "hsm", KMS_SCHEME: "kms"}
 PIN = "pin"
 """What securesystemslib asks ``secrets`` for before a PKCS#11 token is used."""
 
@@ -111,8 +113,10 @@ class SignerStore:
             if _is_pem(uri):
                 return CryptoSigner(_private_key(uri, self.folder, self.secrets), _sslib(key))
             return Signer.from_priv_key_uri(uri, key, self.secrets)
-        except (ValueError, SslibError, ImportError, OSError) as error:
-            raise SigningKeyError(f"cannot use the key at {uri}: {error}") from error
+        except SigningKeyError:
+            raise
+        except Exception as error:  # libraries of tokens and key services raise whatever they like
+            raise _unusable(uri, error) from error
 
 
 def source(word: str, folder: Path, secrets: Secrets) -> KeySource:
@@ -236,7 +240,7 @@ def _public_of(uri: str, folder: Path, secrets: Secrets) -> PublicKeyTypes:
     try:
         return _opened(_imported(uri, secrets))
     except Exception as error:  # libraries of tokens and key services raise whatever they like
-        raise SigningKeyError(f"cannot reach the key at {uri}: {_cause(error)}") from error
+        raise _unusable(uri, error) from error
 
 
 def _imported(uri: str, secrets: Secrets) -> SSlibKey:
@@ -252,9 +256,20 @@ def _imported(uri: str, secrets: Secrets) -> SSlibKey:
     return HSMSigner.import_(number, dict(parse_qsl(parsed.query)).get("label"), secrets)[1]
 
 
-def _cause(error: Exception) -> str:
+def _unusable(uri: str, error: Exception) -> SigningKeyError:
+    """Return the error of a key that cannot be used, with what to install if that is why."""
+    extra = next((extra for scheme, extra in _EXTRAS.items() if uri.startswith(scheme)), "")
+    missing = isinstance(error, (UnsupportedLibraryError, ImportError)) and extra
+    return SigningKeyError(
+        f"cannot use the key at {uri}: {cause_of(error)}",
+        next_step=f"Install what it takes: `pip install 'updog[{extra}]'`." if missing else "",
+    )
+
+
+def cause_of(error: BaseException) -> str:
     """Return an exception in words; those of python-pkcs11 often have none but their name."""
-    return str(error) or type(error).__name__
+    said = str(error)
+    return f"{type(error).__name__} {said}" if isinstance(error, KeyError) else said or type(error).__name__
 
 
 def load_public(path: Path) -> Key:

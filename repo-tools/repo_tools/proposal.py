@@ -31,7 +31,7 @@ from repo_tools.errors import (
     TamperedProposalError,
 )
 from repo_tools.holders import Holder, holder_of, names_in
-from repo_tools.keys import public_pem, require_usable
+from repo_tools.keys import cause_of, public_pem, require_usable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -159,8 +159,7 @@ def signed_with(proposal: Proposal, signer: Signer) -> Proposal:
     try:
         signed.new.sign(signer, append=True)
     except RepositoryError as error:
-        cause = error.__cause__ or error
-        raise SigningKeyError(f"the key does not sign: {cause!s} ({type(cause).__name__})") from error
+        raise SigningKeyError(f"the key does not sign: {cause_of(error.__cause__ or error)}") from error
     _check_signatures(signed)
     return signed
 

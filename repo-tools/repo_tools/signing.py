@@ -16,6 +16,7 @@ from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from repo_tools.chain import unsigned_by
 from repo_tools.errors import SigningKeyError, ThresholdError
+from repo_tools.keys import cause_of
 
 if TYPE_CHECKING:
     from repo_tools.keys import SignerStore
@@ -37,7 +38,8 @@ def sign(signed: _S, signers: SignerStore, *delegators: Root) -> bytes:
             metadata.sign(signer, append=True)
         except RepositoryError as error:
             keyid = signer.public_key.keyid
-            raise SigningKeyError(f"the key {keyid} does not sign: {error.__cause__ or error}") from error
+            cause = cause_of(error.__cause__ or error)
+            raise SigningKeyError(f"the key {keyid} does not sign: {cause}") from error
     for root in delegators:
         if missing := unsigned_by(root, signed.type, metadata):
             raise ThresholdError(f"{signed.type} version {signed.version} {missing} of root {root.version}")
