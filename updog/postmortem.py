@@ -4,7 +4,8 @@ Rules it enforces:
 
 * what the kernel itself said last (a record of pstore) outweighs how far a start came, and that outweighs
   nothing at all; without any trace the answer is that there is none, never a guess;
-* a record that says it comes from the other slot is not held against this one;
+* a crash whose records say that it was the other slot's is not held against this one; what was written within
+  :data:`ONE_CRASH` is one crash, for firmware splits a log into many records;
 * records are other people's bytes: lines are cut, control characters go, and only :data:`SIGNS` are believed.
 """
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 MAX_LINE = 400
 """Characters of a line that are looked at: printk's own limit is 1024 bytes, and the sign stands in front."""
+
+ONE_CRASH = 30.0
+"""Seconds within which the records of one crash are written: firmware takes a second or two for some ten."""
 
 SHOWN = 160
 """Characters of a line that a sentence repeats: two lines of a terminal."""
@@ -79,7 +83,7 @@ _STAGES = {
 """The causes behind the stages that a boot stage's record names."""
 
 _PREFIX = re.compile(r"^(?:<[0-9]{1,3}>)?(?:\[ *[0-9]+\.[0-9]+\](?:\[ *[TC][0-9]+\])? ?)?")
-_SLOT = re.compile(r"Kernel command line: .*\bslot=([AB])\b")
+_SLOT = re.compile(r"[Cc]ommand line: .*\bslot=([AB])\b")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,11 +94,13 @@ class Record:
         name: its file's name.
         text: its content, or the end of it.
         digest: tells it from any other, wherever it is moved.
+        time: when it was written, by the clock there was, in seconds.
     """
 
     name: str
     text: str
     digest: str
+    time: float = 0.0
 
     @property
     def is_console(self) -> bool:
@@ -130,7 +136,9 @@ class Explanation:
 def explain(evidence: Evidence) -> Explanation:
     """Tell why the version went down, by the best evidence there is."""
     how_far, cause = _how_far(evidence)
-    mine = [record for record in evidence.records if _slot_of(record) in {None, evidence.slot.value}]
+    mine = [
+        record for crash in _crashes(evidence.records) if _may_be(crash, evidence.slot) for record in crash
+    ]
     if (sign := next(_signs(mine), None)) is not None:
         record, found, line = sign
         return Explanation(cause=found, words=f'{how_far}: "{line}" ({record.name})')
@@ -166,10 +174,22 @@ def _signs(records: list[Record]) -> Iterator[tuple[Record, Cause, str]]:
                 yield record, cause, _shown(panic or found)
 
 
-def _slot_of(record: Record) -> str | None:
-    """Return the slot whose kernel left a record, where its command line is in it; of several, the last."""
-    slots = _SLOT.findall(record.text)
-    return slots[-1] if slots else None
+def _crashes(records: tuple[Record, ...]) -> Iterator[list[Record]]:
+    """Yield the records of each crash, newest first."""
+    crash: list[Record] = []
+    for record in sorted(records, key=lambda each: -each.time):
+        if crash and crash[-1].time - record.time > ONE_CRASH:
+            yield crash
+            crash = []
+        crash.append(record)
+    if crash:
+        yield crash
+
+
+def _may_be(crash: list[Record], slot: Slot) -> bool:
+    """Tell whether a crash may be a slot's: its kernel's command line names that one, or none is kept."""
+    named = {found for record in crash for found in _SLOT.findall(record.text)}
+    return not named or slot.value in named
 
 
 def _lines(text: str) -> Iterator[str]:

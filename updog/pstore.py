@@ -38,8 +38,8 @@ def read_records(folders: Iterable[Path]) -> tuple[Record, ...]:
     for path in _bounded(folders):
         with contextlib.suppress(OSError):
             found.append(_read(path))
-    newest_first = sorted(found, key=lambda item: (-item[0], item[1].name))
-    return tuple({record.digest: record for _, record in newest_first}.values())
+    newest_first = sorted(found, key=lambda record: (-record.time, record.name))
+    return tuple({record.digest: record for record in newest_first}.values())
 
 
 def _bounded(folders: Iterable[Path]) -> Iterator[Path]:
@@ -66,8 +66,8 @@ def _paths(folder: Path, depth: int) -> Iterator[Path]:
             yield from _paths(entry, depth - 1)
 
 
-def _read(path: Path) -> tuple[float, Record]:
-    """Return one record and when it was written. Raises OSError where it is no plain file."""
+def _read(path: Path) -> Record:
+    """Return one record. Raises OSError where it is no plain file."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         facts = os.fstat(descriptor)
@@ -77,8 +77,8 @@ def _read(path: Path) -> tuple[float, Record]:
     finally:
         os.close(descriptor)
     digest = hashlib.sha256(data).hexdigest()[:16]
-    record = Record(name=path.name, text=data.decode("utf-8", errors="replace"), digest=digest)
-    return facts.st_mtime, record
+    text = data.decode("utf-8", errors="replace")
+    return Record(name=path.name, text=text, digest=digest, time=facts.st_mtime)
 
 
 def _end(descriptor: int, size: int) -> bytes:

@@ -250,7 +250,7 @@ def test_a_fall_back_is_not_refused_because_the_cause_was_recorded_before(node: 
 
 def test_an_update_that_could_not_be_installed_leaves_its_reason_once(tmp_path: Path) -> None:
     node = make_node(tmp_path)
-    (image,) = (node.repository.folder / "targets").glob(f"*{NEWER}-root*")
+    (image,) = (node.repository.folder / "targets").glob(f"*{NEWER}-root.erofs.zst")
     image.write_bytes(b"something else")
     for _ in range(2):
         with pytest.raises(DigestError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -19,7 +21,9 @@ from updog.postmortem import (
     Record,
     explain,
 )
+from updog.pstore import read_records
 
+RECORDS = Path(__file__).resolve().parents[2] / "fixtures/pstore"
 LAST = "running, not confirmed"
 PANIC = "Kernel panic - not syncing: "
 
@@ -117,6 +121,37 @@ def test_a_record_of_the_other_slot_is_not_held_against_this_one() -> None:
         _explain("Kernel command line: slot=A quiet\nKernel command line: slot=B\n" + PANIC).cause
         is Cause.PANIC
     )
+
+
+def test_the_parts_of_one_crash_belong_together_and_those_of_another_do_not() -> None:
+    """Firmware's records are small: the command line is in another one than the panic."""
+
+    def part(text: str, time: float) -> Record:
+        return Record(name=f"dmesg-efi-{time}", text=text, digest=f"{text}{time}", time=time)
+
+    theirs = (part(PANIC + "theirs", 1000), part("Kernel command line: slot=A", 1002))
+    ours = (part(PANIC + "ours", 2000), part("Kernel command line: slot=B", 2002))
+    assert explain(Evidence(slot=Slot.B, records=theirs)).cause is Cause.UNKNOWN
+    for records in (ours + theirs, theirs + ours):
+        assert '"Kernel panic - not syncing: ours"' in explain(Evidence(slot=Slot.B, records=records)).words
+
+
+@pytest.mark.parametrize(
+    ("kind", "cause", "line"),
+    [
+        ("ramoops-init-ended", Cause.INIT, "Kernel panic - not syncing: Attempted to kill init!"),
+        ("efi-sysrq", Cause.PANIC, "Kernel panic - not syncing: sysrq triggered crash"),
+    ],
+)
+def test_what_a_real_kernel_left_is_understood(kind: str, cause: Cause, line: str, tmp_path: Path) -> None:
+    """Debian's own kernel, by reserved memory in one piece and by EFI variables in many."""
+    shutil.copytree(RECORDS / kind, tmp_path / kind)
+    records = read_records((tmp_path,))
+    assert len(records) == len(list((RECORDS / kind).iterdir())) > 0
+    why = explain(Evidence(slot=Slot.B, records=records))
+    assert why.cause is cause
+    assert why.words.startswith(f'did not come up: "{line}')
+    assert explain(Evidence(slot=Slot.A, records=records)).cause is Cause.UNKNOWN
 
 
 def test_the_end_of_a_console_is_told_where_it_ends_without_a_sign() -> None:
