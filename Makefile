@@ -6,7 +6,7 @@ PYTHON := .venv/bin/python
 # Whole processes are started and timed here: let Python keep compiled modules, as an installed wheel does.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint bench bench-fleet docs clean
 
 demo: .venv/ready  ## the main job end to end on real images
 	$(PYTHON) tools/demo.py
@@ -25,6 +25,9 @@ lint: .venv/ready  ## ruff, mypy and the layering
 
 bench: .venv/ready  ## the ratios that the documents quote
 	$(PYTHON) tools/bench.py
+
+bench-fleet: .venv/ready  ## a million nodes, a million log lines, and the guard over a thousand seeds
+	$(PYTHON) tools/bench_fleet.py
 
 docs: .venv/ready  ## write the generated reference pages anew
 	$(PYTHON) tools/generate_reference.py

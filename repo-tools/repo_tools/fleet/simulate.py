@@ -340,10 +340,15 @@ def _outcome(plan: Plan, detector: Detector) -> tuple[int, int, float]:
 
 def by_guard(rules: Rules, every: timedelta) -> Detector:
     """Hold as `repo-tools guard` would, run ``every`` so often over the outcomes readable by then."""
-    return lambda plan, fleet: _guarded(plan, fleet, rules, every / _SECOND)
+    return by_looking(lambda tally: is_bad(tally, rules), every)
 
 
-def _guarded(plan: Plan, fleet: Fleet, rules: Rules, every: float) -> float:
+def by_looking(bad: Callable[[Tally], bool], every: timedelta) -> Detector:
+    """Hold when ``bad`` says so of the outcomes readable by then, asked ``every`` so often."""
+    return lambda plan, fleet: _first_bad_look(plan, fleet, bad, every / _SECOND)
+
+
+def _first_bad_look(plan: Plan, fleet: Fleet, bad: Callable[[Tally], bool], every: float) -> float:
     looks: Floats = np.arange(1.0, int(fleet.report.max() / every) + 2.0) * every
     count = int(wave_numbers(plan.waves).max()) + 1
     seen_by = [_seen_by(looks, fleet.report[fleet.wave == wave]) for wave in range(count)]
@@ -353,7 +358,7 @@ def _guarded(plan: Plan, fleet: Fleet, rules: Rules, every: float) -> float:
     for look in changed:
         totals, failed = table[look, :count].tolist(), table[look, count:].tolist()
         pairs = enumerate(zip(failed, totals, strict=True), start=1)
-        if is_bad(Tally(waves={wave: Count(failed=bad, total=all_) for wave, (bad, all_) in pairs}), rules):
+        if bad(Tally(waves={wave: Count(failed=fault, total=all_) for wave, (fault, all_) in pairs})):
             return float(looks[look])
     return np.inf
 
