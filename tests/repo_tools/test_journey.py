@@ -68,6 +68,9 @@ _HELD = Hold(since=datetime(2026, 1, 1, tzinfo=UTC))
         ),
         pytest.param([_release("1.1.0"), _release("1.2.0", hold=_HELD)], "1.0.0", ["1.1.0"], True, id="held"),
         pytest.param(
+            [_release("1.1.0"), _release("1.2.0", hold=_HELD)], "1.2.0", [], True, id="runs-the-held-one"
+        ),
+        pytest.param(
             [_release("1.0.0", limit="1.0.0"), _release("1.1.0", limit="1.0.0")],
             "1.1.0",
             ["1.0.0"],
