@@ -18,7 +18,7 @@ from signpost.disk import Disk
 from signpost.errors import LayoutError, NothingBootableError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from signpost.disk import Loaded
     from signpost.gpt import Entry, Guid, Table
@@ -112,8 +112,10 @@ class BootStage:
         """Return which partitions make the slots. Raises TableError, LayoutError or MediumError."""
         return sets.find(self._disk.load().table.entries)
 
-    def take_next(self) -> Slot:
+    def take_next(self, without: Collection[Slot] = ()) -> Slot:
         """Do the bootloader's step: choose the slot, count its try durably if it has one, and return it.
+
+        ``without`` are slots that this start has tried already, in vain.
 
         As with GRUB, nothing is written when no try is counted, not even a repair: a boot must not depend
         on it.
@@ -123,20 +125,21 @@ class BootStage:
             LayoutError: the partition to boot belongs to no slot.
         """
         loaded = self._disk.load()
-        choice, slot = self._choose(loaded)
+        choice, slot = self._choose(loaded, without)
         if choice.counted:
             entry = loaded.table.entries[choice.entry_index]
             self._disk.store(loaded, {choice.entry_index: _with_flags(entry, choice.after)})
         return slot
 
-    def predict(self) -> Slot:
+    def predict(self, without: Collection[Slot] = ()) -> Slot:
         """Return the slot :meth:`take_next` would take, writing nothing. Raises as that does."""
-        return self._choose(self._disk.load())[1]
+        return self._choose(self._disk.load(), without)[1]
 
-    def _choose(self, loaded: Loaded) -> tuple[Choice, Slot]:
+    def _choose(self, loaded: Loaded, without: Collection[Slot]) -> tuple[Choice, Slot]:
         """Return what the bootloader takes, and the slot it belongs to."""
         entries = loaded.table.entries
-        choice = state.next_boot(entries)
+        slots = sets.find(entries).slots if without else {}
+        choice = state.next_boot(entries, {slots[slot].boot for slot in without})
         if choice is None:
             raise NothingBootableError(f"{self.disk}: no slot can boot")
         slot = sets.find(entries).slot_of(choice.entry_index)

@@ -6,35 +6,41 @@ Rules it enforces:
   partition the firmware started from; between disks it cannot tell apart it does not choose (D29);
 * the slot is taken by the bootloader's own rule, and its try counted durably, before anything of the slot is
   looked at: whatever a slot does to its start has used up a try; nothing else is ever written;
-* the kernel's command line is the boot entry's options, and after them what the slot is found by;
-* whatever goes wrong ends in a message on the console, a pause, and a reset: the next start takes what is
-  left. The pause is for the person who reads it.
+* a slot that cannot be started is passed over, with its reason on the console, and the rule takes the next
+  one without it, at this very start: a confirmed slot has no try whose loss would turn the node to the other;
+* the kernel's command line is the boot entry's options, and after them what the slot is found by and how this
+  start came about (:mod:`signpost.bootrecord`);
+* when no slot is left, or no disk is found, it ends in a message on the console, a pause, and a reset. The
+  pause is for the person who reads it.
 """
 
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from signpost import bls, sets
 from signpost.app import BootStage
+from signpost.bootrecord import BootRecord, Passed, Reason
 from signpost.disk import Disk
 from signpost.errors import (
     BootEntryError,
     KernelLoadError,
     LayoutError,
     MediumError,
+    NothingBootableError,
     TableError,
     ToolError,
 )
 from signpost.medium import opened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from signpost.app import SlotView
+    from signpost.app import DiskView, SlotView
     from signpost.bls import BootEntry
     from signpost.gpt import Guid, Table
     from signpost.medium import Medium
@@ -53,6 +59,7 @@ LONGEST_OPTIONS = 2047
 """Bytes of the longest command line that an x86 kernel takes (COMMAND_LINE_SIZE, less its end mark)."""
 
 _BETWEEN_LOOKS = 0.25
+_ALL_FAILED = "See docs/how-to/rescue.md: write an image to a slot from a rescue system."
 _BY_HAND = "Name the disk: signpost.disk=GUID on the boot stage's command line, or detach the wrong one."
 
 
@@ -123,14 +130,6 @@ class Settings:
         return cls(disk=disk, pause=pause, notes=tuple(notes))
 
 
-class Start(NamedTuple):
-    """What is to be started: a slot, its boot entry, and the whole command line of its kernel."""
-
-    slot: Slot
-    entry: BootEntry
-    options: str
-
-
 def run(machine: Machine, medium: Medium, words: Iterable[str]) -> None:
     """Start the next slot, or say why not, wait and reset. The one place where errors become text.
 
@@ -148,31 +147,103 @@ def run(machine: Machine, medium: Medium, words: Iterable[str]) -> None:
         machine.say(error.message)
         machine.say(f"next: {error.next_step}")
     except Exception as error:  # noqa: BLE001 - the boundary: a node must not hang on a defect of this program
-        machine.say(f"internal error: {type(error).__name__}: {error}")
+        machine.say(_defect(error))
     machine.say(f"restarting in {settings.pause:g} seconds")
     machine.pause(settings.pause)
     machine.reset()
 
 
 def start(machine: Machine, medium: Medium, settings: Settings) -> None:
-    """Take the next slot and start its kernel.
+    """Start the first slot of the bootloader's order that can be started.
 
     Raises:
-        LayoutError, NothingBootableError: there is nothing to take.
-        BootEntryError, KernelLoadError: the slot taken cannot be started.
+        LayoutError, NothingBootableError: there is nothing to take, or nothing left.
         TableError, MediumError: the disk is not as it must be.
     """
     stage = find(machine, medium, settings.disk)
-    slot = stage.take_next()
-    view = stage.look()
+    passed: dict[Slot, Reason] = {}
+    while True:
+        slot = _predicted(stage, passed)
+        try:
+            start_slot(machine, medium, stage, slot, passed)
+        except _SlotError as error:
+            machine.say(f"slot {slot} is passed over: {error}")
+            passed[slot] = error.reason
+
+
+class _SlotError(Exception):
+    """A slot cannot be started."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def _predicted(stage: BootStage, passed: Mapping[Slot, Reason]) -> Slot:
+    """Return the slot that is next. Raises NothingBootableError, saying so when all were passed over."""
+    try:
+        return stage.predict(passed)
+    except NothingBootableError as error:
+        if not passed:
+            raise
+        message = f"{stage.disk}: no slot is left that can be started"
+        raise NothingBootableError(message, next_step=_ALL_FAILED) from error
+
+
+def start_slot(
+    machine: Machine, medium: Medium, stage: BootStage, slot: Slot, passed: Mapping[Slot, Reason]
+) -> None:
+    """Count the slot's try and start its kernel. Raises _SlotError, and returns only if nothing starts."""
+    with _reasons({ToolError: Reason.NOT_COUNTED}):
+        stage.take_next(passed)
+        view = stage.look()
     parts = view.slots[slot]
     machine.say(f"{stage.disk}: taking slot {slot}, {parts.flags.tries} tries left after this one")
-    with machine.mounted(stage.disk, parts.boot.number) as folder:
+    with (
+        _reasons(_REASONS),
+        machine.mounted(stage.disk, parts.boot.number) as folder,
+    ):
         entry = read_entry(medium, folder, machine.architecture)
-        options = command_line(entry, slot, parts, damaged=bool(view.faults))
+        options = command_line(entry, parts, recorded(view, slot, passed), damaged=bool(view.faults))
         machine.say(f"starting {entry.title or entry.name} with {options}")
         machine.load(_path(folder, entry.linux), [_path(folder, path) for path in entry.initrd], options)
-    machine.start()
+    with _reasons(_REASONS):
+        machine.start()
+
+
+_REASONS: Mapping[type[ToolError], Reason] = {
+    BootEntryError: Reason.NO_ENTRY,
+    KernelLoadError: Reason.KERNEL,
+    ToolError: Reason.UNREADABLE,
+}
+"""Why a slot is passed over, by the first kind of error that fits."""
+
+
+@contextmanager
+def _reasons(reasons: Mapping[type[ToolError], Reason]) -> Iterator[None]:
+    """Turn errors into reasons to pass a slot over; a defect of this program is one, too."""
+    try:
+        yield
+    except ToolError as error:
+        reason = next(reason for kind, reason in reasons.items() if isinstance(error, kind))
+        raise _SlotError(reason, error.message) from error
+    except Exception as error:
+        raise _SlotError(Reason.DEFECT, _defect(error)) from error
+
+
+def _defect(error: Exception) -> str:
+    return f"internal error: {type(error).__name__}: {error}"
+
+
+def recorded(view: DiskView, slot: Slot, passed: Mapping[Slot, Reason]) -> BootRecord:
+    """Return how this start came about: the slot, and those before it in the bootloader's order."""
+    spent = {
+        other: Reason.SPENT
+        for other, parts in view.slots.items()
+        if parts.flags.priority > view.slots[slot].flags.priority and not parts.flags.bootable
+    }
+    all_passed = tuple(Passed(other, reason) for other, reason in {**spent, **passed}.items())
+    return BootRecord(slot=slot, tries=view.slots[slot].flags.tries, passed=all_passed)
 
 
 def find(machine: Machine, medium: Medium, wanted: str = "") -> BootStage:
@@ -220,7 +291,7 @@ def read_entry(medium: Medium, folder: str, architecture: str) -> BootEntry:
     return chosen
 
 
-def command_line(entry: BootEntry, slot: Slot, parts: SlotView, *, damaged: bool = False) -> str:
+def command_line(entry: BootEntry, parts: SlotView, record: BootRecord, *, damaged: bool = False) -> str:
     """Return the options of an entry, and after them what the started system finds its slot by.
 
     ``slot`` is for a small initrd that looks for partition labels; the partitions' own GUIDs are the words
@@ -230,7 +301,7 @@ def command_line(entry: BootEntry, slot: Slot, parts: SlotView, *, damaged: bool
     """
     words = [
         entry.options,
-        f"slot={slot}",
+        *record.to_words(),
         f"signpost.boot=PARTUUID={parts.boot.guid}",
         f"systemd.verity_root_data=PARTUUID={parts.root.guid}",
         f"systemd.verity_root_hash=PARTUUID={parts.hash.guid}",

@@ -21,7 +21,7 @@ from signpost.gptprio import Flags
 from signpost.sets import BOOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from signpost.gpt import Entry
 
@@ -211,13 +211,17 @@ class Choice(NamedTuple):
         return self.before != self.after
 
 
-def next_boot(entries: Sequence[Entry]) -> Choice | None:
+def next_boot(entries: Sequence[Entry], without: Collection[int] = ()) -> Choice | None:
     """Return what the bootloader takes from a table's entries, None if nothing can boot.
+
+    ``without`` are the indices of entries that this start has tried already, in vain.
 
     Among the BOOT entries with priority above 0 and tries left or success, the highest priority, the first
     of equals. A try is counted whenever there is one, even in a slot that is successful.
     """
-    candidates = [(index, flags) for index, flags in boot_flags(entries) if flags.bootable]
+    candidates = [
+        (index, flags) for index, flags in boot_flags(entries) if flags.bootable and index not in without
+    ]
     if not candidates:
         return None
     index, flags = max(candidates, key=lambda candidate: candidate[1].priority)  # the first of equals

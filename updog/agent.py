@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from signpost.app import PartitionView, View
+    from signpost.bootrecord import Passed
     from signpost.medium import Medium
     from signpost.sets import Slot
     from updog.config import Config
@@ -490,7 +491,23 @@ class Agent:
             if session.outcome not in {Outcome.WAITING, Outcome.TRIAL}:
                 # What there is by now cannot explain what happens later.
                 session.remember(session.state.having_seen(self._host.record_digests()))
+            for passed in session.running.passed:
+                self._record_passed(session, passed)
             return session.outcome
+
+    def _record_passed(self, session: _Session, passed: Passed) -> None:
+        """Remember a slot that could not be started, unless it is an update that fell back thereby."""
+        record, history = session.state.slots.get(passed.slot), session.state.history
+        version = record.version if record else None
+        if not passed.failed or version in session.state.denied:
+            return
+        what = f"{version} in slot {passed.slot}" if version else f"Slot {passed.slot}"
+        sentence = f"{what} was passed over at a start: {passed.meaning}."
+        event = Event(
+            time=self._clock(), code=Code.PASSED_OVER, version=version, sentence=sentence, cause=passed.reason
+        )
+        if not history or replace(history[-1], time=event.time) != event:  # once, however many starts
+            session.remember(session.state.noting(event))
 
     def report(self) -> int:
         """Send the outcome lines that wait; return how many went. Never fails and takes little time."""

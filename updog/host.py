@@ -4,6 +4,7 @@ Rules it enforces:
 
 * which slot runs is read from a boot stage's record or, without one, from dm-verity in sysfs; it is
   never guessed from priorities;
+* which slots were passed over, and why, is what the boot stage said on the kernel's command line;
 * every root folder it looks under can be given, so that it is tested on trees of plain files.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NewType
 
 from signpost.app import find_on, find_running
+from signpost.bootrecord import BootRecord
 from signpost.medium import OsMedium
 from signpost.sets import Slot
 from updog.errors import HostError
@@ -27,6 +29,7 @@ from updog.update_metadata.version import Version
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from signpost.bootrecord import Passed
     from updog.config import Config
     from updog.postmortem import Record
 
@@ -44,7 +47,13 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Running:
-    """What runs now. ``attempts`` are the failed starts since the last one that came up, oldest first."""
+    """What runs now.
+
+    Attributes:
+        attempts: the failed starts since the last one that came up, oldest first.
+        passed: slots that the boot stage passed over at this start, those that could not be started among
+            the attempts, too.
+    """
 
     variant: str
     version: Version
@@ -52,6 +61,7 @@ class Running:
     slot: Slot
     disk: str
     attempts: tuple[Attempt, ...] = ()
+    passed: tuple[Passed, ...] = ()
 
 
 def parse_os_release(text: str) -> dict[str, str]:
@@ -100,13 +110,16 @@ class Host:
         release = self._os_release()
         record = self._boot_record()
         disk, active = self._place(record)
+        passed = self._passed()
+        failed = tuple(Attempt(slot=slot.slot, stage=slot.reason) for slot in passed if slot.failed)
         return Running(
             variant=self._config.variant or release["VARIANT_ID"],
             version=Version.parse_friendly(release["VERSION_ID"]),
             boot_id=BootId(record.get("boot_id") or self._kernel_boot_id()),
             slot=active,
             disk=disk,
-            attempts=self._attempts(record),
+            attempts=self._attempts(record) + failed,
+            passed=passed,
         )
 
     def records(self) -> tuple[Record, ...]:
@@ -175,6 +188,17 @@ class Host:
         except (KeyError, TypeError, ValueError) as error:
             message = f"the boot record {self._config.boot_record} has unreadable attempts: {error!r}"
             raise HostError(message) from error
+
+    def _passed(self) -> tuple[Passed, ...]:
+        """Return what the boot stage said on the kernel's command line; a drill's node has no kernel."""
+        if self._config.boot_record is not None:
+            return ()
+        try:
+            words = (self._proc / "cmdline").read_text(encoding="utf-8", errors="replace").split()
+        except OSError:
+            return ()
+        said = BootRecord.from_words(words)
+        return said.passed if said else ()
 
     def _kernel_boot_id(self) -> str:
         """Return the kernel's identifier of this boot (proc(5), random/boot_id). Raises HostError."""

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from signpost.bootrecord import Reason
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -75,12 +77,12 @@ SIGNS: tuple[tuple[re.Pattern[str], Cause], ...] = (
 """What a line of a record gives away, surest first."""
 
 _STAGES = {
-    "kernel": Cause.KERNEL,
+    **{reason.value: Cause.KERNEL for reason in Reason if reason is not Reason.SPENT},
     "verity": Cause.VERITY,
     "init": Cause.INIT,
     "running, not confirmed": Cause.NOT_CONFIRMED,
 }
-"""The causes behind the stages that a boot stage's record names."""
+"""The causes behind the stages that a boot stage names: why it passed a slot over, and how far one came."""
 
 _PREFIX = re.compile(r"^(?:<[0-9]{1,3}>)?(?:\[ *[0-9]+\.[0-9]+\](?:\[ *[TC][0-9]+\])? ?)?")
 _SLOT = re.compile(r"[Cc]ommand line: .*\bslot=([AB])\b")

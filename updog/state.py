@@ -59,6 +59,7 @@ class Code(StrEnum):
     EXPIRED_ACCEPTED = "expired-accepted"
     DISK_ACCEPTED = "disk-accepted"
     CLOCK_ACCEPTED = "clock-accepted"
+    PASSED_OVER = "passed-over"
 
     @classmethod
     def _missing_(cls, value: object) -> Code | None:
@@ -84,6 +85,7 @@ CODES = {
     Code.EXPIRED_ACCEPTED: "a person allowed expired metadata until a moment",
     Code.DISK_ACCEPTED: "a person accepted another disk in the place of the one this node ran from",
     Code.CLOCK_ACCEPTED: "a person accepted a clock that is behind what this node had seen",
+    Code.PASSED_OVER: "the boot stage could not start a slot that was to start first, and took the other one",
 }
 
 UP, CHECKING = "up", "checking"

@@ -19,6 +19,7 @@ from tests.support import disks
 from tests.support.media import MemoryMedium, RecordingMedium
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SINGLE = (*disks.SLOT, sets.PRIVATE)
@@ -223,7 +224,8 @@ class TestRepair:
         """D23, by every way in."""
         bad = disks.put(disks.flip(disks.make_disk(), 530), -512, bytes(512))
         it, medium = on(bad)
-        actions = [it.view, it.look, it.repair, it.repair_disk, it.rewrite, it.take_next, it.predict]
+        looks: list[Callable[[], object]] = [it.view, it.look, it.take_next, it.predict]
+        actions = [*looks, it.repair, it.repair_disk, it.rewrite]
         for action in [*actions, *(lambda command=command: it.apply(command) for command in Command)]:
             with pytest.raises(TableError, match="both copies of the partition table are bad"):
                 action()

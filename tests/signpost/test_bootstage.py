@@ -15,6 +15,7 @@ import pytest
 
 from signpost import bootstage, gpt, sets
 from signpost.app import BootStage
+from signpost.bootrecord import BootRecord, Passed, Reason
 from signpost.bootstage import Settings
 from signpost.errors import BootEntryError, KernelLoadError, LayoutError, MediumError
 from signpost.gptprio import Flags, with_flags
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from signpost.gpt import Guid
+    from signpost.medium import Medium
 
 GOOD, TRIED, CLEARED = Flags(priority=1, successful=True), Flags(priority=2, tries=1), Flags()
 ENTRY = "title Demo {slot}\nlinux /vmlinuz\ninitrd /initrd\noptions ro roothash={slot}\n"
@@ -46,6 +48,7 @@ class PlayedMachine:
     paths: list[str]
     origin: Guid | None = None
     refuses: str = ""  # a kernel of this content cannot be loaded
+    stays: str = ""  # a kernel of this content cannot be started
     late: int = 0  # pauses before the disks appear
     architecture: str = "x64"
     said: list[str] = field(default_factory=list)
@@ -82,6 +85,8 @@ class PlayedMachine:
 
     def start(self) -> None:
         assert self.loaded
+        if self.loaded[0] == self.stays:
+            raise KernelLoadError("the loaded kernel cannot be started: Invalid argument")
         assert not self.mounts, "a kernel is started with nothing mounted"
         raise Started(self.loaded[0])
 
@@ -131,10 +136,10 @@ def flags_of(disk: str) -> dict[Slot, Flags]:
     return {slot: view.flags for slot, view in BootStage(OsMedium(), disk).look().slots.items()}
 
 
-def switch_on(played: PlayedMachine, *words: str) -> str | None:
+def switch_on(played: PlayedMachine, *words: str, medium: Medium | None = None) -> str | None:
     """Run the boot stage; return the kernel that was started, None if the machine was reset."""
     try:
-        bootstage.run(played, OsMedium(), words)
+        bootstage.run(played, medium or OsMedium(), words)
     except Started as started:
         return str(started)
     except Reset:
@@ -160,19 +165,101 @@ def test_the_command_line_is_the_entrys_and_then_what_the_slot_is_found_by(tmp_p
         "ro",
         "roothash=A",
         "slot=A",
+        "signpost.tries=0",
         f"signpost.boot=PARTUUID={guid('vda BOOT A')}",
         f"systemd.verity_root_data=PARTUUID={guid('vda ROOT A')}",
         f"systemd.verity_root_hash=PARTUUID={guid('vda HASH A')}",
     ]
 
 
+def record_of(played: PlayedMachine) -> BootRecord | None:
+    """Return how the start came about, as the started system reads it."""
+    assert played.loaded
+    return BootRecord.from_words(played.loaded[2].split())
+
+
 def test_a_try_is_counted_before_the_slot_is_looked_at_and_then_the_other_is_taken(tmp_path: Path) -> None:
     played = machine(tmp_path, GOOD, TRIED)
     played.refuses = "kernel B"
-    assert switch_on(played) is None
+    assert switch_on(played) == "kernel A"
     assert flags_of(played.paths[0]) == {Slot.A: GOOD, Slot.B: Flags(priority=2)}
     assert "vmlinuz cannot be loaded: Exec format error" in "\n".join(played.said)
+    assert record_of(played) == BootRecord(slot=Slot.A, passed=(Passed(Slot.B, "kernel"),))
     assert switch_on(played) == "kernel A"
+    assert record_of(played) == BootRecord(slot=Slot.A, passed=(Passed(Slot.B, "spent"),))
+
+
+FIRST = Flags(priority=2, successful=True)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "reason"),
+    [
+        pytest.param("", Reason.UNREADABLE, id="not mounted"),
+        pytest.param("loader/entries/demo.conf", Reason.NO_ENTRY, id="no entry"),
+        pytest.param("vmlinuz", Reason.KERNEL, id="no kernel"),
+    ],
+)
+def test_a_confirmed_slot_that_rotted_is_passed_over_and_nothing_is_written(
+    tmp_path: Path, damaged: str, reason: Reason
+) -> None:
+    """It has no try to lose, so waiting for the next start would wait for ever."""
+    played = machine(tmp_path, GOOD, FIRST)
+    (tmp_path / "vda.5" / damaged).rename(tmp_path / "gone")
+    before = (tmp_path / "vda").read_bytes()
+    assert switch_on(played) == "kernel A"
+    assert (tmp_path / "vda").read_bytes() == before
+    assert record_of(played) == BootRecord(slot=Slot.A, passed=(Passed(Slot.B, reason),))
+    assert any(line.startswith("slot B is passed over: ") for line in played.said)
+    assert played.pauses == []
+
+
+def test_a_slot_taken_after_another_was_passed_over_counts_its_own_try(tmp_path: Path) -> None:
+    played = machine(tmp_path, Flags(priority=1, tries=3), Flags(priority=2, tries=5))
+    played.refuses = "kernel B"
+    assert switch_on(played) == "kernel A"
+    assert flags_of(played.paths[0]) == {
+        Slot.A: Flags(priority=1, tries=2),
+        Slot.B: Flags(priority=2, tries=4),
+    }
+    assert record_of(played) == BootRecord(slot=Slot.A, tries=2, passed=(Passed(Slot.B, "kernel"),))
+
+
+def test_a_kernel_that_cannot_be_started_is_passed_over_like_one_that_cannot_be_loaded(
+    tmp_path: Path,
+) -> None:
+    played = machine(tmp_path, GOOD, FIRST)
+    played.stays = "kernel B"
+    assert switch_on(played) == "kernel A"
+    assert record_of(played) == BootRecord(slot=Slot.A, passed=(Passed(Slot.B, "kernel"),))
+
+
+class WornMedium(OsMedium):
+    """A disk that can be read and no longer written."""
+
+    def write_at(self, *_words: object) -> None:
+        raise MediumError("Read-only file system")
+
+
+def test_a_slot_whose_try_cannot_be_counted_is_not_started(tmp_path: Path) -> None:
+    """It would never run out of tries; the confirmed one needs no count."""
+    played = machine(tmp_path, GOOD, TRIED)
+    assert switch_on(played, medium=WornMedium()) == "kernel A"
+    assert record_of(played) == BootRecord(slot=Slot.A, passed=(Passed(Slot.B, "try-not-counted"),))
+    played = PlayedMachine([make_disk(tmp_path / "vdb", TRIED, TRIED)])
+    assert switch_on(played, medium=WornMedium()) is None
+    assert played.loaded is None
+
+
+def test_when_both_slots_rotted_it_is_told_of_each_and_ends_in_a_reset(tmp_path: Path) -> None:
+    played = machine(tmp_path, GOOD, FIRST)
+    for number in (2, 5):
+        (tmp_path / f"vda.{number}").rename(tmp_path / f"gone.{number}")
+    assert switch_on(played) is None
+    said = "\n".join(played.said)
+    assert said.index("slot B is passed over") < said.index("slot A is passed over")
+    assert "no slot is left that can be started" in said
+    assert played.pauses == [bootstage.PAUSE]
 
 
 @pytest.mark.parametrize("a", [GOOD, TRIED, CLEARED, Flags(priority=3, tries=15)])
@@ -209,14 +296,21 @@ def test_a_boot_partition_that_cannot_be_mounted_ends_in_a_reset(tmp_path: Path)
     played = machine(tmp_path, TRIED, CLEARED)
     (tmp_path / "vda.2").rename(tmp_path / "gone")
     assert switch_on(played) is None
-    assert any(line.startswith("cannot mount") for line in played.said)
+    assert any("passed over: cannot mount" in line for line in played.said)
 
 
 def test_a_defect_is_told_and_ends_in_a_reset(tmp_path: Path) -> None:
     played = machine(tmp_path)
     (tmp_path / "vda.2" / "vmlinuz").write_bytes(b"\xff")  # the played machine does not expect it
     assert switch_on(played) is None
-    assert any(line.startswith("internal error: UnicodeDecodeError") for line in played.said)
+    assert any("passed over: internal error: UnicodeDecodeError" in line for line in played.said)
+
+
+def test_a_defect_outside_the_slots_is_told_and_ends_in_a_reset(tmp_path: Path) -> None:
+    played = machine(tmp_path)
+    played.paths = [None]  # type: ignore[list-item]
+    assert switch_on(played) is None
+    assert any(line.startswith("internal error: TypeError") for line in played.said)
 
 
 def test_a_disk_without_slots_is_passed_over(tmp_path: Path) -> None:

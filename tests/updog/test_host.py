@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from signpost.bootrecord import Passed
 from signpost.errors import ExitStatus, ToolError
 from signpost.sets import Slot
 from updog.config import Config, parse
@@ -172,3 +173,39 @@ def test_a_reboot_that_fails_is_told_with_what_to_do(folder: Path, command: str)
     with pytest.raises(HostError, match="cannot reboot") as caught:
         _host(folder, f"reboot_command = {command}").reboot()
     assert "by hand" in caught.value.next_step
+
+
+def _started_with(folder: Path, words: str) -> Host:
+    """Return a host without a record file, whose kernel was started with these words."""
+    (folder / "proc/cmdline").write_text(f"ro quiet {words}\n")
+    return Host(parse(f'{URLS}os_release = "os-release"\n', folder), proc=str(folder / "proc"))
+
+
+@pytest.mark.parametrize(
+    ("words", "passed", "attempts"),
+    [
+        pytest.param("slot=A signpost.tries=0", (), (), id="none passed over"),
+        pytest.param(
+            "slot=A signpost.tries=0 signpost.passed=B:kernel",
+            (Passed(Slot.B, "kernel"),),
+            (Attempt(slot=Slot.B, stage="kernel"),),
+            id="one failed",
+        ),
+        pytest.param(
+            "slot=A signpost.tries=0 signpost.passed=B:spent", (Passed(Slot.B, "spent"),), (), id="one spent"
+        ),
+        pytest.param("root=/dev/sda1", (), (), id="another boot loader"),
+    ],
+)
+def test_what_was_passed_over_is_read_from_the_kernels_command_line(
+    folder: Path, words: str, passed: tuple[Passed, ...], attempts: tuple[Attempt, ...]
+) -> None:
+    host = _started_with(folder, words)
+    host._disk, host._active = "disk.img", Slot.A
+    running = host.running()
+    assert (running.passed, running.attempts) == (passed, attempts)
+
+
+def test_a_drills_node_does_not_read_the_command_line_of_the_machine_it_lies_on(folder: Path) -> None:
+    (folder / "proc/cmdline").write_text("slot=A signpost.tries=0 signpost.passed=B:kernel\n")
+    assert _host(folder).running().passed == ()
