@@ -98,6 +98,8 @@ def pairs(folder: Path, node: Path, image: str) -> list[Pair]:
     updog = [str(_BIN / "updog"), "--config", str(node / "updog.toml")]
     signpost = [str(_BIN / "signpost"), "--disk", str(node / "disk.img"), "--active", "A", "status"]
     peer = f"zstd -dc {image} | dd of={folder}/peer.img bs=1M conv=fsync"
+    targets = folder / "repo" / "targets"
+    hashes = f"sha256sum {targets}/*; for f in {targets}/*.zst; do zstd -dcq $f | sha256sum; done"
     saved = folder / "saved"
     shutil.copytree(node / "state", saved)
     with (node / "disk.img").open("rb") as file:
@@ -118,6 +120,9 @@ def pairs(folder: Path, node: Path, image: str) -> list[Pair]:
              ours=[*updog, "check-update", "--image", "0.9.0"], other=[python, "-c", "import tuf.ngclient"]),
         Pair(name=r"full install, proven / `zstd -dc \| dd conv=fsync` of its root image, unverified",
              ours=[*updog, "update-image"], other=["sh", "-c", peer], reset=reset, runs=7),
+        Pair(name="`repo-tools validate` of two releases / `sha256sum` of every file and of every unpacked image",
+             ours=[str(_BIN / "repo-tools"), "validate", str(folder / "repo")], other=["sh", "-c", hashes],
+             runs=9),
     ]  # fmt: skip
 
 
@@ -125,13 +130,14 @@ def main() -> None:
     """Prepare, compare, print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cache", type=Path, default=Path(".cache/os"))
+    parser.add_argument("--only", default="", metavar="WORD", help="only the rows that have this word")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         node, image = prepare(folder, options.cache.resolve())
         print(f"{platform.machine()}, Python {platform.python_version()}")
         print("| ours / other | ours, median | other, median | ratio min / median / max |\n|---|---|---|---|")
-        for pair in pairs(folder, node, image):
+        for pair in (pair for pair in pairs(folder, node, image) if options.only in pair.name):
             print(compare(pair), flush=True)
 
 
