@@ -120,7 +120,7 @@ def pairs(folder: Path, node: Path, image: str) -> list[Pair]:
              ours=[*updog, "check-update", "--image", "0.9.0"], other=[python, "-c", "import tuf.ngclient"]),
         Pair(name=r"full install, proven / `zstd -dc \| dd conv=fsync` of its root image, unverified",
              ours=[*updog, "update-image"], other=["sh", "-c", peer], reset=reset, runs=7),
-        Pair(name="`repo-tools validate` of two releases / `sha256sum` of every file and of every unpacked image",
+        Pair(name="`validate` of two releases / `sha256sum` of every file and of every unpacked image",
              ours=[str(_BIN / "repo-tools"), "validate", str(folder / "repo")], other=["sh", "-c", hashes],
              runs=9),
     ]  # fmt: skip

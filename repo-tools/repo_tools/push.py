@@ -11,6 +11,8 @@ Rules:
 * numbered metadata are written only where there is nothing (or the same), the timestamp only in place of the
   one that was read in the beginning. Of two publishers at once one wins; the other is told, and readers see
   nothing of it;
+* what is deleted there is deleted last: targets that nothing here leads to and that do not lie in
+  ``targets/`` here, and only when they are older than a grace, since others upload before they list;
 * so a kill at any moment leaves readers with the old release or the new one; the next push completes.
 """
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +50,9 @@ if TYPE_CHECKING:
     from repo_tools.chain import Chain
     from repo_tools.destination import Destination, Held, Tagged
 
+GRACE = timedelta(days=1)
+"""Targets younger than this are not deleted: their publisher may not have listed them yet."""
+
 _LINES = 4  # uploads at a time; more only queue on a usual line
 _ROUNDS = 3  # of looking again for targets that somebody removed meanwhile
 
@@ -57,13 +63,14 @@ class Pushed:
 
     Attributes:
         destination: where. targets: paths that were not there. length: of those together, in bytes.
-        metadata: paths that were not there, in their order.
+        metadata: paths that were not there, in their order. deleted: paths that are gone.
     """
 
     destination: str
     targets: tuple[str, ...]
     length: int
     metadata: tuple[str, ...]
+    deleted: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as ``--json`` prints it."""
@@ -72,6 +79,7 @@ class Pushed:
             "targets": list(self.targets),
             "bytes": self.length,
             "metadata": list(self.metadata),
+            "deleted": list(self.deleted),
         }
 
 
@@ -81,6 +89,7 @@ def push(
     *,
     now: datetime,
     dry_run: bool = False,
+    delete: timedelta | None = None,
     progress: Progress = silent,
 ) -> Pushed:
     """Upload what the repository in ``folder`` publishes and ``destination`` does not have yet.
@@ -90,6 +99,7 @@ def push(
         destination: where readers read.
         now: what expiries are compared with.
         dry_run: only find out.
+        delete: afterwards delete targets there that are not here and are older than this; None deletes none.
         progress: told after every block.
 
     Raises:
@@ -107,24 +117,40 @@ def push(
     wanted = listed_targets(chain)
     missing = _missing(wanted, destination.held("targets"))
     metadata = _new_metadata(chain, destination, there)
+    surplus = () if delete is None else _surplus(folder, destination, wanted, now - delete)
     done = Pushed(
         destination=destination.name,
         targets=tuple(item.path for item in missing),
         length=sum(item.length for item in missing),
         metadata=tuple(metadata),
+        deleted=surplus,
     )
-    if not missing and not metadata:
+    if not missing and not metadata and not surplus:
         raise NothingToPushError(f"{destination.name} has everything already")
     require_whole(folder, missing)
     if not dry_run:
         _upload(folder, destination, wanted, missing, progress)
         _write(destination, metadata, there)
+        for path in surplus:
+            destination.remove(path)
     return done
 
 
 def _missing(wanted: Sequence[Listed], held: Mapping[str, Held]) -> list[Listed]:
     """Return the targets that are not there, or not with their length. PURE."""
     return [item for item in wanted if item.path not in held or held[item.path].size != item.length]
+
+
+def _surplus(
+    folder: Path, destination: Destination, wanted: Sequence[Listed], since: datetime
+) -> tuple[str, ...]:
+    """Return the targets there that are not here and have lain there since before ``since``."""
+    needed = {item.path for item in wanted}
+    return tuple(
+        path
+        for path, held in destination.held("targets").items()
+        if held.modified < since and path not in needed and not (folder / path).exists()
+    )
 
 
 def _require_lineage(chain: Chain, destination: Destination, folder: Path, there: Tagged | None) -> None:
@@ -196,7 +222,7 @@ def _upload(
         with ThreadPoolExecutor(_LINES) as pool:
             for _done in pool.map(lambda item: _upload_one(folder, destination, item, told), missing):
                 pass
-        missing = _missing(wanted, destination.held("targets")) if missing else []
+        missing = _missing(wanted, destination.held("targets"))
         if not missing:
             return
     raise DivergedError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -394,3 +395,28 @@ def test_the_command_line(
         assert path.read_bytes() == (repository.folder / "targets" / path.name).read_bytes()
     assert run(cli, [*words]) == 3
     assert "has everything already" in capfd.readouterr().err
+
+
+def _forget(repository: SmallRepository, place: Place) -> str:
+    """Push something that this repository then no longer has or lists; return its path."""
+    path = f"targets/{'0' * 64}.old"
+    place.destination().upload(path, repository.folder / "repo.toml", lambda _: None)
+    return path
+
+
+def test_targets_that_are_gone_here_are_deleted_there_after_a_day(
+    place: Place, repository: SmallRepository
+) -> None:
+    _push(repository, place.destination())
+    before = place.files()
+    path = _forget(repository, place)
+    for days, deleted in ((0, ()), (2, (path,))):
+        facts: dict[str, Any] = {"now": later(repository.now, days=days), "delete": timedelta(days=1)}
+        if deleted:
+            assert push(repository.folder, place.destination(), dry_run=True, **facts).deleted == deleted
+            assert path in place.files()
+            assert push(repository.folder, place.destination(), **facts).deleted == deleted
+        else:
+            with pytest.raises(NothingToPushError):
+                push(repository.folder, place.destination(), **facts)
+    assert place.files() == before

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("destination", required=False)
 @click.option("--dry-run", is_flag=True, help="Only say what would be uploaded.")
+@click.option("--delete", is_flag=True, help="Also delete targets there that `prune` removed here.")
 @json_option
 @click.pass_obj
 @example("repo-tools push s3://updates-example/os", "repo-tools push /srv/www/updates")
-def push(repo: Path, /, *, destination: str | None, dry_run: bool, as_json: bool) -> int:
+def push(repo: Path, /, *, destination: str | None, dry_run: bool, delete: bool, as_json: bool) -> int:
     """Upload what is published here to s3://BUCKET/PREFIX or a folder, in a safe order.
 
     Targets first, timestamp.json last; what is there already is not uploaded again. A killed push leaves
@@ -34,7 +35,7 @@ def push(repo: Path, /, *, destination: str | None, dry_run: bool, as_json: bool
     from repo_tools import config
     from repo_tools.bar import reporting
     from repo_tools.destination import destination_of
-    from repo_tools.push import push
+    from repo_tools.push import GRACE, push
     from repo_tools.render.push import pushed_text
 
     place = destination or config.load(existing(repo)).destination
@@ -45,7 +46,12 @@ def push(repo: Path, /, *, destination: str | None, dry_run: bool, as_json: bool
         )
     with reporting(sys.stdout, sys.stderr, as_json=as_json) as progress:
         done = push(
-            existing(repo), destination_of(place), now=current_time(), dry_run=dry_run, progress=progress
+            existing(repo),
+            destination_of(place),
+            now=current_time(),
+            dry_run=dry_run,
+            delete=GRACE if delete else None,
+            progress=progress,
         )
     emit_last(done.to_json() | {"dry_run": dry_run}, pushed_text(done, dry_run=dry_run), as_json=as_json)
     return 0

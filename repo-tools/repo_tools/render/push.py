@@ -15,6 +15,8 @@ def pushed_text(done: Pushed, *, dry_run: bool) -> str:
     verb = "would upload" if dry_run else "uploaded"
     lines = [f"{verb} to {done.destination}: {len(done.targets)} targets, {size_text(done.length)}"]
     lines += [f"  {path}" for path in (*done.targets, *done.metadata)] if dry_run else []
+    if done.deleted:
+        lines.append(f"{'would delete' if dry_run else 'deleted'} {len(done.deleted)} targets there")
     if "metadata/timestamp.json" in done.metadata and not dry_run:
         lines.append("readers now see this repository")
     return "\n".join(lines)
