@@ -4,8 +4,8 @@ Rules:
 
 * a step is what a node takes once all waves are open: of the releases on offer, not held, whose floor is not
   above what it runs, the highest above that; where what it runs is withdrawn, the highest at all;
-* the way ends where no step is left. It *arrives* if that is the highest release on offer, or a held one above
-  it: whoever runs a held release keeps it.
+* the way ends where no step is left. It *arrives* if that is the highest release on offer, or a held one
+  above it: whoever runs a held release keeps it.
 """
 
 from __future__ import annotations
