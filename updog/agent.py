@@ -22,6 +22,7 @@ from signpost.errors import ToolError
 from signpost.medium import OsMedium, opened
 from signpost.state import Command
 from updog import health, notices, preflight, report
+from updog.aftermath import Aftermath, damage, unexamined
 from updog.errors import (
     DeniedVersionError,
     HealthError,
@@ -34,12 +35,11 @@ from updog.errors import (
 from updog.image.codec import decompressed
 from updog.image.install import Region, prove, read_content, write_image
 from updog.memory import Memory
-from updog.outcome import Outcome, diagnose
-from updog.postmortem import Evidence, explain
+from updog.outcome import Outcome
 from updog.preflight import Placement
 from updog.select import Node, VerdictCode, decide
 from updog.spool import Spool
-from updog.state import CHECKING, UP, Code, Event, SlotRecord
+from updog.state import CHECKING, Code, Event, SlotRecord
 from updog.trial import Patience, judge
 from updog.update_metadata.times import spoken_time
 from updog.vitals import Vitals, run_vitals
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from updog.progress import Teller
     from updog.repository import Repository
     from updog.select import Decision
-    from updog.state import NodeState, Pending
+    from updog.state import NodeState
     from updog.update_metadata.manifest import Content, Update
     from updog.update_metadata.version import Version
 
@@ -118,6 +118,7 @@ class Agent:
         self._teller = teller
         self._medium = medium or OsMedium()
         self._memory = Memory(config.state_dir, medium=self._medium, clock=clock)
+        self._aftermath = Aftermath(config, host, clock)
         self._spool = Spool(config.roomy_dir / "spool", self._medium)
 
     # -- looking ---------------------------------------------------------------------------------
@@ -136,7 +137,7 @@ class Agent:
         """Say how things stand, without the network, the lock or a write."""
         running = self._host.running()
         view = self._signpost(running).view()
-        state, outcome = self._reconciled(self._memory.load(), running, view)
+        state, outcome = self._aftermath.reconciled(self._memory.load(), running, view, damage=unexamined)
         return Status(running=running, view=view, state=state, outcome=outcome)
 
     def history(self) -> tuple[Event, ...]:
@@ -445,8 +446,7 @@ class Agent:
             )
             sentence = f"{version} in slot {session.view.active.value} was confirmed"
             sentence += f", with a warning: {warned}." if warned else "."
-            event = self._event(Code.CONFIRMED, version, sentence)
-            session.remember(self._confirmed(session.state, event, session.running))
+            session.remember(self._aftermath.confirmed(session.state, session.running, sentence))
             return findings
 
     def _judged(self, session: _Session) -> tuple[health.Finding, ...]:
@@ -478,7 +478,7 @@ class Agent:
         sentence = f"{version} in slot {slot.value} failed its health check: {causes}."
         event = self._event(Code.HEALTH_FAILED, version, sentence, cause=fatal[0].check)
         if version not in session.state.denied:  # a confirm that was killed may have recorded it (D40)
-            session.remember(self._left(session.state, event, session.running))
+            session.remember(self._aftermath.left(session.state, session.running, event))
         try:
             session.signpost.apply(Command.ROLLBACK_TO_INACTIVE)
         except ToolError as error:
@@ -577,7 +577,7 @@ class Agent:
             view = signpost.view()
             before = self._memory.load()
             preflight.check_disk(view, before)
-            state, outcome = self._reconciled(before, running, view)
+            state, outcome = self._aftermath.reconciled(before, running, view, damage=damage(self._medium))
             session = _Session(
                 running=running,
                 signpost=signpost,
@@ -598,64 +598,11 @@ class Agent:
             return
         with suppress(ToolError):
             view = session.signpost.view()
-            state, outcome = self._reconciled(session.state, session.running, view)
+            state, outcome = self._aftermath.reconciled(
+                session.state, session.running, view, damage=unexamined
+            )
             status = Status(running=session.running, view=view, state=state, outcome=outcome)
             notices.post(self._config, status)
-
-    def _reconciled(self, state: NodeState, running: Running, view: View) -> tuple[NodeState, Outcome]:
-        """Bring what is remembered in line with what the partition table and this boot say."""
-        state = replace(state, disk_guid=state.disk_guid or view.disk_guid)
-        pending = None if view.single else state.pending
-        new = view.slots[pending.slot].flags if pending else None
-        old_slot = pending.slot.other if pending else view.active
-        outcome = diagnose(pending, running, new, view.slots[old_slot].flags)
-        if pending is None or outcome is Outcome.NONE:
-            return replace(state, pending=None), outcome
-        return self._recorded(outcome, state, pending, running), outcome
-
-    def _recorded(self, outcome: Outcome, state: NodeState, pending: Pending, running: Running) -> NodeState:
-        """Return the state once it is recorded where the pending update stands."""
-        if outcome is Outcome.STAGED:
-            return state.applied(None)
-        if outcome is Outcome.TRIAL:
-            return state.reaching(UP)
-        if outcome is Outcome.CONFIRMED:
-            sentence = f"{pending.version} in slot {pending.slot.value} was found confirmed."
-            event = self._event(Code.CONFIRMED, pending.version, sentence)
-            return self._confirmed(state, event, running)
-        if outcome is Outcome.FELL_BACK:
-            return self._fallen_back(state, pending, running)
-        if outcome is Outcome.ROLLED_BACK:
-            sentence = f"{pending.version} was left by hand for slot {running.slot.value}."
-            event = self._event(Code.ROLLED_BACK_BY_HAND, pending.version, sentence)
-            return self._left(state, event, running)
-        return state
-
-    def _fallen_back(self, state: NodeState, pending: Pending, running: Running) -> NodeState:
-        """Return the state once it is recorded why the pending update went down."""
-        records = self._host.records()
-        evidence = Evidence(
-            slot=pending.slot,
-            stages=tuple(attempt.stage for attempt in running.attempts if attempt.slot is pending.slot),
-            reached=pending.reached,
-            records=tuple(record for record in records if record.digest not in state.records_seen),
-        )
-        why = explain(evidence)
-        sentence = (
-            f"{pending.version} in slot {pending.slot.value} {why.words}; its tries were used up and slot "
-            f"{running.slot.value} took over with {running.version}."
-        )
-        event = self._event(Code.BOOT_FAILED, pending.version, sentence, cause=why.cause.value)
-        return self._left(state, event, running).having_seen(record.digest for record in records)
-
-    def _confirmed(self, state: NodeState, event: Event, running: Running) -> NodeState:
-        """Return the state once the running version was found good, with the line that says so."""
-        line = report.line(self._config, state, event, running)
-        return state.confirmed(running.version).noting(event).reporting(line)
-
-    def _left(self, state: NodeState, event: Event, running: Running) -> NodeState:
-        """Return the state once the event's version was left again, with the line that says so."""
-        return state.left(event).reporting(report.line(self._config, state, event, running))
 
     def _repository(self, session: _Session) -> Repository:
         """Refresh and believe the repository, or raise. Imported late: status and apply need no TUF."""

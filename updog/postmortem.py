@@ -2,8 +2,8 @@
 
 Rules it enforces:
 
-* what the kernel itself said last (a record of pstore) outweighs how far a start came, and that outweighs
-  nothing at all; without any trace the answer is that there is none, never a guess;
+* that the slot no longer holds what was written outweighs what the kernel itself said last (a record of
+  pstore), that outweighs how far a start came; without any trace the answer is that there is none, no guess;
 * a crash whose records say that it was the other slot's is not held against this one; what was written within
   :data:`ONE_CRASH` is one crash, for firmware splits a log into many records;
 * records are other people's bytes: lines are cut, control characters go, and only :data:`SIGNS` are believed.
@@ -36,6 +36,7 @@ SHOWN = 160
 class Cause(StrEnum):
     """Why a start failed, by its stable name; :data:`CAUSES` has the meanings."""
 
+    DAMAGED = "slot-damaged"
     VERITY = "verity-failed"
     NO_ROOT = "root-not-mounted"
     INIT = "init-failed"
@@ -48,6 +49,7 @@ class Cause(StrEnum):
 
 
 CAUSES = {
+    Cause.DAMAGED: "the slot no longer holds what was written and proven; the release is not at fault",
     Cause.VERITY: "the root or its hash tree is not what was signed",
     Cause.NO_ROOT: "the kernel or its initrd found no root file system",
     Cause.INIT: "the first process is missing, ended, or gave up",
@@ -119,12 +121,14 @@ class Evidence:
         stages: how far each start came, by the boot stage's record; oldest first.
         reached: how far a start came by what the version itself noted: ``up``, ``checking``; or nothing.
         records: what kernels left in pstore since it was applied; newest first.
+        damaged: its images that are no longer what was written.
     """
 
     slot: Slot
     stages: tuple[str, ...] = ()
     reached: str = ""
     records: tuple[Record, ...] = ()
+    damaged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,17 +142,21 @@ class Explanation:
 def explain(evidence: Evidence) -> Explanation:
     """Tell why the version went down, by the best evidence there is."""
     how_far, cause = _how_far(evidence)
+    if evidence.damaged:
+        cause = Cause.DAMAGED
+        how_far += f"; its {', '.join(evidence.damaged)} no longer held what was written"
     mine = [
         record for crash in _crashes(evidence.records) if _may_be(crash, evidence.slot) for record in crash
     ]
     if (sign := next(_signs(mine), None)) is not None:
         record, found, line = sign
-        return Explanation(cause=found, words=f'{how_far}: "{line}" ({record.name})')
+        words = f'{how_far}: "{line}" ({record.name})'
+        return Explanation(cause=Cause.DAMAGED if evidence.damaged else found, words=words)
     if (console := next((record for record in mine if record.is_console), None)) is not None:
         last = next(reversed(list(_lines(console.text))), "")
         words = f'{how_far}; the last on its console was "{_shown(last)}" ({console.name})'
         return Explanation(cause=cause, words=words)
-    silent = "" if evidence.stages or evidence.reached else ", and left no trace where"
+    silent = "" if evidence.stages or evidence.reached or evidence.damaged else ", and left no trace where"
     return Explanation(cause=cause, words=how_far + silent)
 
 

@@ -106,7 +106,7 @@ def ends_badly(node: Node, problem: str, cause: str) -> None:
 )
 def test_a_required_check_that_does_not_pass_falls_back(node: Node, script: str, problem: str) -> None:
     """D38."""
-    node.configure(health_timeout=10 if "head" in script else 1)
+    node.configure(health_timeout=60 if "head" in script else 1, health_deadline=4)
     node.health_check("20-web", f"{script}\nexit 1")
     ends_badly(node, problem, "20-web")
 
@@ -319,6 +319,19 @@ def test_the_panic_of_a_version_that_could_not_run_is_its_cause_everywhere(tmp_p
         node.updog("boot-record")
         node.boot()
     assert node.codes().count("boot-failed") == 1
+
+
+@pytest.mark.parametrize("role", ["boot", "root", "hash"])
+def test_a_slot_that_lost_what_was_written_is_told_from_a_bad_release(tmp_path: Path, role: str) -> None:
+    """D77: bytes that turn over after the read-back; the boot stage cannot say more than where it ended."""
+    node = make_node(tmp_path)
+    node.updog("update")
+    node.damage(Slot.B, role, 100)
+    node.boot()
+    node.boot()
+    event = last_rollback(node)
+    assert (event.code.value, event.cause) == ("boot-failed", "slot-damaged")
+    assert f"its {role} no longer held what was written" in event.sentence
 
 
 def test_an_old_panic_does_not_explain_a_new_failure_wherever_it_was_moved(tmp_path: Path) -> None:

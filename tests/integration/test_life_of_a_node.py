@@ -266,7 +266,7 @@ def test_targets_that_are_gone_are_found_out_before_the_slot_is_given_up(tmp_pat
 
 def test_an_image_that_is_not_what_was_signed_is_refused_before_the_slot_is_given_up(node: Node) -> None:
     """D51; and what came wrong is not kept."""
-    (image,) = (node.repository.folder / "targets").glob("*-1.1.0-root*")
+    (image,) = (node.repository.folder / "targets").glob("*-1.1.0-root.erofs.zst")
     data = bytearray(image.read_bytes())
     data[len(data) // 2] ^= 1
     image.write_bytes(data)

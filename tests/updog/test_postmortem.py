@@ -99,6 +99,15 @@ def test_the_kernel_s_own_words_outweigh_how_far_it_came() -> None:
     assert _explain(f"{PANIC}Fatal exception", reached="up").words.startswith("came up, but was cut off")
 
 
+def test_a_slot_that_lost_what_was_written_outweighs_everything_it_led_to() -> None:
+    lost = "; its root, hash no longer held what was written"
+    damaged = ("root", "hash")
+    assert _explain(damaged=damaged) == Explanation(cause=Cause.DAMAGED, words=f"did not come up{lost}")
+    why = _explain(f"{PANIC}Attempted to kill init!", damaged=damaged, stages=("init",))
+    assert why.cause is Cause.DAMAGED
+    assert why.words.startswith(f'went down at stage init{lost}: "Kernel panic')
+
+
 def test_a_broken_root_that_ends_in_a_dead_init_is_told_as_the_broken_root() -> None:
     """Whichever part of the log has which line, and whichever comes first."""
     early, late = "device-mapper: verity: 254:1: data block 7 is corrupted", f"{PANIC}Attempted to kill init!"
