@@ -2,9 +2,11 @@
 
 Rules:
 
-* a role is *near* when it expires within the span asked for; an expired one is near as well;
+* a role is *near* when it expires within the span asked for; an expired one is near as well. Root is near
+  earlier than the others: its keys are with people, who need time;
 * refreshing signs nothing anew that it has not verified first, and nothing over a fault: a missing target
-  or a broken chain is reported instead (expiry is the one fault it is there to mend);
+  or a broken chain is reported instead (expiry is the one fault it is there to mend), also when nothing is
+  near: a job that finds nothing to do must not be the reason why nobody hears of it;
 * a role whose keys are not at hand in time is said, never passed over.
 """
 
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 SOON = timedelta(days=3)
 """What `refresh` and `expirations` call near unless told otherwise: a long weekend."""
+
+ROOT_SOON = timedelta(days=30)
+"""The same of root: long enough for its holders to be found."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +80,22 @@ class Expiration:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Notice:
+    """How long before it runs out a signature is near: ``within``, and ``root`` for root's."""
+
+    within: timedelta = SOON
+    root: timedelta = ROOT_SOON
+
+    def of(self, role: str) -> timedelta:
+        """Return the span of a role; root's is never the shorter one."""
+        return max(self.within, self.root) if role == "root" else self.within
+
+    def near(self, row: Expiration) -> bool:
+        """Whether this signature is near its end."""
+        return row.within(self.of(row.role))
+
+
 def expirations(chain: Chain, *, now: datetime) -> list[Expiration]:
     """Return when the verified roles of a chain run out, from the root down."""
     return [
@@ -116,10 +137,11 @@ def refresh(
     *,
     within: timedelta,
     now: datetime,
+    root_within: timedelta = ROOT_SOON,
     medium: Medium | None = None,
     secrets: Secrets = no_secrets,
 ) -> Refreshed:
-    """Sign anew every role that runs out within a span.
+    """Sign anew every role that is near its end.
 
     A root that cannot be signed here does not keep the other roles from it; it is told in ``unsigned``.
 
@@ -132,10 +154,11 @@ def refresh(
 
     with writing(folder, medium or OsMedium(), secrets) as session:
         rows = expirations(walk(session.store.source), now=now)
-        near = [row.role for row in rows if row.within(within)]
+        _require_whole(session, now)
+        notice = Notice(within=within, root=root_within)
+        near = [row.role for row in rows if notice.near(row)]
         if not near:
             raise NothingToRefreshError(f"nothing expires within {spoken_duration(within)}")
-        _require_whole(session, now)
         unsigned = _missing_root_keys(session) if "root" in near else {}
         roles = [role for role in near if role not in unsigned]
         versions = session.resign(roles, now) if roles else {}
@@ -162,4 +185,5 @@ def _missing_root_keys(session: Session) -> dict[str, str]:
     at_hand = sum(session.signers.has(keyid) for keyid in role.keyids)
     if at_hand >= role.threshold:
         return {}
-    return {"root": f"{at_hand} of the {role.threshold} keys it needs are at hand"}
+    few = f"{at_hand} of the {role.threshold} keys it needs are at hand"
+    return {"root": f"{few}; `repo-tools root renew` begins the ceremony"}

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
+from icalendar import Calendar
 
 from repo_tools import expiry, release
 from repo_tools.chain import walk
 from repo_tools.check import check
 from repo_tools.cli import cli
 from repo_tools.errors import BrokenRepositoryError, NothingToRefreshError, ReleaseError, ThresholdError
+from repo_tools.render.calendar import calendar_text
 from repo_tools.render.releases import published_text, waves_document, waves_text
 from repo_tools.render.root import root_document, root_text
 from repo_tools.render.text import size_text
@@ -25,7 +27,7 @@ from tests.support.repositories import ARCH, VARIANT, SmallRepository, later, ma
 from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from updog.update_metadata.manifest import Update
@@ -357,3 +359,54 @@ def test_an_expired_row_says_how_long_ago() -> None:
     now = datetime(2026, 11, 24, tzinfo=UTC)
     row = expiry.Expiration(role="root", name="1.root.json", version=1, expires=now, left=-timedelta(days=2))
     assert row.spoken() == "expired 2 days ago"
+
+
+def test_expirations_as_a_calendar(repository: SmallRepository, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(cli, _repo(repository, "expirations", "--ical")) == 0
+    text = capsys.readouterr().out
+    assert all(len(line.encode()) <= 75 for line in text.split("\r\n"))
+    events: dict[str, Any] = {str(event["UID"]): event for event in Calendar.from_ical(text).walk("VEVENT")}
+    chain = walk(FolderSource(repository.folder))
+    rows = {row.role: row for row in expiry.expirations(chain, now=repository.now)}
+    assert set(events) == {f"{role}@os.repo-tools" for role in rows}
+    for role, row in rows.items():
+        event = events[f"{role}@os.repo-tools"]
+        assert (event["DTSTART"].dt, int(event["SEQUENCE"])) == (row.expires, row.version)
+        (alarm,) = event.walk("VALARM")
+        assert alarm["TRIGGER"].dt == -timedelta(days=30 if role == "root" else 3)
+    assert run(cli, _repo(repository, "expirations", "--ical", "--within", "8d")) == 1
+    assert run(cli, _repo(repository, "expirations", "--ical", "--json")) == 2
+
+
+def test_long_lines_of_a_calendar_are_folded_between_characters() -> None:
+    now = datetime(2026, 11, 24, tzinfo=UTC)
+    row = expiry.Expiration(role="ä" * 90, name="a,b;c\\d", version=1, expires=now, left=timedelta(days=2))
+    text = calendar_text([row], expiry.Notice(), name="os", now=now)
+    assert all(len(line.encode()) <= 75 for line in text.split("\r\n"))
+    event: Any = Calendar.from_ical(text).walk("VEVENT")[0]
+    assert str(event["UID"]) == f"{row.role}@os.repo-tools"
+    assert str(event["DESCRIPTION"]).startswith("a,b;c\\d. ")
+
+
+def test_root_is_near_earlier(repository: SmallRepository, capsys: pytest.CaptureFixture[str]) -> None:
+    _without_keys(repository, "root-1", "root-2")
+    soon = later(repository.now, days=340)
+    done = expiry.refresh(repository.folder, within=timedelta(days=3), now=soon)
+    assert set(done.unsigned) == {"root"}
+    again = expiry.refresh(repository.folder, within=timedelta(days=3), now=soon)
+    assert (again.versions, set(again.unsigned)) == ({}, {"root"})
+    assert "begins the ceremony" in refreshed_text(again)
+    with pytest.raises(NothingToRefreshError):
+        expiry.refresh(repository.folder, within=timedelta(days=3), root_within=timedelta(days=3), now=soon)
+    assert run(cli, _repo(repository, "expirations", "--root-within", "60w")) == 1
+    assert "near" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("spoil", [_spoil_target, _spoil_timestamp, _spoil_manifest])
+def test_refresh_tells_of_a_fault_also_when_nothing_is_near(
+    repository: SmallRepository, spoil: Callable[[SmallRepository], None]
+) -> None:
+    spoil(repository)
+    before = tree_digest(repository.folder)
+    assert run(cli, _repo(repository, "refresh", "--within", "1d")) == 1
+    assert tree_digest(repository.folder) == before

@@ -19,49 +19,68 @@ if TYPE_CHECKING:
     from repo_tools.check import Report
 
 
-@click.command()
-@click.option(
-    "--within", type=SPAN, default="3d", show_default=True, help="Sign anew what expires in this time."
+WITHIN = click.option("--within", type=SPAN, default="3d", show_default=True, help="What counts as near.")
+ROOT_WITHIN = click.option(
+    "--root-within", type=SPAN, default="30d", show_default=True, help="The same of root: its keys are far."
 )
+
+
+@click.command()
+@WITHIN
+@ROOT_WITHIN
 @json_option
 @click.pass_obj
 @example("repo-tools refresh --within 3d")
-def refresh(repo: Path, /, *, within: timedelta, as_json: bool) -> int:
+def refresh(repo: Path, /, *, within: timedelta, root_within: timedelta, as_json: bool) -> int:
     """Sign anew what is near expiry, if the repository is whole.
+
+    A fault of the repository ends it in status 1 also if nothing is near.
 
     Exit status: 0 done, 1 failed, or a root near expiry whose keys are not at hand, 3 nothing near, 75 busy.
     """
     from repo_tools.expiry import refresh
     from repo_tools.render.upkeep import refreshed_text
 
-    done = refresh(repo, within=within, now=current_time(), secrets=ask_secrets())
+    now = current_time()
+    done = refresh(repo, within=within, root_within=root_within, now=now, secrets=ask_secrets())
     emit(done.to_json(), refreshed_text(done), as_json=as_json)
     return int(ExitStatus.FAILED if done.unsigned else ExitStatus.DONE)
 
 
 @click.command()
-@click.option("--within", type=SPAN, default="3d", show_default=True, help="What counts as near.")
+@WITHIN
+@ROOT_WITHIN
+@click.option("--ical", is_flag=True, help="Print an iCalendar file, an event with an alarm for each role.")
 @json_option
 @click.pass_obj
-@example("repo-tools expirations --within 1w")
-def expirations(repo: Path, /, *, within: timedelta, as_json: bool) -> int:
+@example("repo-tools expirations --within 1w", "repo-tools expirations --ical > expirations.ics")
+def expirations(
+    repo: Path, /, *, within: timedelta, root_within: timedelta, ical: bool, as_json: bool
+) -> ExitStatus:
     """Say when each role's signature runs out.
 
-    Exit status: 0 all later than --within, 1 one has expired or is near, or does not verify.
+    Exit status: 0 all later than --within, 1 one has expired or is near, or does not verify, 2 wrong usage.
     """
+    from repo_tools import config
     from repo_tools.chain import walk
-    from repo_tools.expiry import expirations
+    from repo_tools.expiry import Notice, expirations
+    from repo_tools.render.calendar import calendar_text
     from repo_tools.render.upkeep import expirations_text
     from repo_tools.session import complete
     from repo_tools.source import FolderSource
 
-    chain = walk(FolderSource(existing(repo)))
+    if ical and as_json:
+        raise click.UsageError("--ical and --json are two forms of one answer; choose one")
+    folder, now, notice = existing(repo), current_time(), Notice(within=within, root=root_within)
+    chain = walk(FolderSource(folder))
     complete(chain)
-    rows = expirations(chain, now=current_time())
-    near = any(row.within(within) for row in rows)
-    document = {"expirations": [row.to_json() | {"near": row.within(within)} for row in rows]}
-    emit(document, expirations_text(rows, within), as_json=as_json)
-    return int(ExitStatus.FAILED if near else ExitStatus.DONE)
+    rows = expirations(chain, now=now)
+    if ical:
+        click.echo(calendar_text(rows, notice, name=config.load(folder).name, now=now), nl=False)
+    else:
+        document = {"expirations": [row.to_json() | {"near": notice.near(row)} for row in rows]}
+        emit(document, expirations_text(rows, notice), as_json=as_json)
+    return ExitStatus.FAILED if any(map(notice.near, rows)) else ExitStatus.DONE
 
 
 @click.command()

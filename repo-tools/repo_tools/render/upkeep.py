@@ -9,10 +9,9 @@ from updog.update_metadata.times import spoken_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import timedelta
 
     from repo_tools.check import Report
-    from repo_tools.expiry import Expiration, Refreshed
+    from repo_tools.expiry import Expiration, Notice, Refreshed
     from repo_tools.new import Created
 
 
@@ -43,7 +42,7 @@ def refreshed_text(done: Refreshed) -> str:
     return "\n".join(lines)
 
 
-def expirations_text(rows: Sequence[Expiration], within: timedelta) -> str:
+def expirations_text(rows: Sequence[Expiration], notice: Notice) -> str:
     """Return when each role's signature runs out, with what is near marked."""
     cells = [
         (
@@ -51,7 +50,7 @@ def expirations_text(rows: Sequence[Expiration], within: timedelta) -> str:
             str(row.version),
             spoken_time(row.expires),
             row.spoken(),
-            "near" if row.within(within) else "",
+            "near" if notice.near(row) else "",
         )
         for row in rows
     ]
