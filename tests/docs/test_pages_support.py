@@ -66,6 +66,12 @@ def test_the_background_ends_with_the_page(tmp_path: Path) -> None:
     assert not status.exists() or ") Z " in status.read_text()
 
 
+def test_tables_may_shift(tmp_path: Path) -> None:
+    _run(tmp_path, "$ printf 'a    b   \\n'", "a  b")
+    with pytest.raises(PageError):
+        _run(tmp_path, "$ printf 'ab\\n'", "a  b")
+
+
 def test_stderr_counts(tmp_path: Path) -> None:
     _run(tmp_path, "$ echo fault >&2", "fault")
 

@@ -5,8 +5,8 @@ How a page says what it means:
 * only blocks marked ``console`` are run, in order, all in one shell: folders and variables last;
 * a line that starts with ``$ `` is typed; it goes on after a ``\`` at its end, and up to the mark of a
   ``<<'EOF'``. What follows, up to the next ``$ ``, is what it should print (stdout and stderr together);
-* nothing shown means that what it prints does not matter. Otherwise it must be that, line by line, blanks at
-  the ends apart; ``…`` stands for anything within a line, a line of only ``…`` for any number of lines;
+* nothing shown means that what it prints does not matter. Otherwise it must be that, line by line, how many
+  blanks apart; ``…`` stands for anything within a line, a line of only ``…`` for any number of lines;
 * a command must succeed, unless ``$ echo $?`` is typed next: then it shows the status it should end in;
 * what was started with ``&`` ends with the page.
 """
@@ -88,13 +88,18 @@ def _end_of_command(lines: Sequence[str], at: int) -> int:
 
 def pattern(shown: Sequence[str]) -> re.Pattern[str]:
     """Return what matches exactly the output that is shown."""
-    pieces = [
-        r"(?:.*\n)*?"
-        if line.strip() == ANYTHING
-        else re.escape(line.rstrip()).replace(ANYTHING, ".*") + r"\n"
-        for line in shown
-    ]
-    return re.compile("".join(pieces))
+    return re.compile("".join(_line_pattern(_tidy(line)) for line in shown))
+
+
+def _line_pattern(line: str) -> str:
+    if line.strip() == ANYTHING:
+        return r"(?:.*\n)*?"
+    return re.escape(line).replace(ANYTHING, ".*") + r"\n"
+
+
+def _tidy(line: str) -> str:
+    """Return a line without the blanks at its end, and with one blank for several: tables shift."""
+    return re.sub(" +", " ", line.rstrip())
 
 
 def run_page(page: Path, folder: Path, variables: Mapping[str, str] | None = None) -> list[str]:
@@ -116,7 +121,7 @@ def _check(page: Path, item: Typed, printed: str, status: int) -> str:
     where = f"{page.name}, line {item.line}: {item.command}"
     if status and not item.may_fail:
         raise PageError(f"{where}\nended in status {status}:\n{printed}")
-    tidy = "".join(f"{line.rstrip()}\n" for line in printed.splitlines())
+    tidy = "".join(f"{_tidy(line)}\n" for line in printed.splitlines())
     if item.shown and not pattern(item.shown).fullmatch(tidy):
         shown = "\n".join(item.shown)
         raise PageError(f"{where}\nprinted\n{tidy}\nand the page shows\n{shown}")
