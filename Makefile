@@ -6,7 +6,7 @@ PYTHON := .venv/bin/python
 # Whole processes are started and timed here: let Python keep compiled modules, as an installed wheel does.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint bench bench-fleet docs clean
+.PHONY: demo test lint bench bench-fleet docs fuzz clean
 
 demo: .venv/ready  ## the main job end to end on real images
 	$(PYTHON) tools/demo.py
@@ -28,6 +28,11 @@ bench: .venv/ready  ## the ratios that the documents quote
 
 bench-fleet: .venv/ready  ## a million nodes, a million log lines, and the guard over a thousand seeds
 	$(PYTHON) tools/bench_fleet.py
+
+SECONDS := 60
+fuzz: .venv/ready  ## look for input that breaks a parser, SECONDS for each
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	$(PYTHON) tools/fuzz.py --seconds $(SECONDS)
 
 docs: .venv/ready  ## write the generated reference pages anew
 	$(PYTHON) tools/generate_reference.py

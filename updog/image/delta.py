@@ -311,6 +311,8 @@ class _Machine:
             return data
         if offset < 0:
             raise ImageError("an instruction of the delta reads before the base")
+        if offset + length > MAX_IMAGE_BYTES:  # no reader is asked for what no system call can take
+            raise ImageError("an instruction of the delta reads past the base")
         base = self._read(offset, length)
         if len(base) != length:
             raise ImageError("an instruction of the delta reads past the base")
