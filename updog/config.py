@@ -146,6 +146,13 @@ def _urls(value: Any, folder: Path) -> tuple[str, ...]:
     return tuple(_url(item, folder) for item in value)
 
 
+def _channel(value: Any, folder: Path) -> str:
+    text = _text(value, folder)
+    if not all(letter.isascii() and (letter.isalnum() or letter in "._-") for letter in text):
+        raise _BadValueError
+    return text
+
+
 def _flag(value: Any, _folder: Path) -> bool:
     if not isinstance(value, bool):
         raise _BadValueError
@@ -321,10 +328,10 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         name="channel",
-        convert=_text,
-        takes="a text",
+        convert=_channel,
+        takes="letters, digits, '.', '_' and '-'",
         default=None,
-        meaning="follow <channel>/manifest.json instead of manifest.json",
+        meaning="follow this channel: <channel>/manifest.json and what the channel's own keys sign for it",
     ),
     Key(
         name="trusted_root",

@@ -116,6 +116,7 @@ class Repository:
             metadata_url=self._config.metadata_base_url,
             transport=self._transport,
             medium=self._medium,
+            channel=self._config.channel,
         )
 
     @property

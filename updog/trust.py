@@ -1,10 +1,12 @@
-"""The signed repository as this node believes it: the only module of updog that imports ``tuf``.
+"""The signed repository as this node believes it; of updog only this and ``listing`` import ``tuf``.
 
 Rules it enforces, beyond the client workflow of the TUF specification (section 5), which python-tuf does:
 
 * the root shipped in the image starts every check (``bootstrap``); later roots come from the state
   folder or the network;
 * the metadata seen last is kept between runs, so that a rollback is noticed by a node that was off;
+* a node that follows a channel goes by that channel's own list of targets, for its manifest and for every
+  image: what another channel signs under the same name means nothing to it (:mod:`updog.listing`);
 * a clock that was set back does not bring expired metadata to life: expiry is checked once more
   against the latest time this node has known;
 * running into the limit of root rotations is an error, not the end of the walk;
@@ -21,7 +23,7 @@ import logging
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from tuf.api import exceptions as tuf_errors
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
@@ -40,6 +42,7 @@ from updog.errors import (
     TrustError,
     UnreachableError,
 )
+from updog.listing import own_list, own_role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,15 +110,25 @@ class Trust:
         metadata_url: base URL of the metadata, ending in a slash.
         transport: how bytes are had.
         medium: how they are kept.
+        channel: whose list of targets counts; None for whatever the top-level targets lead to.
 
     Attributes:
         waived: what had expired, in words, and was believed all the same; nothing where nothing had.
     """
 
     def __init__(
-        self, folder: Path, *, bootstrap: bytes, metadata_url: str, transport: Transport, medium: Medium
+        self,
+        folder: Path,
+        *,
+        bootstrap: bytes,
+        metadata_url: str,
+        transport: Transport,
+        medium: Medium,
+        channel: str | None = None,
     ) -> None:
         self._folder = folder
+        self._channel = channel
+        self._own: Targets | None = None
         self._medium = medium
         self._fetcher = _Fetcher(transport)
         self.waived: tuple[str, ...] = ()
@@ -157,6 +170,8 @@ class Trust:
             if waive:
                 self._judge_no_expiry()
             self._updater.refresh()
+            if self._channel:
+                self._own = self._own_targets(self._channel)
         except Exception as error:  # noqa: BLE001 - sorted by _translate, which raises what it does not know
             self._translate(error)
         self._check_root_walk()
@@ -174,7 +189,7 @@ class Trust:
             TrustError: a delegated role does not verify, or the target has no SHA-256.
         """
         try:
-            info = self._updater.get_targetinfo(name)
+            info = self._own.targets.get(name) if self._own else self._updater.get_targetinfo(name)
         except Exception as error:  # noqa: BLE001 - sorted by _translate, which raises what it does not know
             self._translate(error)
         if info is None:
@@ -193,6 +208,17 @@ class Trust:
     def versions(self) -> dict[str, int]:
         """The version number of each top-level role that is believed now."""
         return {role: self._signed(role).version for role in _ROLES}
+
+    def _own_targets(self, channel: str) -> Targets:
+        """Return what the node's channel lists; nothing where there is no such channel."""
+        manifest = f"{channel}/manifest.json"
+        self._updater.get_targetinfo(manifest)  # fetches and verifies whatever leads to it
+        top = cast("Targets", self._signed(Targets.type))
+        snapshot = cast("Snapshot", self._signed(Snapshot.type))
+        role = own_role(top, channel, manifest)
+        if role == channel:
+            return own_list(self._folder, channel, snapshot, top)
+        return top if role else Targets(expires=top.expires)
 
     def _signed(self, role: str) -> Root | Timestamp | Snapshot | Targets:
         """Return the metadata of a role as it lies, verified, in the state folder."""
@@ -216,6 +242,8 @@ class Trust:
     def _expired(self, latest: datetime) -> tuple[str, ...]:
         """Say which roles have expired by the latest known time: the clock may have been set back."""
         signed = {role: self._signed(role) for role in _ROLES}
+        if self._own and self._channel:
+            signed[self._channel] = self._own
         return tuple(
             f"{role}.json expired on {metadata.expires:%Y-%m-%d %H:%M} UTC"
             for role, metadata in signed.items()

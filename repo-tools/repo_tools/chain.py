@@ -5,6 +5,7 @@ Rules (numbers are those of the TUF specification's client workflow):
 * roots 1 … N, each signed by a threshold of the one before it and of itself (§5.3);
 * the timestamp is signed by root N (§5.4); the snapshot has the length, SHA-256 and version that the
   timestamp says, and its own signature (§5.5); targets the same under the snapshot (§5.6);
+* every channel the same under the snapshot, signed by a threshold of the keys that targets give it (§5.6.7);
 * expiry is not judged here: what to do about it depends on who asks (a publisher re-signs);
 * what did not verify is never used: the walk ends there, with a finding.
 """
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from tuf.api.exceptions import DownloadLengthMismatchError, LengthOrHashMismatchError, RepositoryError
 from tuf.api.metadata import Metadata, MetaFile, Root, Signed, Snapshot, Targets, Timestamp
 
+from repo_tools.channels import names
 from repo_tools.findings import Finding
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ MAX_METADATA_BYTES = 64 * 1024 * 1024
 MAX_ROOTS = 1024
 """Versions of root. The clients' own limits are 256 (python-tuf) and 1024 (tough)."""
 
-_NUMBERED = re.compile(r"([1-9][0-9]{0,9})\.([a-z]+)\.json")
+_NUMBERED = re.compile(r"([1-9][0-9]{0,9})\.([a-z][a-z0-9_-]*)\.json")
 _S = TypeVar("_S", Root, Timestamp, Snapshot, Targets)
 
 
@@ -63,6 +65,7 @@ class Source(Protocol):
 class Verified(Generic[_S]):
     """A metadata file whose signatures hold. ``data`` are its bytes, ``name`` is its file's."""
 
+    role: str
     name: str
     data: bytes
     signed: _S
@@ -70,12 +73,16 @@ class Verified(Generic[_S]):
 
 @dataclass(slots=True)
 class Chain:
-    """What a walk has verified so far; None where it did not get to. ``findings`` say why."""
+    """What a walk has verified so far; None where it did not get to. ``findings`` say why.
+
+    ``channels`` are the delegated roles that verified, in the order of the delegations.
+    """
 
     roots: list[Verified[Root]] = field(default_factory=list)
     timestamp: Verified[Timestamp] | None = None
     snapshot: Verified[Snapshot] | None = None
     targets: Verified[Targets] | None = None
+    channels: dict[str, Verified[Targets]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -88,9 +95,16 @@ class Chain:
     ) -> Iterator[Verified[Root] | Verified[Timestamp] | Verified[Snapshot] | Verified[Targets]]:
         """Yield the newest root and whatever else verified, from the root down."""
         yield from self.roots[-1:]
-        for link in (self.targets, self.snapshot, self.timestamp):
+        yield from self.lists()
+        for link in (self.snapshot, self.timestamp):
             if link is not None:
                 yield link
+
+    def lists(self) -> Iterator[Verified[Targets]]:
+        """Yield what lists targets: the top-level role, then every channel."""
+        if self.targets is not None:
+            yield self.targets
+        yield from self.channels.values()
 
 
 def walk(source: Source, *, last_root: int = MAX_ROOTS) -> Chain:
@@ -103,14 +117,24 @@ def walk(source: Source, *, last_root: int = MAX_ROOTS) -> Chain:
     root = chain.root
     if root is None or any(finding.code.startswith("root-") for finding in chain.findings):
         return chain
-    chain.timestamp = _linked(source, chain, Timestamp, "timestamp.json", None)
+    link = _Links(source=source, chain=chain)
+    chain.timestamp = link.to(Timestamp, "timestamp", None, root)
     if chain.timestamp:
-        meta = chain.timestamp.signed.snapshot_meta
-        chain.snapshot = _linked(source, chain, Snapshot, f"{meta.version}.snapshot.json", meta)
+        chain.snapshot = link.to(Snapshot, "snapshot", chain.timestamp.signed.snapshot_meta, root)
     if chain.snapshot:
-        meta = chain.snapshot.signed.meta["targets.json"]
-        chain.targets = _linked(source, chain, Targets, f"{meta.version}.targets.json", meta)
+        chain.targets = link.to(Targets, "targets", chain.snapshot.signed.meta["targets.json"], root)
+    if chain.snapshot and chain.targets:
+        _walk_channels(link, chain.snapshot.signed, chain.targets.signed)
     return chain
+
+
+def _walk_channels(link: _Links, snapshot: Snapshot, targets: Targets) -> None:
+    for channel in names(targets):
+        meta = snapshot.meta.get(f"{channel}.json")
+        if meta is None:
+            _note(link.chain, "metadata-missing", f"{channel}.json", "the snapshot does not list it")
+        elif verified := link.to(Targets, channel, meta, targets):
+            link.chain.channels[channel] = verified
 
 
 def numbered(names: list[str], role: str) -> list[int]:
@@ -158,10 +182,10 @@ def _root_link(chain: Chain, name: str, data: bytes, version: int) -> Verified[R
         if missing := unsigned_by(delegator, "root", metadata):
             _note(chain, "root-invalid", name, f"{missing} of root {delegator.version}")
             return None
-    return Verified(name=name, data=data, signed=signed)
+    return Verified(role="root", name=name, data=data, signed=signed)
 
 
-def unsigned_by(delegator: Root, role: str, metadata: Metadata[_S]) -> str:
+def unsigned_by(delegator: Root | Targets, role: str, metadata: Metadata[_S]) -> str:
     """Return how many signatures of a role are missing, in words; nothing where the threshold is met."""
     result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
     if result.verified:
@@ -169,20 +193,42 @@ def unsigned_by(delegator: Root, role: str, metadata: Metadata[_S]) -> str:
     return f"has {len(result.signed)} of the {result.threshold} valid signatures needed by the keys"
 
 
-def _linked(
-    source: Source, chain: Chain, kind: type[_S], name: str, meta: MetaFile | None
-) -> Verified[_S] | None:
-    """Return the metadata file ``name`` if it is what ``meta`` says and root N's keys have signed it."""
-    data = source.read(f"metadata/{name}", MAX_METADATA_BYTES)
-    if data is None:
-        _note(chain, "metadata-missing", name, "not there")
-        return None
-    if meta is not None and not _as_listed(chain, name, data, meta):
-        return None
-    metadata = _parsed(chain, kind, name, data, "metadata-invalid")
-    if metadata is None or not _as_signed(chain, name, metadata, meta):
-        return None
-    return Verified(name=name, data=data, signed=metadata.signed)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Links:
+    """Reads and verifies one metadata file after the other; what is wrong goes to the chain's findings."""
+
+    source: Source
+    chain: Chain
+
+    def to(
+        self, kind: type[_S], role: str, meta: MetaFile | None, delegator: Root | Targets
+    ) -> Verified[_S] | None:
+        """Return the metadata of a role if they are what ``meta`` says and the delegator's keys signed."""
+        name = f"{meta.version}.{role}.json" if meta else f"{role}.json"
+        data = self.source.read(f"metadata/{name}", MAX_METADATA_BYTES)
+        if data is None:
+            _note(self.chain, "metadata-missing", name, "not there")
+            return None
+        if meta is not None and not _as_listed(self.chain, name, data, meta):
+            return None
+        metadata = _parsed(self.chain, kind, name, data, "metadata-invalid")
+        if metadata is None or not self._as_signed(name, role, metadata, meta, delegator):
+            return None
+        return Verified(role=role, name=name, data=data, signed=metadata.signed)
+
+    def _as_signed(
+        self, name: str, role: str, metadata: Metadata[_S], meta: MetaFile | None, delegator: Root | Targets
+    ) -> bool:
+        # §5.4.2, §5.5.3, §5.6.3: signatures; §5.5.4, §5.6.4: the version that was listed.
+        signed: Signed = metadata.signed
+        if missing := unsigned_by(delegator, role, metadata):
+            message = f"{missing} of {delegator.type} {delegator.version}"
+            _note(self.chain, "metadata-signature", name, message)
+            return False
+        if meta is not None and signed.version != meta.version:
+            _note(self.chain, "metadata-version", name, f"calls itself version {signed.version}")
+            return False
+        return True
 
 
 def _as_listed(chain: Chain, name: str, data: bytes, meta: MetaFile) -> bool:
@@ -191,19 +237,6 @@ def _as_listed(chain: Chain, name: str, data: bytes, meta: MetaFile) -> bool:
         meta.verify_length_and_hashes(data)
     except (LengthOrHashMismatchError, DownloadLengthMismatchError) as error:
         _note(chain, "metadata-digest", name, str(error))
-        return False
-    return True
-
-
-def _as_signed(chain: Chain, name: str, metadata: Metadata[_S], meta: MetaFile | None) -> bool:
-    # §5.4.2, §5.5.3, §5.6.3: signatures; §5.5.4, §5.6.4: the version that was listed.
-    root = chain.roots[-1].signed
-    signed: Signed = metadata.signed
-    if missing := unsigned_by(root, signed.type, metadata):
-        _note(chain, "metadata-signature", name, f"{missing} of root {root.version}")
-        return False
-    if meta is not None and signed.version != meta.version:
-        _note(chain, "metadata-version", name, f"calls itself version {signed.version}")
         return False
     return True
 

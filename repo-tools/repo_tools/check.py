@@ -11,19 +11,20 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from repo_tools import check_manifest, check_targets
+from repo_tools import channels, check_manifest, check_targets
 from repo_tools.chain import MAX_METADATA_BYTES, Chain, numbered, walk
+from repo_tools.channels import TARGETS, name_in
 from repo_tools.errors import BrokenRepositoryError
 from repo_tools.expiry import SOON, expirations
 from repo_tools.findings import Finding, Severity
 from repo_tools.listing import TIMESTAMP
 from repo_tools.progress import Progress, silent
 from repo_tools.session import MANIFEST, read_manifest
-from repo_tools.store import listed_in
+from repo_tools.store import listed_in, lists_among
 from updog.update_metadata.errors import ManifestError
 from updog.update_metadata.times import spoken_duration
 
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
 
-    from repo_tools.chain import Source
+    from tuf.api.metadata import Targets
+
+    from repo_tools.chain import Source, Verified
     from updog.update_metadata.manifest import Manifest
 
 LONGEST_CACHING = 3600
@@ -95,15 +98,27 @@ def check(
     ]
     if chain.targets is None:
         return Report(findings=tuple(findings), targets=0, updates=0)
-    listed = chain.targets.signed.targets
-    manifest = _manifest(source, chain, findings)
-    findings += check_targets.faults(source, listed, manifest, deep=how.deep, progress=progress)
+    seen: set[tuple[str, str]] = set()
+    updates = 0
+    for link in chain.lists():
+        listed = link.signed.targets
+        files = {(name, item.hashes.get("sha256", "")) for name, item in listed.items()}
+        known = {name for name, _ in files & seen}  # channels share images
+        seen |= files
+        manifest = _manifest(source, link, findings)
+        findings += check_targets.faults(
+            source, listed, manifest, known=known, deep=how.deep, progress=progress
+        )
+        if manifest:
+            updates += len(manifest.updates)
+            found = check_manifest.faults(manifest, listed, how.slots)
+            findings += (replace(fault, place=name_in(_channel(link), fault.place)) for fault in found)
     findings += _orphans(source)
-    if manifest:
-        findings += check_manifest.faults(manifest, listed, how.slots)
-    return Report(
-        findings=tuple(findings), targets=len(listed), updates=len(manifest.updates) if manifest else 0
-    )
+    return Report(findings=tuple(findings), targets=len(seen), updates=updates)
+
+
+def _channel(link: Verified[Targets]) -> str | None:
+    return None if link.role == TARGETS else link.role
 
 
 def _expired(chain: Chain, now: datetime) -> Iterator[Finding]:
@@ -122,17 +137,19 @@ def _root_settings(chain: Chain) -> Iterator[Finding]:
     place = f"metadata/{chain.roots[-1].name}"
     if not chain.root.consistent_snapshot:
         yield Finding(code="consistent-snapshot-off", place=place, message="consistent_snapshot is false")
-    for role, facts in chain.root.roles.items():
+    for name, facts in chain.root.roles.items():
         if facts.threshold > len(facts.keyids):
-            message = f"{role} needs {facts.threshold} signatures and has {len(facts.keyids)} keys"
-            yield Finding(code="threshold-unreachable", place=place, message=message, subject=role)
+            message = f"{name} needs {facts.threshold} signatures and has {len(facts.keyids)} keys"
+            yield Finding(code="threshold-unreachable", place=place, message=message, subject=name)
 
 
 def _shared_keys(chain: Chain) -> Iterator[Finding]:
     """Yield roles that share a key; snapshot and timestamp, both online, may (TUF specification §6.1)."""
     if chain.root is None:
         return
-    keyids = {role: set(facts.keyids) for role, facts in chain.root.roles.items()}
+    keyids = {name: set(facts.keyids) for name, facts in chain.root.roles.items()}
+    if chain.targets:
+        keyids |= {name: set(channels.role(chain.targets.signed, name).keyids) for name in chain.channels}
     for one, other in combinations(sorted(keyids), 2):
         shared = keyids[one] & keyids[other]
         if shared and {one, other} != {"snapshot", "timestamp"}:
@@ -144,7 +161,7 @@ def _shared_keys(chain: Chain) -> Iterator[Finding]:
 def _strays(source: Source, chain: Chain) -> Iterator[Finding]:
     """Yield metadata that no timestamp leads to, above what is published, and temporary files."""
     names = source.names("metadata") or []
-    published = {"snapshot": chain.snapshot, "targets": chain.targets}
+    published = {"snapshot": chain.snapshot, **{link.role: link for link in chain.lists()}}
     for role, link in published.items():
         newer = [version for version in numbered(names, role) if link and version > link.signed.version]
         for version in newer:
@@ -175,27 +192,25 @@ def _orphans(source: Source) -> Iterator[Finding]:
     """Yield files in ``targets`` that no targets metadata, old ones included, leads to."""
     names = source.names("metadata") or []
     covered: set[str] = set()
-    for version in numbered(names, "targets"):
-        covered |= listed_in(source.read(f"metadata/{version}.targets.json", MAX_METADATA_BYTES) or b"")
+    for name in lists_among(names):
+        covered |= listed_in(source.read(f"metadata/{name}", MAX_METADATA_BYTES) or b"")
     for name in source.names("targets") or []:
         if name not in covered:
             yield Finding(code="target-orphan", place=f"targets/{name}", message="no signed metadata list it")
 
 
-def _manifest(source: Source, chain: Chain, findings: list[Finding]) -> Manifest | None:
-    """Return the manifest, or None with a finding that says why not."""
-    targets = chain.targets
-    if targets is None:
-        return None
-    place = f"metadata/{targets.name}"
-    if MANIFEST not in targets.signed.targets:
-        findings.append(Finding(code="manifest-missing", place=place, message=f"{MANIFEST} is not listed"))
+def _manifest(source: Source, link: Verified[Targets], findings: list[Finding]) -> Manifest | None:
+    """Return the manifest of a list of targets, or None with a finding that says why not."""
+    name = name_in(_channel(link), MANIFEST)
+    if name not in link.signed.targets:
+        place = f"metadata/{link.name}"
+        findings.append(Finding(code="manifest-missing", place=place, message=f"{name} is not listed"))
         return None
     try:
-        return read_manifest(source, targets.signed)
+        return read_manifest(source, link.signed, _channel(link))
     except ManifestError as error:
         found = (
-            Finding(code="manifest-invalid", place=f"{MANIFEST} {fault.path}".strip(), message=fault.problem)
+            Finding(code="manifest-invalid", place=f"{name} {fault.path}".strip(), message=fault.problem)
             for fault in error.faults
         )
         findings.extend(found)

@@ -28,7 +28,7 @@ from updog.image.delta import Delta
 from updog.image.index import Fingerprints, Index, most_index_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from tuf.api.metadata import TargetFile
 
@@ -46,6 +46,7 @@ def faults(
     listed: Mapping[str, TargetFile],
     manifest: Manifest | None,
     *,
+    known: Collection[str] = frozenset(),
     deep: bool,
     progress: Progress,
 ) -> Iterator[Finding]:
@@ -55,6 +56,7 @@ def faults(
         source: where they are.
         listed: name → what is signed.
         manifest: what images unpack to; None where it cannot be read.
+        known: names that need no other look.
         deep: read all of them; else only look whether they are there with their length.
         progress: told after every block.
 
@@ -68,8 +70,9 @@ def faults(
         progress=one_at_a_time(progress),
     )
     bad: set[str] = set()
+    names = sorted(set(listed).difference(known))
     with ThreadPoolExecutor(_LINES) as pool:
-        for finding in pool.map(lambda name: looking.fault(name, listed[name]), sorted(listed)):
+        for finding in pool.map(lambda name: looking.fault(name, listed[name]), names):
             if finding:
                 bad.add(finding.subject)
                 yield finding

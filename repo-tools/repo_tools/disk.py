@@ -75,6 +75,7 @@ class Plan:
         sector_size: 512 or 4096 bytes.
         slot_sizes: role → bytes of one slot's partition; twice the image for roles not named.
         boot_stage: EFI binary that firmware starts; None leaves the EFI partition empty.
+        channel: where the release is offered; None for the top-level manifest.
         new_guid: gives a fresh GUID; random unless a test wants otherwise.
     """
 
@@ -82,6 +83,7 @@ class Plan:
     sector_size: int = 512
     slot_sizes: Mapping[str, int] = field(default_factory=dict)
     boot_stage: bytes | None = None
+    channel: str | None = None
     new_guid: Callable[[], UUID] = uuid4
 
 
@@ -190,8 +192,8 @@ def create(
     plan, medium = plan or Plan(), medium or OsMedium()
     _require_absent(disk)
     source = source_of(repository)
-    targets = complete(walk(source)).targets.signed
-    update = which.of(read_manifest(source, targets))
+    targets = complete(walk(source)).listing(plan.channel)
+    update = which.of(read_manifest(source, targets, plan.channel))
     images = [_image(source, update, role, targets.targets, progress) for role in ROLES]
     sizes = _slot_sizes(plan, images)
     disk_guid = guid(str(plan.new_guid()))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime, timedelta
 
-    from tuf.api.metadata import Key
+    from tuf.api.metadata import Delegations, Key
 
 SPEC_VERSION = "1.0.0"
 
@@ -49,20 +49,31 @@ def root_after(old: Root, *, expires: datetime) -> Root:
 
 
 def targets_after(
-    old: Targets | None, changes: Mapping[str, TargetFile], *, version: int, expires: datetime
+    old: Targets | None,
+    changes: Mapping[str, TargetFile],
+    *,
+    version: int,
+    expires: datetime,
+    delegations: Delegations | None = None,
 ) -> Targets:
-    """Return targets metadata with ``changes`` added to, or put in place of, the old list."""
+    """Return a list of targets, top-level or a channel's, with ``changes`` added or in place of the old.
+
+    ``delegations`` take the place of the old ones, where given.
+    """
     new = deepcopy(old) if old else Targets(spec_version=SPEC_VERSION, expires=expires)
     new.version, new.expires = version, expires
     new.targets = {**new.targets, **changes}
+    new.delegations = delegations or new.delegations
     return new
 
 
-def snapshot_after(old: Snapshot | None, targets: MetaFile, *, version: int, expires: datetime) -> Snapshot:
-    """Return a snapshot that names this targets metadata, other roles as before."""
+def snapshot_after(
+    old: Snapshot | None, lists: Mapping[str, MetaFile], *, version: int, expires: datetime
+) -> Snapshot:
+    """Return a snapshot that names these lists of targets, role → file; other roles as before."""
     new = deepcopy(old) if old else Snapshot(spec_version=SPEC_VERSION, expires=expires)
     new.version, new.expires = version, expires
-    new.meta = {**new.meta, "targets.json": targets}
+    new.meta = {**new.meta, **{f"{role}.json": meta for role, meta in lists.items()}}
     return new
 
 

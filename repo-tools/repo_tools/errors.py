@@ -89,6 +89,20 @@ class ReleaseError(UsageError):
     default_next_step = "`repo-tools waves show` lists what is published; pass --variant and --arch."
 
 
+class ChannelError(UsageError):
+    """A channel that does not exist, or cannot be made as asked; nothing was changed."""
+
+    code = "channel"
+    default_next_step = "`repo-tools channel list` shows the channels."
+
+
+class PendingError(UsageError):
+    """A file that waits for a channel's signatures is none, or does not fit; nothing was changed."""
+
+    code = "pending"
+    default_next_step = "Make it anew with the command that wrote it."
+
+
 class NothingToRefreshError(ToolError):
     """Nothing is near expiry; nothing was changed."""
 

@@ -23,13 +23,16 @@ from signpost.medium import OsMedium
 from updog.update_metadata.times import format_time, spoken_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
     from repo_tools.chain import Chain
     from repo_tools.session import Session
     from updog.durable import Medium
+
+ONLINE = ("targets", "snapshot", "timestamp")
+"""Roles whose keys have to be at hand where a repository is kept fresh."""
 
 SOON = timedelta(days=3)
 """What `refresh` and `expirations` call near unless told otherwise: a long weekend."""
@@ -100,7 +103,7 @@ def expirations(chain: Chain, *, now: datetime) -> list[Expiration]:
     """Return when the verified roles of a chain run out, from the root down."""
     return [
         Expiration(
-            role=link.signed.type,
+            role=link.role,
             name=link.name,
             version=link.signed.version,
             expires=link.signed.expires,
@@ -143,7 +146,7 @@ def refresh(
 ) -> Refreshed:
     """Sign anew every role that is near its end.
 
-    A root that cannot be signed here does not keep the other roles from it; it is told in ``unsigned``.
+    A root or a channel that cannot be signed here does not keep the others from it; ``unsigned`` tells.
 
     Raises:
         NothingToRefreshError: none does.
@@ -159,7 +162,7 @@ def refresh(
         near = [row.role for row in rows if notice.near(row)]
         if not near:
             raise NothingToRefreshError(f"nothing expires within {spoken_duration(within)}")
-        unsigned = _missing_root_keys(session) if "root" in near else {}
+        unsigned = _missing_keys(session, [role for role in near if role not in ONLINE])
         roles = [role for role in near if role not in unsigned]
         versions = session.resign(roles, now) if roles else {}
         late = tuple(row.role for row in rows if row.expired)
@@ -179,11 +182,12 @@ def _require_whole(session: Session, now: datetime) -> None:
             )
 
 
-def _missing_root_keys(session: Session) -> dict[str, str]:
-    """Return why the root cannot be signed here, if it cannot."""
-    role = session.published.root.signed.roles["root"]
-    at_hand = sum(session.signers.has(keyid) for keyid in role.keyids)
-    if at_hand >= role.threshold:
-        return {}
-    few = f"{at_hand} of the {role.threshold} keys it needs are at hand"
-    return {"root": f"{few}; `repo-tools root renew` begins the ceremony"}
+def _missing_keys(session: Session, roles: Sequence[str]) -> dict[str, str]:
+    """Return why roles that may be signed elsewhere cannot be signed here, where they cannot."""
+    unsigned = {}
+    for role in roles:
+        at_hand = sum(session.signers.has(key.keyid) for key in session.keys_of(role))
+        if at_hand < (threshold := session.threshold_of(role)):
+            ceremony = "; `repo-tools root renew` begins the ceremony" if role == "root" else ""
+            unsigned[role] = f"{at_hand} of the {threshold} keys it needs are at hand{ceremony}"
+    return unsigned

@@ -34,7 +34,7 @@ class Listed:
 def listed_targets(chain: Chain) -> list[Listed]:
     """Return every target that a complete chain leads to, by path. Raises TargetError."""
     found: dict[str, Listed] = {}
-    for name, listed in chain.targets.signed.targets.items() if chain.targets else ():
+    for name, listed in (item for link in chain.lists() for item in link.signed.targets.items()):
         digest = listed.hashes.get("sha256")
         if digest is None:
             raise TargetError(f"{name} is signed without a SHA-256")
@@ -57,7 +57,7 @@ def root_files(chain: Chain) -> dict[str, bytes]:
 
 def current_files(chain: Chain) -> dict[str, bytes]:
     """Return what the timestamp leads to, path → bytes, in the order of writing."""
-    return {f"metadata/{link.name}": link.data for link in (chain.targets, chain.snapshot) if link}
+    return {f"metadata/{link.name}": link.data for link in (*chain.lists(), chain.snapshot) if link}
 
 
 def expired(chain: Chain, now: datetime) -> list[Expiration]:

@@ -292,7 +292,9 @@ def _sign_first(
         editor.targets_after(None, {MANIFEST: listed}, version=1, expires=ends["targets"]), signers, root
     )
     snapshot = sign(
-        editor.snapshot_after(None, editor.meta_file(targets, 1), version=1, expires=ends["snapshot"]),
+        editor.snapshot_after(
+            None, {"targets": editor.meta_file(targets, 1)}, version=1, expires=ends["snapshot"]
+        ),
         signers,
         root,
     )

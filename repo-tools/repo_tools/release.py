@@ -16,7 +16,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from repo_tools.chain import walk
-from repo_tools.changes import Change
+from repo_tools.changes import LOG, Change
+from repo_tools.channel_session import writing_in
+from repo_tools.channels import name_in, role_of
 from repo_tools.config import target_word
 from repo_tools.effects import reach
 from repo_tools.errors import BrokenRepositoryError, ReleaseError
@@ -24,7 +26,7 @@ from repo_tools.images import Packing, Staged, size_of
 from repo_tools.keys import Secrets, no_secrets
 from repo_tools.progress import Progress, silent
 from repo_tools.release_images import bases_of, image_names, stage_images
-from repo_tools.session import Session, complete, read_log, read_manifest, writing
+from repo_tools.session import Committed, Session, complete, read_log, read_manifest
 from repo_tools.source import source_of
 from signpost.errors import MediumError, UsageError
 from signpost.medium import OsMedium
@@ -33,9 +35,11 @@ from updog.update_metadata.manifest import Manifest, Update
 from updog.update_metadata.waves import BUILT_IN_POLICIES, WavePolicy, Waves
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
     from pathlib import Path
+
+    from tuf.api.metadata import Targets
 
     from repo_tools.changes import Entry
     from updog.durable import Medium
@@ -59,6 +63,7 @@ class NewRelease:
         deltas: from how many of the last releases deltas are made; None for the repository's own number.
         delta_from: further releases to make deltas from.
         reason: why, for the log of changes.
+        channel: where it is offered; None for the top-level manifest.
     """
 
     variant: str
@@ -75,6 +80,7 @@ class NewRelease:
     deltas: int | None = None
     delta_from: tuple[Version, ...] = ()
     reason: str = ""
+    channel: str | None = None
 
     def name(self, first: str) -> str:
         """Return how the targets of this release begin; ``+`` of a version is ``_``, for buckets' sake."""
@@ -112,13 +118,13 @@ class Outcome:
 
     Attributes:
         update: the release concerned, as it now is in the manifest.
-        versions: role → its new version; empty if nothing was written.
+        committed: the new metadata, or the file that waits for signatures.
         targets: what was added. root_hash: of the dm-verity tree, if it was made here.
         dropped: withdrawn releases that were taken off the manifest, so as not to come back.
     """
 
     update: Update
-    versions: Mapping[str, int]
+    committed: Committed
     targets: tuple[Staged, ...] = ()
     root_hash: str | None = None
     dropped: tuple[Version, ...] = ()
@@ -131,7 +137,7 @@ class Outcome:
             "version": str(self.update.version),
             "max_version": str(self.update.max_version),
             "waves": self.update.waves.to_json(),
-            "metadata": dict(self.versions),
+            **self.committed.to_json(),
         }
         if self.targets:
             document["targets"] = [_target_to_json(item) for item in self.targets]
@@ -172,7 +178,7 @@ def publish(
     _check_words(release)
     for image in filter(None, [release.boot, release.root, release.hash]):
         size_of(image)
-    with writing(folder, medium or OsMedium(), secrets) as session:
+    with writing_in(folder, medium or OsMedium(), secrets, release.channel) as session:
         return _publish(session, release, now, progress)
 
 
@@ -180,17 +186,17 @@ def _publish(session: Session, release: NewRelease, now: datetime, progress: Pro
     policy = policy_named(release.waves or session.config.waves)
     draft = _entry(release, session, waves_of(policy, release.start_at or now))
     _require_new_version(session, draft)
-    _with(session.manifest, draft, release)  # refuses what can be refused
+    joined(session.manifest, draft, release.max_version)  # refuses what can be refused
     bases_of(session, release)  # the same
     session.require_signers()
     staged = stage_images(session, release, progress)
     update = replace(draft, contents=staged.contents, packs=staged.packs)
-    manifest = _with(session.manifest, update, release)
+    manifest = joined(session.manifest, update, release.max_version)
     final = manifest.find(*update.key) or update
     gone = tuple(old.version for old in session.manifest.updates if not manifest.find(*old.key))
-    versions = session.commit(manifest, staged.files, now, _change(final, gone, release, now))
+    committed = session.commit(manifest, staged.files, now, _change(final, gone, release, now))
     return Outcome(
-        update=final, versions=versions, targets=staged.files, root_hash=staged.root_hash, dropped=gone
+        update=final, committed=committed, targets=staged.files, root_hash=staged.root_hash, dropped=gone
     )
 
 
@@ -207,10 +213,21 @@ def _require_new_version(session: Session, draft: Update) -> None:
     if session.manifest.find(*draft.key):
         return  # the manifest itself refuses that, in better words
     stem = draft.images.boot.rpartition("-boot")[0]
-    if any(name.startswith(f"{stem}-boot") for name in session.published.targets.signed.targets):
+    if _lists(session.listing, f"{stem}-boot"):
         raise ReleaseError(
             f"{draft} was published and withdrawn before", next_step="Publish under a new version number."
         )
+    others: list[str | None] = [None, *session.published.channels]
+    for other in others:
+        if _lists(session.published.listing(other), f"{stem}-boot"):
+            raise ReleaseError(
+                f"{draft} is published in {role_of(other)}, and one version has one content",
+                next_step=f"`repo-tools promote {draft.version}` brings it into another channel.",
+            )
+
+
+def _lists(targets: Targets, beginning: str) -> bool:
+    return any(name.startswith(beginning) for name in targets.targets)
 
 
 def _check_words(release: NewRelease) -> None:
@@ -223,12 +240,15 @@ def _check_words(release: NewRelease) -> None:
             ) from error
 
 
-def _with(manifest: Manifest, update: Update, release: NewRelease) -> Manifest:
+def joined(manifest: Manifest, update: Update, max_version: Version | None = None) -> Manifest:
     """Return the manifest with the release, read back so that nothing a node refuses is ever signed.
 
     Withdrawn releases that the new ``max_version`` would offer again are taken off.
+
+    Raises:
+        DuplicateUpdateError, ManifestError: it is there already, or does not fit.
     """
-    after = manifest.with_update(update, max_version=release.max_version)
+    after = manifest.with_update(update, max_version=max_version)
     limit = after.updates_of(update.variant, update.arch)[0].max_version  # the same on all of them
     for old in manifest.updates_of(update.variant, update.arch):
         if old.max_version < old.version <= limit:
@@ -269,31 +289,33 @@ def waves_of(policy: WavePolicy | None, start: datetime) -> Waves:
     return policy.waves(start.replace(microsecond=0)) if policy else Waves()
 
 
-def manifest_of(place: Path | str) -> Manifest:
+def manifest_of(place: Path | str, channel: str | None = None) -> Manifest:
     """Return the verified manifest of a repository in a folder or behind a URL; expiry is not judged.
 
     Raises:
+        ChannelError: there is no such channel.
         BrokenRepositoryError: it does not verify. ManifestError: the manifest has faults.
         RepositoryUnreachableError, MediumError: it cannot be read.
     """
     source = source_of(place)
-    return read_manifest(source, complete(walk(source)).targets.signed)
+    return read_manifest(source, complete(walk(source)).listing(channel), channel)
 
 
-def log_of(place: Path | str) -> list[Entry]:
-    """Return the verified log of changes of a repository, oldest first; expiry is not judged.
+def log_of(place: Path | str, channel: str | None = None) -> list[Entry]:
+    """Return the verified log of changes of a repository or channel, oldest first; expiry is not judged.
 
     Raises:
+        ChannelError: there is no such channel.
         BrokenRepositoryError: it does not verify. ManifestError: the log has faults.
         RepositoryUnreachableError, MediumError: it cannot be read.
     """
     source = source_of(place)
-    targets = complete(walk(source)).targets.signed
-    log = read_log(source, targets)
+    targets = complete(walk(source)).listing(channel)
+    log = read_log(source, targets, name_in(channel, LOG))
     entries = list(log.entries)
     while log.earlier:
         name, following = log.earlier, entries[0].number
-        log = read_log(source, targets, name)
+        log = read_log(source, targets, name_in(channel, name))
         if not log.entries or log.entries[-1].number != following - 1:
             raise BrokenRepositoryError(f"{name} does not end with change {following - 1}")
         entries = [*log.entries, *entries]

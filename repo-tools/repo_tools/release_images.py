@@ -147,7 +147,7 @@ def _bases(session: Session, updates: list[Update], role: str) -> Iterator[Base]
 
 def _stored(session: Session, name: str) -> Path:
     """Return where a published target is. Raises ReleaseError if nothing signed lists it."""
-    listed = session.published.targets.signed.targets.get(name)
+    listed = session.listing.targets.get(name)
     if listed is None:
         raise ReleaseError(f"{name} is in the manifest, but not signed; see `repo-tools validate`")
     return session.store.targets / file_of(name, listed.hashes["sha256"])

@@ -166,9 +166,9 @@ def _require_root(chain: Chain, before: Chain, trusted_root: bytes | None) -> No
 
 
 def _require_newer(chain: Chain, before: Chain) -> None:
-    known = {link.signed.type: link.signed.version for link in before.verified()}
+    known = {link.role: link.signed.version for link in before.verified()}
     for link in chain.verified():
-        old = known.get(link.signed.type, 0)
+        old = known.get(link.role, 0)
         if link.signed.version < old:
             raise StaleSourceError(f"{link.name} is version {link.signed.version}; the copy holds {old}")
 

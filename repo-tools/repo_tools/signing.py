@@ -19,6 +19,10 @@ from repo_tools.errors import SigningKeyError, ThresholdError
 from repo_tools.keys import cause_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from securesystemslib.signer import Key
+
     from repo_tools.keys import SignerStore
 
 _S = TypeVar("_S", Root, Timestamp, Snapshot, Targets)
@@ -33,14 +37,25 @@ def sign(signed: _S, signers: SignerStore, *delegators: Root) -> bytes:
     """
     metadata: Metadata[_S] = Metadata(signed)
     keys = {keyid: root.keys[keyid] for root in delegators for keyid in root.roles[signed.type].keyids}
-    for signer in signers.of(keys.values()):
+    add_signatures(metadata, signers, keys.values())
+    for root in delegators:
+        require_signed(metadata, signed.type, root)
+    return metadata.to_bytes()
+
+
+def add_signatures(metadata: Metadata[_S], signers: SignerStore, keys: Iterable[Key]) -> None:
+    """Sign with every one of these keys that is at hand. Raises SigningKeyError."""
+    for signer in signers.of(keys):
         try:
             metadata.sign(signer, append=True)
         except RepositoryError as error:
             keyid = signer.public_key.keyid
             cause = cause_of(error.__cause__ or error)
             raise SigningKeyError(f"the key {keyid} does not sign: {cause}") from error
-    for root in delegators:
-        if missing := unsigned_by(root, signed.type, metadata):
-            raise ThresholdError(f"{signed.type} version {signed.version} {missing} of root {root.version}")
-    return metadata.to_bytes()
+
+
+def require_signed(metadata: Metadata[_S], role: str, delegator: Root | Targets) -> None:
+    """Refuse metadata that too few of a role's keys have signed. Raises ThresholdError."""
+    if missing := unsigned_by(delegator, role, metadata):
+        version = metadata.signed.version
+        raise ThresholdError(f"{role} version {version} {missing} of {delegator.type} {delegator.version}")

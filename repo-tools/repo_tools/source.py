@@ -71,9 +71,9 @@ class FolderSource:
         return whole.stat().st_size if whole.is_file() else None
 
     def names(self, folder: str) -> list[str] | None:
-        """Return the names of the files in a folder, sorted; none where it is not there."""
+        """Return the names of the files in a folder and below it, sorted; none where it is not there."""
         place = self._folder / folder
-        return sorted(entry.name for entry in place.iterdir()) if place.is_dir() else []
+        return sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file())
 
     def manners(self, path: str) -> Manners | None:
         """Return None: nobody serves a folder."""

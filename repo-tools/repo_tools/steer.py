@@ -20,10 +20,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from repo_tools.changes import Change, one_line
+from repo_tools.channel_session import writing_in
 from repo_tools.effects import reach, share
 from repo_tools.errors import NothingToSteerError, NothingToWithdrawError, ReleaseError
 from repo_tools.keys import Secrets, no_secrets
-from repo_tools.session import writing
 from signpost.medium import OsMedium
 from updog.update_metadata.manifest import Hold
 from updog.update_metadata.times import format_time, spoken_duration, spoken_time
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from repo_tools.release import Which
+    from repo_tools.session import Committed
     from updog.durable import Medium
     from updog.update_metadata.manifest import Manifest, Update
 
@@ -93,16 +94,17 @@ def take(
     decide: Decide,
     *,
     now: datetime,
+    channel: str | None = None,
     medium: Medium | None = None,
     secrets: Secrets = no_secrets,
-) -> tuple[Step, Mapping[str, int]]:
-    """Take a step in the repository in ``folder``; return it, and the new metadata versions by role.
+) -> tuple[Step, Committed]:
+    """Take a step in the repository in ``folder``; return it, and what came of it.
 
     Raises:
-        ToolError: what ``decide`` raises, and SigningKeyError, ThresholdError, RepositoryBusyError,
-            BrokenRepositoryError or MediumError.
+        ToolError: what ``decide`` raises, and ChannelError, SigningKeyError, ThresholdError,
+            RepositoryBusyError, BrokenRepositoryError or MediumError.
     """
-    with writing(folder, medium or OsMedium(), secrets) as session:
+    with writing_in(folder, medium or OsMedium(), secrets, channel) as session:
         step = decide(session.manifest, now)
         return step, session.commit(step.manifest, [], now, step.change)
 
@@ -113,11 +115,12 @@ def hold(
     *,
     now: datetime,
     reason: str = "",
-    medium: Medium | None = None,
+    channel: str | None = None,
     secrets: Secrets = no_secrets,
-) -> tuple[Step, Mapping[str, int]]:
+) -> tuple[Step, Committed]:
     """Hold a release back from every node that does not run it yet; see :func:`take`."""
-    return take(folder, holding(which, reason=reason), now=now, medium=medium, secrets=secrets)
+    decide = holding(which, reason=reason)
+    return take(folder, decide, now=now, channel=channel, secrets=secrets)
 
 
 def holding(which: Which, *, reason: str = "") -> Decide:

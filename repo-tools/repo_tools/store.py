@@ -3,8 +3,9 @@
 What readers see:
 
 * content first, under ``targets/<sha256>.<name>``, flushed; then ``N.root.json`` when there is a new one,
-  ``N.targets.json``, ``N.snapshot.json``, and ``timestamp.json`` last, each replaced durably. Until the last
-  rename a reader is led to the old release, from then on to the new one; nothing either needs is removed.
+  ``N.targets.json``, those of channels, ``N.snapshot.json``, and ``timestamp.json`` last, each replaced
+  durably. Until the last rename a reader is led to the old release, from then on to the new one; nothing
+  either needs is removed.
 
 What a kill leaves, and what the next writer does about it:
 
@@ -24,6 +25,7 @@ One writer at a time: the lock file ``.lock`` is held (flock) from reading to th
 from __future__ import annotations
 
 import json
+import re
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -44,10 +46,12 @@ if TYPE_CHECKING:
     from repo_tools.images import Staged
     from updog.durable import Medium
 
+_NUMBERED_ROLE = re.compile(r"[1-9][0-9]*\.([^.]+)\.json")
 LOCK = ".lock"
 STAGING = ".staging"
 _JOURNAL = "placing.json"
-_ORDER = ("root", "targets", "snapshot", "timestamp")  # the order of writing; readers start from the last
+_ORDER = ("root", "targets", "", "snapshot", "timestamp")
+"""The order of writing, "" for the channels; readers start from the last."""
 
 
 class Store:
@@ -137,29 +141,45 @@ class Store:
         Old ones count: a reader in the middle of its way may still be led by them.
         """
         names = self.source.names("metadata") or []
-        paths = [self.metadata / f"{version}.targets.json" for version in numbered(names, "targets")]
-        return {name for path in paths for name in listed_in(path.read_bytes())}
+        return {
+            name for file in lists_among(names) for name in listed_in((self.metadata / file).read_bytes())
+        }
 
     def place(self, staged: Sequence[Staged]) -> None:
         """Move staged targets to where readers look for them, durably. Raises MediumError."""
         moves = [(item, self.targets / file_of(item.name, item.sha256)) for item in staged]
         new = [(item, place) for item, place in moves if not place.exists()]
-        durable.write_json(self.medium, self.staging / _JOURNAL, [place.name for _, place in new])
+        durable.write_json(
+            self.medium, self.staging / _JOURNAL, [str(place.relative_to(self.targets)) for _, place in new]
+        )
+        for folder in {place.parent for _, place in new} - {self.targets}:
+            folder.mkdir(exist_ok=True)  # a channel's
         for item, place in new:
             self.medium.rename(str(item.path), str(place))
-        self.medium.flush_folder(str(self.targets))
+        for folder in sorted({self.targets, *(place.parent for _, place in new)}, reverse=True):
+            self.medium.flush_folder(str(folder))
 
     def write_metadata(self, files: Mapping[str, tuple[int, bytes]]) -> None:
         """Write new metadata, role → version and bytes, in the order that is safe. Raises MediumError."""
-        for role in sorted(files, key=_ORDER.index):
+        for role in sorted(files, key=lambda role: _ORDER.index(role if role in _ORDER else "")):
             version, data = files[role]
             name = "timestamp.json" if role == "timestamp" else f"{version}.{role}.json"
             durable.write_bytes(self.medium, self.metadata / name, data)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Forget what was staged: it is in its place, or not needed. Raises MediumError."""
         self._remove(self.staging.glob("*"))
 
     def _remove(self, paths: Iterable[Path]) -> None:
         for path in sorted(paths):
             self.medium.remove(str(path))
+
+
+def lists_among(names: Iterable[str]) -> list[str]:
+    """Return the metadata files that list targets, of any version: the top-level role's and the channels'."""
+    matches = (_NUMBERED_ROLE.fullmatch(name) for name in names)
+    return [match[0] for match in matches if match and match[1] not in {"root", "snapshot"}]
 
 
 def listed_in(data: bytes) -> set[str]:

@@ -92,7 +92,9 @@ def publish(
     with writing(folder, medium or OsMedium(), secrets, last_root=base.signed.version) as session:
         _require_unpublished(session.store.source, proposal)
         require_base(session.published.root.data, proposal)
-        link = Verified(name=f"{root.version}.root.json", data=proposal.new.to_bytes(), signed=root)
+        link = Verified(
+            role="root", name=f"{root.version}.root.json", data=proposal.new.to_bytes(), signed=root
+        )
         versions = session.succeed(link, changed_roles(base.signed, root), now)
     return Succession(
         path=folder / "metadata" / link.name,

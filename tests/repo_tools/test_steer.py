@@ -317,10 +317,10 @@ def test_a_faulty_log_is_named(data: bytes, fault: str) -> None:
 
 
 def test_hold_is_a_plain_function_for_other_programs(repository: SmallRepository) -> None:
-    step, versions = steer.hold(repository.folder, NEWER, now=repository.now, reason="too many failures")
+    step, done = steer.hold(repository.folder, NEWER, now=repository.now, reason="too many failures")
     assert step.after.hold is not None
     assert step.after.hold.reason == "too many failures"
-    assert set(versions) == {"targets", "snapshot", "timestamp"}
+    assert set(done.versions) == {"targets", "snapshot", "timestamp"}
     with pytest.raises(UsageError):
         steer.hold(repository.folder, Which(version=Version.parse("1.0.0")), now=repository.now, reason="\n")
     with pytest.raises(ReleaseError):

@@ -86,7 +86,7 @@ def _sign_targets(repository: SmallRepository, change: Callable[[Targets], objec
     targets = sign(new, signers, chain.root)
     meta = editor.meta_file(targets, version)
     snapshot = sign(
-        editor.snapshot_after(chain.snapshot.signed, meta, version=version, expires=expires),
+        editor.snapshot_after(chain.snapshot.signed, {"targets": meta}, version=version, expires=expires),
         signers,
         chain.root,
     )

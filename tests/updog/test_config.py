@@ -89,7 +89,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "client_key": NOT_TEXTS,
     "variant": NOT_TEXTS,
     "arch": NOT_TEXTS,
-    "channel": NOT_TEXTS,
+    "channel": (*NOT_TEXTS, '"../stable"', '"stable/"', '"a b"'),
     "trusted_root": NOT_TEXTS,
     "accept_expired_until": (*NOT_TEXTS, '"tomorrow"', "2027-01-31", "2027-01-31T00:00:00"),
     "state_dir": NOT_TEXTS,

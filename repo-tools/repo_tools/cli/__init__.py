@@ -14,6 +14,7 @@ import click
 from repo_tools.cli import ceremony, rehearse  # noqa: F401 - they put their commands under `root`
 from repo_tools.cli.airgap import bundle, mirror
 from repo_tools.cli.bootstage import boot_stage
+from repo_tools.cli.channel import channel, promote
 from repo_tools.cli.disk import disk
 from repo_tools.cli.guard import guard
 from repo_tools.cli.log import log
@@ -66,6 +67,8 @@ for _command in (
     bundle,
     waves,
     withdraw,
+    channel,
+    promote,
     log,
     refresh,
     expirations,

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repo_tools.cli.words import PATH, VERSION, Parsed, emit_last, existing, family_options, which_release
+from repo_tools.cli.words import (
+    PATH,
+    VERSION,
+    Parsed,
+    channel_option,
+    emit_last,
+    existing,
+    family_options,
+    which_release,
+)
 from repo_tools.quantities import parse_size
 from signpost.console import example, json_option
 
@@ -48,6 +57,7 @@ def disk() -> None:
     type=PATH,
     help="EFI binary that firmware starts: DIR/BOOTX64.EFI of `boot-stage build`.  [default: none]",
 )
+@channel_option
 @json_option
 @click.pass_obj
 @example(
@@ -66,6 +76,7 @@ def disk_create(
     sector_size: str,
     slot_size: str,
     boot_stage: Path | None,
+    channel: str | None,
     as_json: bool,
 ) -> None:
     """Make a disk image with two slots and a verified release in slot A. Needs no privilege.
@@ -81,7 +92,13 @@ def disk_create(
 
     slot_sizes = making.parse_slot_sizes(slot_size)
     binary = read_efi(boot_stage) if boot_stage else None
-    plan = making.Plan(size=size, sector_size=int(sector_size), slot_sizes=slot_sizes, boot_stage=binary)
+    plan = making.Plan(
+        size=size,
+        sector_size=int(sector_size),
+        slot_sizes=slot_sizes,
+        boot_stage=binary,
+        channel=channel,
+    )
     which = which_release(version, variant, arch)
     with reporting(sys.stdout, sys.stderr, as_json=as_json) as progress:
         made = making.create(existing(repo), file, which, plan=plan, progress=progress)

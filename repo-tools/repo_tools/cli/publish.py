@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from repo_tools.cli.words import PATH, REASON, TIME, VERSION, ask_secrets, current_time, emit_last
+from repo_tools.cli.words import (
+    PATH,
+    REASON,
+    TIME,
+    VERSION,
+    ask_secrets,
+    channel_option,
+    current_time,
+    emit_last,
+)
 from signpost.console import example, json_option
 
 if TYPE_CHECKING:
@@ -43,6 +52,7 @@ if TYPE_CHECKING:
     type=VERSION,
     help="Make a delta from this release too; several are allowed.",
 )
+@channel_option
 @click.option("--reason", type=REASON, default="", help="Why: one line, for the log of changes.")
 @json_option
 @click.pass_obj

@@ -11,6 +11,7 @@ from repo_tools.cli.words import (
     TIME,
     VERSION,
     ask_secrets,
+    channel_option,
     current_time,
     existing,
     family_options,
@@ -32,6 +33,7 @@ def steering_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         json_option,
         family_options,
+        channel_option,
         click.option("--reason", type=REASON, default="", help="Why: one line, for the log of changes."),
         click.option(
             "--dry-run", is_flag=True, help="Say what it would do to the fleet, and change nothing."
@@ -42,21 +44,21 @@ def steering_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _steer(repo: Path, decide: Decide, *, dry_run: bool, as_json: bool) -> None:
+def _steer(repo: Path, decide: Decide, *, channel: str | None, dry_run: bool, as_json: bool) -> None:
     """Say what a step would do, or take it and say what it did."""
     from repo_tools import steer
     from repo_tools.release import manifest_of
+    from repo_tools.render.channels import committed_text
     from repo_tools.render.releases import step_text
-    from repo_tools.render.text import versions_text
 
     now = current_time()
     if dry_run:
-        step = decide(manifest_of(existing(repo)), now)
+        step = decide(manifest_of(existing(repo), channel), now)
         emit(step.to_json() | {"dry_run": True}, step_text(step, done=False), as_json=as_json)
         return
-    step, versions = steer.take(repo, decide, now=now, secrets=ask_secrets())
-    text = f"{step_text(step, done=True)}\n{versions_text(versions)}"
-    emit(step.to_json() | {"metadata": dict(versions)}, text, as_json=as_json)
+    step, done = steer.take(repo, decide, now=now, channel=channel, secrets=ask_secrets())
+    text = f"{step_text(step, done=done.pending is None)}\n{committed_text(done)}"
+    emit(step.to_json() | done.to_json(), text, as_json=as_json)
 
 
 @click.group()
@@ -68,11 +70,19 @@ def waves() -> None:
 @waves.command("show")
 @click.argument("version", type=VERSION, required=False)
 @family_options
+@channel_option
 @json_option
 @click.pass_obj
 @example("repo-tools waves show 1.1.0")
 def waves_show(
-    repo: Path, /, *, version: Version | None, variant: str | None, arch: str | None, as_json: bool
+    repo: Path,
+    /,
+    *,
+    version: Version | None,
+    variant: str | None,
+    arch: str | None,
+    channel: str | None,
+    as_json: bool,
 ) -> None:
     """Show a release's waves: starts, seeds, share of the fleet, and now. Without VERSION: all releases.
 
@@ -81,7 +91,7 @@ def waves_show(
     from repo_tools.release import manifest_of
     from repo_tools.render.releases import release_row, releases_text, waves_document, waves_text
 
-    manifest = manifest_of(existing(repo))
+    manifest = manifest_of(existing(repo), channel)
     now = current_time()
     if version is None:
         rows = [release_row(update, now) for update in manifest.updates]
@@ -107,6 +117,7 @@ def waves_set(
     variant: str | None,
     arch: str | None,
     reason: str,
+    channel: str | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -121,7 +132,7 @@ def waves_set(
 
     planned = waves_of(policy_named(policy), start_at or current_time())
     decide = setting(which_release(version, variant, arch), planned, reason=reason)
-    _steer(repo, decide, dry_run=dry_run, as_json=as_json)
+    _steer(repo, decide, channel=channel, dry_run=dry_run, as_json=as_json)
 
 
 @waves.command("hold")
@@ -136,6 +147,7 @@ def waves_hold(
     variant: str | None,
     arch: str | None,
     reason: str,
+    channel: str | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -149,7 +161,7 @@ def waves_hold(
     from repo_tools.steer import holding
 
     decide = holding(which_release(version, variant, arch), reason=reason)
-    _steer(repo, decide, dry_run=dry_run, as_json=as_json)
+    _steer(repo, decide, channel=channel, dry_run=dry_run, as_json=as_json)
 
 
 @waves.command("resume")
@@ -170,6 +182,7 @@ def waves_resume(
     variant: str | None,
     arch: str | None,
     reason: str,
+    channel: str | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -186,7 +199,7 @@ def waves_resume(
         raise click.UsageError("--start-at needs --policy: without one the waves of before go on")
     others = waves_of(policy_named(policy), start_at or current_time()) if policy else None
     decide = resuming(which_release(version, variant, arch), waves=others, reason=reason)
-    _steer(repo, decide, dry_run=dry_run, as_json=as_json)
+    _steer(repo, decide, channel=channel, dry_run=dry_run, as_json=as_json)
 
 
 @waves.command("open")
@@ -201,6 +214,7 @@ def waves_open(
     variant: str | None,
     arch: str | None,
     reason: str,
+    channel: str | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -211,7 +225,7 @@ def waves_open(
     from repo_tools.steer import opening
 
     decide = opening(which_release(version, variant, arch), reason=reason)
-    _steer(repo, decide, dry_run=dry_run, as_json=as_json)
+    _steer(repo, decide, channel=channel, dry_run=dry_run, as_json=as_json)
 
 
 @click.command()
@@ -226,6 +240,7 @@ def withdraw(
     variant: str | None,
     arch: str | None,
     reason: str,
+    channel: str | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -238,4 +253,4 @@ def withdraw(
     from repo_tools.steer import withdrawing
 
     decide = withdrawing(which_release(version, variant, arch), reason=reason)
-    _steer(repo, decide, dry_run=dry_run, as_json=as_json)
+    _steer(repo, decide, channel=channel, dry_run=dry_run, as_json=as_json)

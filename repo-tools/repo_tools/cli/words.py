@@ -126,6 +126,12 @@ def which_release(version: Version, variant: str | None, arch: str | None) -> Wh
     return Which(version=version, variant=variant, arch=arch)
 
 
+def channel_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--channel``."""
+    text = "The channel it is about.  [default: the releases of no channel]"
+    return click.option("--channel", metavar="NAME", help=text)(command)
+
+
 def family_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--variant`` and ``--arch``, needed where several releases have the version."""
     command = click.option("--arch", help="Needed where several releases have the version.")(command)

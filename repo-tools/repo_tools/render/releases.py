@@ -6,8 +6,9 @@ from collections import Counter
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from repo_tools.render.channels import committed_text
 from repo_tools.render.plot import mark, share_plot
-from repo_tools.render.text import size_text, table_text, versions_text
+from repo_tools.render.text import size_text, table_text
 from updog.update_metadata.times import format_time, spoken_time
 from updog.update_metadata.waves import MAX_SEED, Wave
 
@@ -43,7 +44,7 @@ def published_text(outcome: Outcome) -> str:
     )
     lines += [f"took the withdrawn {version} off the manifest" for version in outcome.dropped]
     lines += [f"dm-verity root hash: {outcome.root_hash}"] if outcome.root_hash else []
-    return "\n".join([*lines, versions_text(outcome.versions)])
+    return "\n".join([*lines, committed_text(outcome.committed)])
 
 
 def _delta_lines(outcome: Outcome) -> Iterator[str]:

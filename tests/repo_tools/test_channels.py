@@ -1,0 +1,679 @@
+"""Channels: who may speak for what, promotion without copies, signatures from several hands, and attacks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tuf.api.metadata import Metadata, Snapshot, TargetFile, Targets, Timestamp
+
+from repo_tools import channel_files, channels, config, editor, expiry, promote, release, replica, steer
+from repo_tools.chain import walk
+from repo_tools.check import Checking, check
+from repo_tools.cli import cli
+from repo_tools.errors import ChannelError, PendingError, ReleaseError, TargetError, ThresholdError
+from repo_tools.keys import SignerStore
+from repo_tools.listing import listed_targets
+from repo_tools.pending import Pending
+from repo_tools.promote import Promotion
+from repo_tools.release import Which
+from repo_tools.source import FolderSource
+from repo_tools.store import file_of
+from signpost.console import run
+from signpost.medium import OsMedium
+from tests.repo_tools.clients import Client, fetched
+from tests.support.channels import add_channel, make_key
+from tests.support.repositories import (
+    KilledError,
+    KillingMedium,
+    SmallRepository,
+    make_repository,
+    tree_digest,
+)
+from updog.config import parse
+from updog.errors import DigestError, MissingTargetError, SignatureError
+from updog.repository import Repository, http_settings
+from updog.update_metadata.manifest import Manifest
+from updog.update_metadata.version import Version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+V1, V2 = Version.parse("1.0.0"), Version.parse("1.1.0")
+NAMES = ("dev", "beta", "stable")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> SmallRepository:
+    """Three channels; 1.0.0 is in all of them, 1.1.0 in dev only."""
+    repository = make_repository(tmp_path_factory.mktemp("channels") / "repo", versions=[])
+    for name in NAMES:
+        add_channel(repository, name)
+    repository.publish("1.0.0", channel="dev")
+    _promote(repository, V1, "dev", "beta")
+    _promote(repository, V1, "beta", "stable")
+    repository.publish("1.1.0", channel="dev")
+    return repository
+
+
+@pytest.fixture
+def repository(made: SmallRepository, tmp_path: Path) -> SmallRepository:
+    shutil.copytree(made.folder, tmp_path / "repo")
+    return replace(made, folder=tmp_path / "repo")
+
+
+def _promote(
+    repository: SmallRepository, version: Version, source: str | None, target: str | None, **facts: Any
+) -> promote.Promoted:
+    asked = Promotion(which=Which(version=version), source=source, target=target, waves="none", **facts)
+    return promote.promote(repository.folder, asked, now=repository.now)[0]
+
+
+def _run(repository: SmallRepository, *words: str) -> int:
+    return run(cli, ["--repo", str(repository.folder), *words])
+
+
+def _versions(manifest: Manifest) -> list[str]:
+    return [str(update.version) for update in manifest.updates]
+
+
+def _offers(repository: SmallRepository, channel: str | None) -> list[str]:
+    return _versions(release.manifest_of(repository.folder, channel))
+
+
+def _codes(repository: SmallRepository) -> list[str]:
+    report = check(FolderSource(repository.folder), now=repository.now)
+    return [finding.code for finding in report.findings]
+
+
+def _node(repository: SmallRepository, folder: Path, url: str, channel: str | None) -> Repository:
+    """Return the repository as a node of this channel believes it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "root.json").write_bytes(repository.root_json)
+    follow = f'channel = "{channel}"\n' if channel else ""
+    settings = parse(
+        f'metadata_base_url = "{url}/metadata/"\ntargets_base_url = "{url}/targets/"\n{follow}'
+        'trusted_root = "root.json"\nstate_dir = "state"\nseed = 1\ndownload_tries = 1\n',
+        folder,
+    )
+    return Repository(
+        settings, http_settings(settings, V1), medium=OsMedium(), now=repository.now, latest_known=None
+    )
+
+
+def _root_image(node: Repository, version: Version) -> bytes:
+    """Return the root image of a version as the node would fetch it, verified."""
+    update = Which(version=version).of(node.manifest())
+    return b"".join(node.verified(node.target(update.images.root)))
+
+
+# Promotion
+
+
+def test_a_node_follows_its_channel(repository: SmallRepository, tmp_path: Path) -> None:
+    with repository.served() as url:
+        offers = {name: _versions(_node(repository, tmp_path / name, url, name).manifest()) for name in NAMES}
+        assert _node(repository, tmp_path / "none", url, None).manifest() == Manifest.empty()
+        with pytest.raises(MissingTargetError, match=r"'nightly/manifest\.json'"):
+            _node(repository, tmp_path / "other", url, "nightly").manifest()
+    assert offers == {"dev": ["1.0.0", "1.1.0"], "beta": ["1.0.0"], "stable": ["1.0.0"]}
+    assert _codes(repository) == []
+
+
+def test_promoting_copies_no_image_and_approves_its_digests(repository: SmallRepository) -> None:
+    def images() -> dict[str, int]:
+        folder = repository.folder / "targets"
+        return {path.name: path.stat().st_ino for path in folder.iterdir() if path.is_file()}
+
+    before = images()
+    promoted = _promote(repository, V2, "dev", "stable", reason="a week without a complaint")
+    assert images() == before
+    chain = walk(FolderSource(repository.folder))
+    stable, dev = chain.channels["stable"].signed.targets, chain.channels["dev"].signed.targets
+    assert promoted.targets
+    assert all(stable[name] == dev[name] for name in promoted.targets)
+    assert _offers(repository, "stable") == ["1.0.0", "1.1.0"]
+    last = release.log_of(repository.folder, "stable")[-1]
+    assert (last.change.action, last.change.reason) == ("promote from dev", "a week without a complaint")
+    assert _codes(repository) == []
+    paths = [item.path for item in listed_targets(chain)]
+    assert len(paths) == len(set(paths))
+
+
+def test_the_target_channel_has_waves_of_its_own(repository: SmallRepository) -> None:
+    asked = Promotion(which=Which(version=V2), source="dev", target="beta", waves="slow-roll")
+    promote.promote(repository.folder, asked, now=repository.now)
+    (update,) = [
+        item for item in release.manifest_of(repository.folder, "beta").updates if item.version == V2
+    ]
+    assert len(update.waves.starts) == 7
+    assert release.manifest_of(repository.folder, "dev").updates[1].waves.starts == ()
+
+
+def test_a_release_can_go_to_the_nodes_of_no_channel(repository: SmallRepository) -> None:
+    _promote(repository, V2, "dev", None)
+    assert _offers(repository, None) == ["1.1.0"]
+    assert _codes(repository) == []
+
+
+def test_steering_one_channel_leaves_the_others(repository: SmallRepository) -> None:
+    _promote(repository, V2, "dev", "stable")
+    assert _run(repository, "waves", "hold", "1.1.0", "--channel", "stable", "--reason", "smoke") == 0
+    held = {
+        name: release.manifest_of(repository.folder, name).find("synthetic", "x86_64", V2) for name in NAMES
+    }
+    assert held["stable"] is not None
+    assert held["stable"].hold is not None
+    assert held["dev"] is not None
+    assert held["dev"].hold is None
+    assert _run(repository, "withdraw", "1.1.0", "--channel", "dev") == 0
+    assert [entry.change.action for entry in release.log_of(repository.folder, "stable")][-1] == "hold"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["promote", "9.0.0", "--from", "dev", "--to", "beta"], 2, "9.0.0 is not published"),
+        (["promote", "1.1.0", "--from", "dev", "--to", "nightly"], 2, "no channel 'nightly'"),
+        (["promote", "1.1.0", "--from", "nightly", "--to", "dev"], 2, "no channel 'nightly'"),
+        (["promote", "1.1.0", "--from", "dev", "--to", "dev"], 2, "the same channel"),
+        (["promote", "1.0.0", "--from", "dev", "--to", "stable"], 2, "is there already"),
+        (
+            ["promote", "1.1.0", "--from", "dev", "--to", "stable", "--waves", "ohhno"],
+            2,
+            "did you mean 'ohno'",
+        ),
+        (["channel", "show", "nightly"], 2, "no channel 'nightly'"),
+        (["waves", "show", "--channel", "nightly"], 2, "no channel 'nightly'"),
+        (["channel", "add", "dev", "--signer", "file2:keys/dev-1.pem"], 2, "a channel 'dev' already"),
+        (["channel", "add", "Dev/2", "--signer", "file2:keys/dev-1.pem"], 2, "no name of a channel"),
+        (["channel", "add", "snapshot", "--signer", "file2:keys/dev-1.pem"], 2, "no name of a channel"),
+        (["channel", "add", "x", "--signer", "file2:keys/dev-1.pem", "--threshold", "2"], 2, "never be met"),
+        (["channel", "add", "x"], 2, "can never be met"),
+        (["channel", "add", "x", "--signer", "file2:keys/absent.pem"], 2, "absent.pem"),
+        (["channel", "finish", "absent.json"], 2, "no file of a channel's metadata"),
+    ],
+)
+def test_wrong_input_changes_nothing(
+    repository: SmallRepository,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    status: int,
+    message: str,
+) -> None:
+    before = tree_digest(repository.folder)
+    assert _run(repository, *words) == status
+    assert message in capsys.readouterr().err
+    assert tree_digest(repository.folder) == before
+
+
+def test_what_is_held_or_withdrawn_is_not_promoted(repository: SmallRepository) -> None:
+    steer.take(repository.folder, steer.holding(Which(version=V2)), now=repository.now, channel="dev")
+    with pytest.raises(ReleaseError, match="is held in dev"):
+        _promote(repository, V2, "dev", "stable")
+    steer.take(repository.folder, steer.resuming(Which(version=V2)), now=repository.now, channel="dev")
+    steer.take(repository.folder, steer.withdrawing(Which(version=V2)), now=repository.now, channel="dev")
+    with pytest.raises(ReleaseError, match="is withdrawn in dev"):
+        _promote(repository, V2, "dev", "stable")
+    assert _offers(repository, "stable") == ["1.0.0"]
+
+
+def test_a_version_has_one_content_in_all_channels(repository: SmallRepository) -> None:
+    with pytest.raises(ReleaseError, match="published in dev"):
+        repository.publish("1.1.0", channel="stable")
+
+
+def test_an_image_that_is_not_what_dev_signed_is_not_approved(repository: SmallRepository) -> None:
+    (image,) = (repository.folder / "targets").glob("*1.1.0-root.erofs.zst")
+    image.write_bytes(image.read_bytes()[:-1] + b"!")
+    before = tree_digest(repository.folder)
+    with pytest.raises(TargetError, match="has SHA-256"):
+        _promote(repository, V2, "dev", "stable")
+    assert tree_digest(repository.folder) == before
+
+
+def test_a_dry_run_shows_the_digests_and_changes_nothing(
+    repository: SmallRepository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tree_digest(repository.folder)
+    words = ["promote", "1.1.0", "--from", "dev", "--to", "stable", "--dry-run"]
+    assert _run(repository, *words) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("would promote 1.1.0")
+    assert said.count("approves ") >= 3
+    assert _run(repository, *words, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["dry_run"] is True
+    assert tree_digest(repository.folder) == before
+    assert _run(repository, *words[:-1]) == 0
+    assert capsys.readouterr().out.startswith("promoted 1.1.0")
+
+
+# Attacks
+
+
+def _nothing(targets: Targets) -> None:
+    """Change nothing."""
+
+
+def _resign(
+    repository: SmallRepository, role: str, change: Callable[[Targets], None], by: str | None = None
+) -> None:
+    """Publish a channel's metadata, changed, as who holds a channel's key and the online keys can."""
+    folder = repository.folder / "metadata"
+    chain = walk(FolderSource(repository.folder))
+    assert chain.snapshot
+    assert chain.timestamp
+    assert chain.root
+    assert chain.targets
+    signers = SignerStore(uris=config.load(repository.folder).signers, folder=repository.folder)
+    old = chain.channels[role].signed
+    change(old)
+    old.version += 1
+    metadata: Metadata[Targets] = Metadata(old)
+    for signer in signers.of(channels.keys(chain.targets.signed, by or role)):
+        metadata.sign(signer)
+    lists = {role: editor.meta_file(metadata.to_bytes(), old.version)}
+    version = chain.snapshot.signed.version + 1
+    snapshot: Metadata[Snapshot] = Metadata(
+        editor.snapshot_after(
+            chain.snapshot.signed, lists, version=version, expires=chain.snapshot.signed.expires
+        )
+    )
+    online = {
+        name: [chain.root.keys[k] for k in chain.root.roles[name].keyids]
+        for name in ("snapshot", "timestamp")
+    }
+    for signer in signers.of(online["snapshot"]):
+        snapshot.sign(signer)
+    meta = editor.meta_file(snapshot.to_bytes(), version)
+    timestamp: Metadata[Timestamp] = Metadata(
+        editor.timestamp_after(
+            chain.timestamp.signed,
+            meta,
+            version=chain.timestamp.signed.version + 1,
+            expires=chain.timestamp.signed.expires,
+        )
+    )
+    for signer in signers.of(online["timestamp"]):
+        timestamp.sign(signer)
+    (folder / f"{old.version}.{role}.json").write_bytes(metadata.to_bytes())
+    (folder / f"{version}.snapshot.json").write_bytes(snapshot.to_bytes())
+    (folder / "timestamp.json").write_bytes(timestamp.to_bytes())
+
+
+def _put(repository: SmallRepository, name: str, data: bytes) -> TargetFile:
+    target = TargetFile.from_data(name, data, ["sha256"])
+    place = repository.folder / "targets" / file_of(name, target.hashes["sha256"])
+    place.parent.mkdir(exist_ok=True)
+    place.write_bytes(data)
+    return target
+
+
+def _root_name(repository: SmallRepository) -> str:
+    return Which(version=V1).of(release.manifest_of(repository.folder, "stable")).images.root
+
+
+def test_a_stolen_dev_key_changes_nothing_that_stable_delivers(
+    repository: SmallRepository, tmp_path: Path
+) -> None:
+    """The thief has dev's key, the online keys and the server, and offers an evil image under a good name."""
+    name = _root_name(repository)
+    with repository.served() as url:
+        good = _root_image(_node(repository, tmp_path / "before", url, "stable"), V1)
+
+    def evil(targets: Targets) -> None:
+        targets.targets[name] = _put(repository, name, b"evil")
+
+    _resign(repository, "dev", evil)
+    with repository.served() as url:
+        fooled = _node(repository, tmp_path / "dev", url, "dev")
+        assert b"".join(fooled.verified(fooled.target(name))) == b"evil", "or this test could not fail"
+        stable = _node(repository, tmp_path / "stable", url, "stable")
+        assert _root_image(stable, V1) == good
+        assert _root_image(_node(repository, tmp_path / "before", url, "stable"), V1) == good
+
+
+def test_what_stable_has_approved_once_is_never_approved_with_other_bytes(
+    repository: SmallRepository,
+) -> None:
+    """1.1.0 left stable's manifest; a thief of dev's key changes it, and somebody promotes it again."""
+    _promote(repository, V2, "dev", "stable")
+    repository.publish("1.2.0", channel="dev")
+    steer.take(repository.folder, steer.withdrawing(Which(version=V2)), now=repository.now, channel="stable")
+    _promote(repository, Version.parse("1.2.0"), "dev", "stable")
+    name = Which(version=V2).of(release.manifest_of(repository.folder, "dev")).images.root
+
+    def evil(targets: Targets) -> None:
+        targets.targets[name] = _put(repository, name, b"evil")
+
+    _resign(repository, "dev", evil)
+    before = tree_digest(repository.folder)
+    with pytest.raises(ReleaseError, match="has approved another"):
+        _promote(repository, V2, "dev", "stable")
+    assert tree_digest(repository.folder) == before
+
+
+def test_evil_bytes_under_the_approved_digest_are_refused(
+    repository: SmallRepository, tmp_path: Path
+) -> None:
+    name = _root_name(repository)
+    (place,) = (repository.folder / "targets").glob(f"*.{name}")
+    place.write_bytes(b"!" * place.stat().st_size)
+    with repository.served() as url, pytest.raises(DigestError):
+        _root_image(_node(repository, tmp_path / "stable", url, "stable"), V1)
+
+
+def test_a_dev_key_cannot_speak_for_the_manifest_of_stable(
+    repository: SmallRepository, tmp_path: Path
+) -> None:
+    evil = json.loads(release.manifest_of(repository.folder, "dev").to_json())
+
+    def claim(targets: Targets) -> None:
+        name = "stable/manifest.json"
+        targets.targets[name] = _put(repository, name, json.dumps(evil).encode())
+
+    _resign(repository, "dev", claim)
+    with repository.served() as url:
+        manifest = _node(repository, tmp_path / "stable", url, "stable").manifest()
+        python_tuf = Client(tmp_path / "python-tuf", repository.root_json).visit(url)
+        same = Manifest.from_json(fetched(python_tuf, "stable/manifest.json"))
+    assert [str(update.version) for update in manifest.updates] == ["1.0.0"]
+    assert same == manifest
+
+
+def test_stable_signed_by_the_dev_key_is_refused(repository: SmallRepository, tmp_path: Path) -> None:
+    _resign(repository, "stable", _nothing, by="dev")
+    with repository.served() as url, pytest.raises(SignatureError, match="stable"):
+        _node(repository, tmp_path / "stable", url, "stable")
+    assert _codes(repository) == ["metadata-signature"]
+
+
+def test_images_that_stable_never_approved_are_not_there_for_its_nodes(
+    repository: SmallRepository, tmp_path: Path
+) -> None:
+    name = Which(version=V2).of(release.manifest_of(repository.folder, "dev")).images.root
+    with repository.served() as url:
+        _node(repository, tmp_path / "dev", url, "dev").target(name)
+        with pytest.raises(MissingTargetError):
+            _node(repository, tmp_path / "stable", url, "stable").target(name)
+
+
+def test_a_channel_lists_nothing_beyond_its_paths(repository: SmallRepository, tmp_path: Path) -> None:
+    def claim(targets: Targets) -> None:
+        for name in ("manifest.json", "dev/manifest.json", "elsewhere"):
+            targets.targets[name] = _put(repository, name, b"x")
+
+    _resign(repository, "stable", claim)
+    with repository.served() as url:
+        node = _node(repository, tmp_path / "stable", url, "stable")
+        for name in ("manifest.json", "dev/manifest.json", "elsewhere"):
+            with pytest.raises(MissingTargetError):
+                node.target(name)
+
+
+# Signatures from several hands
+
+
+@pytest.fixture
+def guarded(repository: SmallRepository) -> SmallRepository:
+    """A channel ``lts`` that two of three holders sign; the first one's key is here."""
+    done = add_channel(repository, "lts", hands=(True, False, False), threshold=2)
+    assert done.pending is not None
+    _sign(repository, done.pending, "lts-2")
+    channel_files.finish(repository.folder, channel_files.load(done.pending), now=repository.now)
+    return repository
+
+
+def _sign(repository: SmallRepository, file: Path, *names: str) -> None:
+    for name in names:
+        key = f"file2:{repository.folder}/keys/{name}.pem"
+        assert run(cli, ["channel", "sign", str(file), "--key", key]) == 0
+
+
+def _waiting(repository: SmallRepository) -> Path:
+    asked = Promotion(which=Which(version=V2), source="dev", target="lts", waves="none")
+    done = promote.promote(repository.folder, asked, now=repository.now)[1]
+    assert done is not None
+    assert done.pending is not None
+    return done.pending
+
+
+def test_a_new_channel_waits_for_its_holders(repository: SmallRepository) -> None:
+    before = tree_digest(repository.folder / "metadata")
+    done = add_channel(repository, "lts", hands=(True, False), threshold=2)
+    assert done.pending is not None
+    assert tree_digest(repository.folder / "metadata") == before
+    _sign(repository, done.pending, "lts-2")
+    assert _run(repository, "channel", "finish", str(done.pending)) == 0
+    assert not done.pending.exists()
+    assert list(walk(FolderSource(repository.folder)).channels) == ["lts", "stable", "beta", "dev"]
+    assert _codes(repository) == []
+
+
+def test_a_promotion_waits_for_the_second_signature_and_readers_see_nothing_of_it(
+    guarded: SmallRepository, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tree_digest(guarded.folder / "metadata")
+    assert _run(guarded, "promote", "1.1.0", "--from", "dev", "--to", "lts", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["metadata"] == {}
+    assert tree_digest(guarded.folder / "metadata") == before
+    assert _codes(guarded) == []
+    elsewhere = tmp_path / "letter.json"
+    shutil.copy(said["pending"], elsewhere)
+    assert _run(guarded, "channel", "finish", str(elsewhere)) == 1
+    assert "needs 1 more signature" in capsys.readouterr().err
+    _sign(guarded, elsewhere, "lts-3")
+    shown = capsys.readouterr().out
+    assert "promote from dev 1.1.0" in shown
+    assert "1.1.0-root.erofs.zst" in shown
+    assert "signed by enough" in shown
+    assert _run(guarded, "channel", "finish", str(elsewhere)) == 0
+    assert _offers(guarded, "lts") == ["1.1.0"]
+    with guarded.served() as url:
+        assert _root_image(_node(guarded, tmp_path / "node", url, "lts"), V2)
+    assert _codes(guarded) == []
+
+
+def test_publishing_into_a_guarded_channel_waits_too(guarded: SmallRepository) -> None:
+    outcome = guarded.publish("1.3.0", channel="lts")
+    pending = outcome.committed.pending
+    assert pending is not None
+    assert {finding.code for finding in check(FolderSource(guarded.folder), now=guarded.now).findings} == {
+        "target-orphan"
+    }
+    _sign(guarded, pending, "lts-2")
+    channel_files.finish(guarded.folder, channel_files.load(pending), now=guarded.now)
+    assert _offers(guarded, "lts") == ["1.3.0"]
+    assert _codes(guarded) == []
+
+
+def test_what_was_made_from_an_older_state_is_refused(guarded: SmallRepository) -> None:
+    first, _ = _waiting(guarded), guarded.publish("1.3.0", channel="dev")
+    asked = Promotion(which=Which(version=V1), source="dev", target="lts", waves="none")
+    done = promote.promote(guarded.folder, asked, now=guarded.now)[1]
+    assert done is not None
+    stale = first.read_bytes()
+    assert done.pending is not None
+    _sign(guarded, done.pending, "lts-2")
+    channel_files.finish(guarded.folder, channel_files.load(done.pending), now=guarded.now)
+    before = tree_digest(guarded.folder)
+    with pytest.raises(PendingError, match="at version 2 by now; this was made from version 1"):
+        channel_files.finish(guarded.folder, Pending.from_bytes(stale), now=guarded.now)
+    assert tree_digest(guarded.folder) == before
+
+
+def _with(file: Path, change: Callable[[dict[str, Any]], None]) -> bytes:
+    document = json.loads(file.read_bytes())
+    change(document)
+    return json.dumps(document).encode()
+
+
+def _another_manifest(document: dict[str, Any]) -> None:
+    document["files"]["lts/manifest.json"] = Manifest.empty().to_json().decode()
+
+
+def _another_digest(document: dict[str, Any]) -> None:
+    targets = document["metadata"]["signed"]["targets"]
+    name = next(name for name in targets if name.endswith("root.erofs.zst"))
+    targets[name]["hashes"]["sha256"] = "0" * 64
+
+
+def _less_log(document: dict[str, Any]) -> None:
+    del document["files"]["lts/changes.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (_another_manifest, "not the one that is signed"),
+        (_another_digest, "is not for this"),
+        (_less_log, "is not in it"),
+        (lambda document: document.update(format="7"), "unknown format"),
+        (lambda document: document.pop("metadata"), "no metadata of a channel"),
+    ],
+)
+def test_a_file_that_was_changed_on_its_way_is_refused(
+    guarded: SmallRepository, change: Callable[[dict[str, Any]], None], fault: str
+) -> None:
+    with pytest.raises(PendingError, match=fault):
+        Pending.from_bytes(_with(_waiting(guarded), change))
+
+
+def test_keys_that_the_file_brings_with_it_do_not_count(guarded: SmallRepository) -> None:
+    """A file that says its own key is a holder's, with a threshold of one."""
+    file = _waiting(guarded)
+    stranger = make_key(guarded.folder, "stranger")
+
+    def lie(document: dict[str, Any]) -> None:
+        document["keys"][stranger.key.keyid] = stranger.key.to_dict()
+        document["role"]["keyids"].append(stranger.key.keyid)
+
+    file.write_bytes(_with(file, lie))
+    _sign(guarded, file, "stranger")
+    before = tree_digest(guarded.folder)
+    with pytest.raises(PendingError, match="speaks of other keys or paths"):
+        channel_files.finish(guarded.folder, channel_files.load(file), now=guarded.now)
+    assert tree_digest(guarded.folder) == before
+
+
+def test_signing_with_a_key_of_nobody_or_twice_changes_nothing(
+    guarded: SmallRepository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = _waiting(guarded)
+    make_key(guarded.folder, "stranger")
+    before = file.read_bytes()
+    key = f"file2:{guarded.folder}/keys/stranger.pem"
+    assert run(cli, ["channel", "sign", str(file), "--key", key]) == 2
+    assert "no key at hand is one of lts" in capsys.readouterr().err
+    key = f"file2:{guarded.folder}/keys/lts-1.pem"
+    assert run(cli, ["channel", "sign", str(file), "--key", key]) == 3
+    assert file.read_bytes() == before
+
+
+def test_a_channel_without_any_key_at_hand_publishes_and_leaves_nothing(
+    repository: SmallRepository,
+) -> None:
+    path = repository.folder / config.FILE
+    lines = [line for line in path.read_text().splitlines(keepends=True) if "stable-1" not in line]
+    path.write_text("".join(lines))
+    before = tree_digest(repository.folder)
+    with pytest.raises(ThresholdError, match="stable"):
+        _promote(repository, V2, "dev", "stable")
+    assert tree_digest(repository.folder) == before
+
+
+# Looking after
+
+
+def test_channels_are_listed_and_shown(guarded: SmallRepository, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert _run(guarded, "channel", "list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["channel", "lts", "stable", "beta", "dev"]
+    assert "2 of 3" in lines[1]
+    assert _run(guarded, "channel", "show", "dev") == 0
+    assert "speaks for dev/* and os-*" in capsys.readouterr().out
+    assert _run(guarded, "channel", "show", "dev", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["offers"] == ["1.0.0", "1.1.0"]
+
+
+def test_refresh_signs_channels_whose_keys_are_at_hand_and_tells_the_others(
+    guarded: SmallRepository,
+) -> None:
+    late = guarded.now + timedelta(days=89)
+    rows = {row.role for row in expiry.expirations(walk(FolderSource(guarded.folder)), now=late)}
+    assert {"dev", "beta", "stable", "lts"} < rows
+    done = expiry.refresh(guarded.folder, within=timedelta(days=3), now=late)
+    assert set(done.versions) == {"targets", "dev", "beta", "stable", "snapshot", "timestamp"}
+    assert done.unsigned == {"lts": "1 of the 2 keys it needs are at hand"}
+
+
+def test_a_mirror_has_the_channels(repository: SmallRepository, tmp_path: Path) -> None:
+    _promote(repository, V2, "dev", "stable")
+    source = FolderSource(repository.folder)
+    believed = replica.believe(
+        source, tmp_path / "copy", trusted_root=repository.root_json, now=repository.now
+    )
+    replica.copy(believed, tmp_path / "copy", listed_targets(believed.chain))
+    report = check(FolderSource(tmp_path / "copy"), now=repository.now)
+    assert report.findings == ()
+    assert report.updates == 5
+
+
+def test_validate_looks_into_channels(repository: SmallRepository) -> None:
+    listed = walk(FolderSource(repository.folder)).channels["stable"].signed.targets
+    name = "stable/manifest.json"
+    (repository.folder / "targets" / file_of(name, listed[name].hashes["sha256"])).unlink()
+    assert _codes(repository) == ["target-missing"]
+
+
+def _around_renames(steps: list[tuple[str, str]]) -> list[int]:
+    """Return the steps after which readers may see something else."""
+    return [number + 1 for number, (name, _) in enumerate(steps) if name == "rename"]
+
+
+@pytest.mark.parametrize("command", ["promote", "add"])
+def test_killed_around_every_rename_readers_see_old_or_new(
+    made: SmallRepository, tmp_path: Path, command: str
+) -> None:
+    def change(repository: SmallRepository, medium: KillingMedium) -> None:
+        if command == "promote":
+            asked = Promotion(which=Which(version=V2), source="dev", target="stable", waves="none")
+            promote.promote(repository.folder, asked, now=made.now, medium=medium)
+            return
+        wanted = channel_files.NewChannel(name="lts", signers=[key])
+        channel_files.add(repository.folder, wanted, now=made.now, medium=medium)
+
+    def copy(name: str) -> SmallRepository:
+        shutil.copytree(made.folder, tmp_path / name)
+        return replace(made, folder=tmp_path / name)
+
+    recorded, recorder = copy("recorded"), KillingMedium()
+    key = make_key(recorded.folder, "lts-1")
+    key = replace(key, uri=f"file2:{recorded.folder}/keys/lts-1.pem")
+    change(recorded, recorder)
+    for number in _around_renames(recorder.steps):
+        repository = copy(f"at-{number}")
+        node = tmp_path / f"node-{number}"
+        with repository.served() as url:
+            assert _root_image(_node(repository, node, url, "stable"), V1)
+            with pytest.raises(KilledError):
+                change(repository, KillingMedium(number))
+            assert _root_image(_node(repository, node, url, "stable"), V1)
+            steer.take(repository.folder, steer.holding(Which(version=V1)), now=made.now, channel="stable")
+            assert _node(repository, node, url, "stable").manifest().updates[-1].hold
+        report = check(FolderSource(repository.folder), now=made.now, how=Checking(deep=False))
+        assert report.clean, recorder.steps[number - 1]
+
+
+def test_the_kinds_of_name_a_channel_may_have() -> None:
+    assert [channels.require_name(name) for name in ("dev", "beta-2", "x_1")] == ["dev", "beta-2", "x_1"]
+    for name in ("", "Dev", "a/b", "targets", "2nd", "a" * 33, "a.b"):
+        with pytest.raises(ChannelError):
+            channels.require_name(name)
