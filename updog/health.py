@@ -125,12 +125,14 @@ class _Tail:
 
     def __exit__(self, *_error: object) -> None:
         self._thread.join(_LAST_WORDS_SECONDS)  # a child with a session of its own may hold the pipe
-        if self._stream:
-            self._stream.close()
 
     def _drain(self) -> None:
-        with contextlib.suppress(ValueError):  # closed meanwhile: a daemon goes on, nobody listens any more
-            while self._stream and (block := os.read(self._stream.fileno(), _PIPE_BYTES)):
+        if self._stream is None:
+            return
+        with (
+            self._stream as stream
+        ):  # the thread's alone: closed elsewhere, its number could be another file's
+            while block := os.read(stream.fileno(), _PIPE_BYTES):
                 self._kept = (self._kept + block)[-KEPT_BYTES:]
 
     def text(self) -> str:
