@@ -257,7 +257,7 @@ def test_a_repository_that_is_gone_is_status_5_and_touches_nothing(node: Node, c
 def test_targets_that_are_gone_are_found_out_before_the_slot_is_given_up(tmp_path: Path) -> None:
     for name, spool in (("spooled", True), ("streamed", False)):
         node = make_node(tmp_path / name, spool=spool)
-        for image in (node.repository.folder / "targets").glob("*-1.1.0-boot*"):
+        for image in (node.repository.folder / "targets").glob("*-1.1.0-boot.*.zst"):
             image.unlink()
         before = node.disk_digest()
         assert node.updog("update").status == UNREACHABLE
@@ -281,7 +281,7 @@ def test_an_image_that_is_not_what_was_signed_is_refused_before_the_slot_is_give
 
 def test_a_streamed_image_that_is_not_what_was_signed_never_counts_as_valid(tmp_path: Path) -> None:
     node = make_node(tmp_path, spool=False)
-    (image,) = (node.repository.folder / "targets").glob("*-1.1.0-boot*")
+    (image,) = (node.repository.folder / "targets").glob("*-1.1.0-boot.*.zst")
     image.write_bytes(image.read_bytes()[:-1] + b"\x00")
     assert node.updog("update").status == REFUSED
     assert node.flags(Slot.B) == Flags()
@@ -458,7 +458,9 @@ def test_one_power_cycle_too_many_before_the_confirm_falls_back(tmp_path: Path) 
     for _ in range(3):
         node.boot()
     assert node.boot().document["standing"] == "fell back"
-    assert "running, not confirmed" in str(_status(node)["last_rollback"]["sentence"])
+    assert "came up, but was cut off before it was confirmed" in str(
+        _status(node)["last_rollback"]["sentence"]
+    )
 
 
 def test_failed_starts_are_all_told(tmp_path: Path) -> None:
