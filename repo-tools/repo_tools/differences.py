@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from repo_tools.config import ROLES
 from repo_tools.editor import SPEC_VERSION
-from repo_tools.holders import FIELD, Holder, holder_of, names_in
+from repo_tools.holders import FIELD, holder_of, names_in, short
 from updog.update_metadata.times import spoken_duration
 
 if TYPE_CHECKING:
@@ -136,11 +136,11 @@ def _of_names(old: Root | None, new: Root) -> Iterator[Difference]:
     was, names = names_in(old) if old else {}, names_in(new)
     for keyid in sorted(set(was) & set(names)):
         if was[keyid] != names[keyid]:
-            key = Holder(name="", key=new.keys[keyid]) if keyid in new.keys else keyid
-            yield Difference(code="name", text=f"the {key} is called {names[keyid]}, was {was[keyid]}")
+            text = f"the key {short(keyid)} is called {names[keyid]}, was {was[keyid]}"
+            yield Difference(code="name", text=text)
     used = {keyid for role in new.roles.values() for keyid in role.keyids}
     for keyid in sorted((set(names) | set(new.keys)) - used):
-        yield Difference(code="key-unused", text=f"the key {keyid[:12]} is listed and signs for no role")
+        yield Difference(code="key-unused", text=f"the key {short(keyid)} is listed and signs for no role")
 
 
 def _of_expiry(old: Root | None, new: Root) -> Difference:

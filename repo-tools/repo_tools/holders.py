@@ -28,12 +28,18 @@ class Holder:
 
     def __str__(self) -> str:
         """Return the holder as people read him, told from another key of his by its keyid."""
-        short = f"key {self.key.keyid[:_SHORT]}"
-        return f"{self.name} ({short})" if self.name else short
+        key = f"key {short(self.key.keyid)}"
+        return f"{self.name} ({key})" if self.name else key
 
     def to_json(self) -> dict[str, Any]:
         """Return the holder as ``--json`` prints him."""
         return {"name": self.name or None, "keyid": self.key.keyid}
+
+
+def short(keyid: object) -> str:
+    """Return the start of a keyid, of a foreign file too, so that it cannot steer a terminal."""
+    text = str(keyid)[:_SHORT]
+    return text if text.isprintable() else repr(text)
 
 
 def holder_of(root: Root, keyid: str) -> Holder:

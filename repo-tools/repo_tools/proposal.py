@@ -30,7 +30,7 @@ from repo_tools.errors import (
     SigningKeyError,
     TamperedProposalError,
 )
-from repo_tools.holders import Holder, holder_of, names_in
+from repo_tools.holders import Holder, holder_of, names_in, short
 from repo_tools.keys import cause_of, public_pem, require_usable
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Proposal:
         for root in reversed(self.roots()):
             if keyid in root.keys:
                 return str(holder_of(root, keyid))
-        return f"key {keyid[:12]}"
+        return f"key {short(keyid)}"
 
     def sides(self) -> tuple[Side, ...]:
         """Return who has signed by the old root's rule and by the new one's; one side for version 1."""
@@ -134,6 +134,7 @@ class Proposal:
             SigningKeyError: a new key in it is not one that every client verifies.
         """
         proposal = _parsed(data)
+        _check_listed(proposal)
         _check_step(proposal)
         _check_base(proposal)
         _check_names(proposal)
@@ -169,11 +170,19 @@ def counted_key(proposal: Proposal, key: Key) -> Key:
     pem = public_pem(key)
     for root in proposal.roots():
         for keyid in root.roles["root"].keyids:
-            if public_pem(root.keys[keyid]) == pem:
+            if _pem_of(root.keys[keyid]) == pem:
                 _check_not_signed(proposal, keyid)
                 return root.keys[keyid]
     versions = " and ".join(f"root {root.version}" for root in proposal.roots())
-    raise ForeignKeyError(f"the key {key.keyid[:12]} is not among the root keys of {versions}")
+    raise ForeignKeyError(f"the key {short(key.keyid)} is not among the root keys of {versions}")
+
+
+def _pem_of(key: Key) -> bytes | None:
+    """Return a root's key as PEM; None for a kind that only others of its holders' tools can use."""
+    try:
+        return public_pem(key)
+    except SigningKeyError:
+        return None
 
 
 def _check_not_signed(proposal: Proposal, keyid: str) -> None:
@@ -204,11 +213,26 @@ def _parsed(data: bytes) -> Proposal:
             raise ProposalError(f"of the unknown format {document['format']!r}")
         base = Metadata[Root].from_dict(document["base"]) if document["base"] is not None else None
         new = Metadata[Root].from_dict(document["root"])
+        for metadata in (base, new):
+            _require_signable(metadata)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, RepositoryError) as error:
         raise ProposalError(f"no proposal of a root: {type(error).__name__} {error}") from error
     if any(metadata.signed.type != Root.type for metadata in (base, new) if metadata):
         raise ProposalError("it holds metadata of another role than root")
     return Proposal(base=base, new=new)
+
+
+def _require_signable(metadata: Metadata[Root] | None) -> None:
+    """Refuse what has no canonical form, such as a fraction, for it cannot be what anybody signed."""
+    if metadata and not metadata.signed_bytes:
+        raise ProposalError("it holds metadata without content")
+
+
+def _check_listed(proposal: Proposal) -> None:
+    for root in proposal.roots():
+        for role, rule in root.roles.items():
+            if not set(rule.keyids) <= set(root.keys):
+                raise TamperedProposalError(f"{role} of root {root.version} names a key that is not in it")
 
 
 def _check_step(proposal: Proposal) -> None:
