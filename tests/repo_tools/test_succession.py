@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -124,6 +125,24 @@ def test_the_stolen_keys_are_worth_nothing_afterwards(
     node = Client(tmp_path / "node", repository.root_json)
     with _fast_forward(repository, tmp_path / "thief").served() as url, pytest.raises(RepositoryError):
         node.visit(url)
+
+
+def test_channels_stay_what_they_are_under_new_online_keys(
+    desk: Desk, repository: SmallRepository, tmp_path: Path
+) -> None:
+    pem = make_key(tmp_path, "stable")
+    desk.types("channel", "add", "stable", "--signer", f"file2:{pem}")
+    desk.at_hand(pem)
+    proposal = _rotated(desk, tmp_path, ONLINE)
+    before = sorted(path.name for path in (repository.folder / "metadata").glob("*.stable.json"))
+    succession.publish(repository.folder, proposal, now=repository.now)
+    assert sorted(path.name for path in (repository.folder / "metadata").glob("*.stable.json")) == before
+    assert check.check(FolderSource(repository.folder), now=repository.now).findings == ()
+    node = Client(tmp_path / "node", repository.root_json)
+    with repository.served() as url:
+        assert node.visit(url).get_targetinfo("stable/manifest.json")
+    rows = desk.types("expirations", "--ical")
+    assert rows.count("BEGIN:VEVENT") == len(set(re.findall("UID:(.*)@", rows))) == 5
 
 
 def test_new_keys_that_are_not_at_hand_publish_nothing(
