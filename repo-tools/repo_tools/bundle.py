@@ -17,12 +17,13 @@ import tarfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from repo_tools.channels import name_in
 from repo_tools.errors import BundleError
 from repo_tools.journey import journey, needed
-from repo_tools.listing import TIMESTAMP, Listed, listed_targets, numbered_files, require_whole
+from repo_tools.listing import TIMESTAMP, Listed, listed_by, listed_targets, numbered_files, require_whole
 from repo_tools.progress import Progress, Step, silent
 from repo_tools.replica import Believed, believe, copy
-from repo_tools.session import MANIFEST, read_manifest
+from repo_tools.session import MANIFEST, complete, read_manifest
 from repo_tools.source import BLOCK_BYTES, FolderSource
 from signpost.errors import MediumError, UsageError
 from signpost.medium import OsMedium
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from repo_tools.chain import Chain
+    from tuf.api.metadata import Targets
+
     from repo_tools.journey import Journey
     from repo_tools.source import Manners
     from updog.update_metadata.manifest import Manifest, Update
@@ -53,11 +55,13 @@ class Nodes:
     Attributes:
         starts: versions that they run; none takes every published one.
         variant, arch: only theirs; None takes all.
+        channel: that they follow; None for the top-level releases.
     """
 
     starts: Sequence[Version] = ()
     variant: str | None = None
     arch: str | None = None
+    channel: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,14 +118,15 @@ def export(
     Raises:
         BundleError: a start version does not reach the newest release.
         TargetError: a target is missing or is not what was signed; nothing was made.
-        ToolError: those of :func:`repo_tools.replica.believe`, MigrationError, MediumError.
+        ToolError: those of :func:`repo_tools.replica.believe`, ChannelError, MigrationError, MediumError.
     """
     source = FolderSource(folder)
     root = source.read("metadata/1.root.json", 1 << 20)
     believed = believe(source, place, trusted_root=root, now=now)
-    manifest = _manifest(believed)
+    listing = complete(believed.chain).listing(nodes.channel)
+    manifest = read_manifest(source, listing, nodes.channel)
     ways = tuple(_ways(manifest, nodes))
-    targets = _targets(believed.chain, manifest, ways)
+    targets = _targets(listing, manifest, ways, name_in(nodes.channel, MANIFEST))
     bundle = Bundle(place=place, ways=ways, targets=len(targets), length=sum(item.length for item in targets))
     require_whole(folder, targets)
     contents = _contents(bundle, now)
@@ -133,17 +138,13 @@ def export(
     return bundle
 
 
-def _manifest(believed: Believed) -> Manifest:
-    if believed.chain.targets is None:
-        raise BundleError("the repository has no targets metadata")
-    return read_manifest(believed.source, believed.chain.targets.signed)
-
-
 def _ways(manifest: Manifest, nodes: Nodes) -> Iterator[Way]:
     families = dict.fromkeys((update.variant, update.arch) for update in manifest.updates)
     chosen = [key for key in families if nodes.variant in {None, key[0]} and nodes.arch in {None, key[1]}]
     if not chosen:
-        raise UsageError("nothing is published for these nodes", next_step="Check --variant and --arch.")
+        raise UsageError(
+            "nothing is published for these nodes", next_step="Check --channel, --variant and --arch."
+        )
     for key in chosen:
         family = manifest.updates_of(*key)
         for start in nodes.starts or [update.version for update in reversed(family)]:
@@ -161,9 +162,9 @@ def _arriving(family: Sequence[Update], start: Version) -> Journey:
     return way
 
 
-def _targets(chain: Chain, manifest: Manifest, ways: Sequence[Way]) -> list[Listed]:
-    names = {MANIFEST}.union(*(needed(manifest, way.journey) for way in ways))
-    listed = [item for item in listed_targets(chain) if item.name in names]
+def _targets(listing: Targets, manifest: Manifest, ways: Sequence[Way], name: str) -> list[Listed]:
+    names = {name}.union(*(needed(manifest, way.journey) for way in ways))
+    listed = [item for item in listed_by(listing) if item.name in names]
     missing = sorted(names - {item.name for item in listed})
     if missing:
         raise BundleError(f"not listed by the signed metadata: {', '.join(missing[:_SHOWN])}")

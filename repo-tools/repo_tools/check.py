@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
 
-    from tuf.api.metadata import Targets
+    from tuf.api.metadata import Role, Targets
 
     from repo_tools.chain import Source, Verified
     from updog.update_metadata.manifest import Manifest
@@ -113,8 +113,9 @@ def check(
             updates += len(manifest.updates)
             found = check_manifest.faults(manifest, listed, how.slots)
             findings += (replace(fault, place=name_in(_channel(link), fault.place)) for fault in found)
-    findings += _orphans(source)
-    return Report(findings=tuple(findings), targets=len(seen), updates=updates)
+    if not chain.findings:  # else a list is missing that may cover them
+        findings += _orphans(source)
+    return Report(findings=tuple(dict.fromkeys(findings)), targets=len(seen), updates=updates)
 
 
 def _channel(link: Verified[Targets]) -> str | None:
@@ -137,19 +138,25 @@ def _root_settings(chain: Chain) -> Iterator[Finding]:
     place = f"metadata/{chain.roots[-1].name}"
     if not chain.root.consistent_snapshot:
         yield Finding(code="consistent-snapshot-off", place=place, message="consistent_snapshot is false")
-    for name, facts in chain.root.roles.items():
+    for name, facts in _delegations(chain):
         if facts.threshold > len(facts.keyids):
             message = f"{name} needs {facts.threshold} signatures and has {len(facts.keyids)} keys"
             yield Finding(code="threshold-unreachable", place=place, message=message, subject=name)
+
+
+def _delegations(chain: Chain) -> Iterator[tuple[str, Role]]:
+    """Yield every role with its keys and threshold, channels included."""
+    yield from chain.root.roles.items() if chain.root else ()
+    if chain.targets:
+        for name in channels.names(chain.targets.signed):
+            yield name, channels.role(chain.targets.signed, name)
 
 
 def _shared_keys(chain: Chain) -> Iterator[Finding]:
     """Yield roles that share a key; snapshot and timestamp, both online, may (TUF specification §6.1)."""
     if chain.root is None:
         return
-    keyids = {name: set(facts.keyids) for name, facts in chain.root.roles.items()}
-    if chain.targets:
-        keyids |= {name: set(channels.role(chain.targets.signed, name).keyids) for name in chain.channels}
+    keyids = {name: set(facts.keyids) for name, facts in _delegations(chain)}
     for one, other in combinations(sorted(keyids), 2):
         shared = keyids[one] & keyids[other]
         if shared and {one, other} != {"snapshot", "timestamp"}:

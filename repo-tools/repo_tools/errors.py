@@ -302,3 +302,11 @@ class LogError(UsageError):
 
     code = "log"
     default_next_step = "docs/how-to/watch-a-rollout.md names the kinds of logs that are read."
+
+
+class NothingToPruneError(ToolError):
+    """Every release and every file is needed still; nothing was changed."""
+
+    status = ExitStatus.NOTHING_TO_DO
+    code = "nothing-to-do"
+    default_next_step = "Pass a lower --keep to take more releases off."

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from tuf.api.metadata import TargetFile, Targets
+
     from repo_tools.chain import Chain
     from repo_tools.expiry import Expiration
 
@@ -33,16 +35,24 @@ class Listed:
 
 def listed_targets(chain: Chain) -> list[Listed]:
     """Return every target that a complete chain leads to, by path. Raises TargetError."""
-    found: dict[str, Listed] = {}
-    for name, listed in (item for link in chain.lists() for item in link.signed.targets.items()):
-        digest = listed.hashes.get("sha256")
-        if digest is None:
-            raise TargetError(f"{name} is signed without a SHA-256")
-        if name.startswith("/") or {"..", ".", ""} & set(name.split("/")):
-            raise TargetError(f"{name!r} is no name of a file below targets/")
-        path = f"targets/{file_of(name, digest)}"
-        found[path] = Listed(name=name, path=path, length=listed.length, sha256=digest)
+    found = {item.path: item for link in chain.lists() for item in listed_by(link.signed)}
     return [found[path] for path in sorted(found)]
+
+
+def listed_by(targets: Targets) -> list[Listed]:
+    """Return the targets of one list, the top-level one or a channel's, by path. Raises TargetError."""
+    found = [_listed(name, target) for name, target in targets.targets.items()]
+    return sorted(found, key=lambda item: item.path)
+
+
+def _listed(name: str, target: TargetFile) -> Listed:
+    digest = target.hashes.get("sha256")
+    if digest is None:
+        raise TargetError(f"{name} is signed without a SHA-256")
+    if name.startswith("/") or {"..", ".", ""} & set(name.split("/")):
+        raise TargetError(f"{name!r} is no name of a file below targets/")
+    path = f"targets/{file_of(name, digest)}"
+    return Listed(name=name, path=path, length=target.length, sha256=digest)
 
 
 def numbered_files(chain: Chain) -> dict[str, bytes]:

@@ -184,6 +184,7 @@ class Session:
         change: Change,
         *,
         listed: Mapping[str, TargetFile] | None = None,
+        dropped: Collection[str] = (),
     ) -> Committed:
         """Publish ``manifest`` and targets, and log the change.
 
@@ -193,6 +194,7 @@ class Session:
             now: when it is signed.
             change: for the log.
             listed: targets that are in the repository already, to be listed here too.
+            dropped: names of targets that are to be listed no more; their files stay.
 
         Raises:
             ManifestError: the manifest could not be read back. ThresholdError, SigningKeyError: signing.
@@ -209,7 +211,10 @@ class Session:
             },
             **listed_files(files),
         }
-        return self.publish(self.next_list(role_of(self.channel), now, new), files, staged, now)
+        draft = self.next_list(role_of(self.channel), now, new)
+        for name in dropped:
+            draft.targets.pop(name, None)
+        return self.publish(draft, files, staged, now)
 
     def publish(
         self, draft: Targets, files: Mapping[str, bytes], staged: Sequence[Staged], now: datetime

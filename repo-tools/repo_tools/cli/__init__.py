@@ -19,6 +19,7 @@ from repo_tools.cli.disk import disk
 from repo_tools.cli.guard import guard
 from repo_tools.cli.log import log
 from repo_tools.cli.new import new
+from repo_tools.cli.prune import prune
 from repo_tools.cli.publish import publish
 from repo_tools.cli.push import push
 from repo_tools.cli.report import report
@@ -63,6 +64,7 @@ for _command in (
     new,
     publish,
     push,
+    prune,
     mirror,
     bundle,
     waves,

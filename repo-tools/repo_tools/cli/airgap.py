@@ -90,6 +90,7 @@ def bundle() -> None:
 )
 @click.option("--variant", help="Only for nodes of this flavour.")
 @click.option("--arch", help="Only for nodes of this architecture.")
+@click.option("--channel", help="That the nodes follow.  [default: the top-level releases]")
 @json_option
 @click.pass_obj
 @example("repo-tools --repo demo bundle export /media/usb/bundle.tar --from 1.0.0 --from 1.1.0")
