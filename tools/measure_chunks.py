@@ -147,7 +147,8 @@ def as_built(pair: Pair, level: int) -> tuple[Row, list[str]]:
     started = time.perf_counter()
     made = _packed(pair.new, level=level, known=(known_blocks(before.fingerprints),))
     seconds = time.perf_counter() - started
-    facts = Facts(active=found(made.index, made.fingerprints, before.index, before.fingerprints))
+    active = ((mark, offset) for offset, mark in before.fingerprints.by_block(before.index))
+    facts = Facts(active=found(made.index, made.fingerprints, active))
     plans = {gap: plan(made.index, facts, gap=gap) for gap in GAPS}
     gaps = [f"| {gap} | {len(made_.requests)} | {_mb(made_.wire)} |" for gap, made_ in plans.items()]
     index = len(made.index.to_bytes()) + len(made.fingerprints.to_bytes())

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from signpost.app import Signpost
 from signpost.errors import ToolError
 from signpost.medium import OsMedium, opened
-from signpost.state import Command
+from signpost.state import Command, State, transition
 from updog import health, notices, preflight, report
 from updog.aftermath import Aftermath, damage, unexamined
 from updog.errors import (
@@ -32,8 +32,10 @@ from updog.errors import (
     PreflightError,
     ReadBackError,
 )
-from updog.image.codec import decompressed
-from updog.image.install import Region, prove, read_content, write_image
+from updog.image.install import Region, read_content
+from updog.installing.assembly import Base, assemble
+from updog.installing.means import Means
+from updog.installing.needs import Needs, sentence_of
 from updog.memory import Memory
 from updog.outcome import Outcome
 from updog.preflight import Placement
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from signpost.sets import Slot
     from updog.config import Config
     from updog.host import Host, Running
+    from updog.installing import Installation
     from updog.progress import Teller
     from updog.repository import Repository
     from updog.select import Decision
@@ -71,6 +74,20 @@ class Wishes:
 
     version: Version | None = None
     ignore_waves: bool = False
+    most: int | None = None
+    """Bytes that may be fetched; None for any number."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UpdatePlan:
+    """Everything `updog plan` tells: what an update takes, and the flags of the slots before and after it."""
+
+    update: Update
+    running: Version
+    slot: Slot
+    needs: tuple[Needs, ...]
+    before: State
+    after: State
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -203,13 +220,36 @@ class Agent:
         with self._session() as session:
             repository = self._repository(session)
             update = self._choose(session, repository, wishes)
-            placements = self._placements(session, repository, update)
-            if not self._spooled(repository, placements):
-                raise PreflightError(
-                    f"no room to keep the images of {update.version} in {self._config.state_dir}",
-                    next_step="Free some space there; `updog update` can also stream without it.",
-                )
+            with self._installation(session, repository, update, wishes.most, write=False) as installation:
+                if not self._keep(installation, installation.needs()):
+                    raise PreflightError(
+                        f"no room to keep {update.version} in {self._config.roomy_dir}, or `spool = false`",
+                        next_step="Free some space there; `updog update` can also stream without it.",
+                    )
             return update
+
+    def plan(self, wishes: Wishes) -> UpdatePlan:
+        """Say what the chosen update would take, to the byte, and what it would change. Writes no slot.
+
+        Raises:
+            NothingToDoError, DeniedVersionError: there is no update to plan.
+            PreflightError: it could not be installed.
+        """
+        with self._session() as session:
+            repository = self._repository(session)
+            update = self._choose(session, repository, wishes)
+            with self._installation(session, repository, update, wishes.most, write=False) as installation:
+                needs = installation.needs()
+        view = session.view
+        before = State(active=view.slots[view.active].flags, inactive=view.slots[session.inactive].flags)
+        return UpdatePlan(
+            update=update,
+            running=session.running.version,
+            slot=session.inactive,
+            needs=needs,
+            before=before,
+            after=_after(before, self._config.tries),
+        )
 
     def update_image(self, wishes: Wishes) -> Update:
         """Install the chosen update in the inactive slot and prove it; what boots next does not change.
@@ -237,7 +277,7 @@ class Agent:
             self._teller.say(f"{update.version} is in slot {session.inactive.value} already.")
         else:
             with self._remembering_failure(session, update):
-                self._put_in_place(session, repository, update)
+                self._put_in_place(session, repository, update, wishes.most)
         return update
 
     @contextmanager
@@ -254,20 +294,27 @@ class Agent:
                     session.remember(session.state.noting(event))
             raise
 
-    def _put_in_place(self, session: _Session, repository: Repository, update: Update) -> None:
+    def _put_in_place(
+        self, session: _Session, repository: Repository, update: Update, most: int | None
+    ) -> None:
         """Check, fetch, write, prove, mark valid, remember."""
-        placements = self._placements(session, repository, update)
-        spooled = self._spooled(repository, placements)
-        if not spooled:
-            self._teller.say("No room to keep the images here first: streaming into the slot.")
-            self._probe(repository, placements)
-        record = self._write(session, repository, update, placements, spooled=spooled)
+        with self._installation(session, repository, update, most, write=True) as installation:
+            needs = installation.needs()
+            self._teller.say(sentence_of(needs))
+            if not (installation.is_worth_keeping(needs) and self._keep(installation, needs)):
+                self._teller.say("Not kept here first: streaming into the slot.")
+            record = _record_of(update, installation.write(lambda: self._give_up(session)))
         session.signpost.apply(Command.MARK_INACTIVE_VALID, tries=self._config.tries)
         sentence = f"{update.version} was installed in slot {session.inactive.value} and read back."
         state = session.state.installed(session.inactive, record, session.running.version)
         session.remember(state.noting(self._event(Code.INSTALLED, update.version, sentence)))
         session.outcome = Outcome.STAGED
         self._spool.clear()
+
+    def _give_up(self, session: _Session) -> None:
+        """Let the inactive slot boot no more; while it can, what is in it stays known."""
+        session.signpost.apply(Command.CLEAR_INACTIVE)
+        session.remember(session.state.emptied(session.inactive))
 
     def _choose(self, session: _Session, repository: Repository, wishes: Wishes) -> Update:
         """Return the update to take.
@@ -319,63 +366,43 @@ class Agent:
         preflight.check_sizes(placements)
         return placements
 
-    def _spooled(self, repository: Repository, placements: tuple[Placement, ...]) -> bool:
-        """Bring every image here and verify it; False, with nothing done, where there is no room."""
-        targets = [placement.target for placement in placements]
-        self._spool.clear(keep=frozenset(target.sha256 for target in targets))
-        missing = sum(self._spool.missing(target) for target in targets)
-        if not self._config.spool or not preflight.room_for_spool(self._config.roomy_dir, missing):
+    @contextmanager
+    def _installation(
+        self, session: _Session, repository: Repository, update: Update, most: int | None, *, write: bool
+    ) -> Iterator[Installation]:
+        """Open the disk and put together what an installation needs, for the length of a ``with`` block."""
+        placements = self._placements(session, repository, update)
+        means = Means(repository=repository, spool=self._spool, teller=self._teller, most=most)
+        slot = session.view.slots[session.view.active]
+        base = Base(
+            version=session.running.version,
+            partitions={role: getattr(slot, role) for role in _WRITE_ORDER},
+            images=self._running_images(session, repository),
+        )
+        with opened(self._medium, session.view.disk, write=write) as descriptor:
+            yield assemble(
+                means, update, placements, base, lambda partition: self._region(descriptor, partition)
+            )
+
+    def _running_images(self, session: _Session, repository: Repository) -> Mapping[str, Content]:
+        """Return what is in the running slot, as recorded here or else as the repository says."""
+        running = session.running
+        record = session.state.slots.get(running.slot)
+        if record is not None and record.version == running.version:
+            return record.images
+        update = repository.manifest().find(running.variant, self._config.arch, running.version)
+        if update is None or update.contents is None:
+            return {}
+        return {role: getattr(update.contents, role) for role in _WRITE_ORDER}
+
+    def _keep(self, installation: Installation, needs: tuple[Needs, ...]) -> bool:
+        """Bring an update here and verify it; False, with nothing done, where there is no room."""
+        self._spool.clear(keep=installation.spooled)
+        room = preflight.room_for_spool(self._config.roomy_dir, sum(need.fetch for need in needs))
+        if not (self._config.spool and room):
             return False
-        for placement in placements:
-            with self._teller.phase(f"fetch {placement.role}", placement.target.length) as advance:
-                self._spool.fetch(placement.target, repository.stream, advance)
-        for placement in placements:
-            self._try_unpacking(placement)
+        installation.keep()
         return True
-
-    def _try_unpacking(self, placement: Placement) -> None:
-        """Unpack a spooled image into nothing, so that one that does not unpack is refused before a write."""
-        raw = decompressed(self._spool.blocks(placement.target), name=placement.target.name)
-        size = 0
-        with self._teller.phase(f"unpack {placement.role}", placement.target.length) as advance:
-            for block in raw:
-                size += len(block)
-                if size > placement.partition.size:
-                    raise PreflightError(
-                        f"the {placement.role} image unpacks to more than its partition holds"
-                    )
-            advance(placement.target.length)
-
-    def _probe(self, repository: Repository, placements: tuple[Placement, ...]) -> None:
-        """Fetch and decode the first bytes of every image. Raises UnreachableError or ImageError."""
-        for placement in placements:
-            next(decompressed(repository.stream(placement.target), name=placement.target.name), b"")
-
-    def _write(
-        self,
-        session: _Session,
-        repository: Repository,
-        update: Update,
-        placements: tuple[Placement, ...],
-        *,
-        spooled: bool,
-    ) -> SlotRecord:
-        """Give the inactive slot up, write every image and read it back; return what is there now."""
-        source = self._spool.blocks if spooled else repository.verified
-        session.signpost.apply(Command.CLEAR_INACTIVE)  # while the slot can boot, what is in it stays known
-        session.remember(session.state.emptied(session.inactive))
-        contents = {}
-        with opened(self._medium, session.view.disk, write=True) as descriptor:
-            for placement in placements:
-                region = self._region(descriptor, placement.partition)
-                raw = decompressed(source(placement.target), name=placement.target.name)
-                total = placement.content.size if placement.content else placement.target.length
-                with self._teller.phase(f"write {placement.role}", total) as advance:
-                    content = write_image(raw, region, expected=placement.content, advance=advance)
-                with self._teller.phase(f"read back {placement.role}", content.size) as advance:
-                    prove(region, content, advance=advance)
-                contents[placement.role] = content
-        return _record_of(update, contents)
 
     # -- applying, confirming, going back ----------------------------------------------------------
 
@@ -677,6 +704,13 @@ class _Session:
             return False
         wanted = {role: getattr(update.contents, role) for role in _WRITE_ORDER}
         return pending.version == update.version and dict(record.images) == wanted
+
+
+def _after(state: State, tries: int) -> State:
+    """Return the flags of the slots once an update is installed and applied."""
+    for command in (Command.CLEAR_INACTIVE, Command.MARK_INACTIVE_VALID, Command.UPGRADE_TO_INACTIVE):
+        state = transition(command, state, tries=tries)
+    return state
 
 
 def _record_of(update: Update, images: Mapping[str, Content]) -> SlotRecord:

@@ -23,6 +23,7 @@ from signpost.sets import Slot
 from updog import config as configuration
 from updog.errors import HealthError, HostError, NoWayBackError
 from updog.update_metadata.errors import TimeError, VersionError
+from updog.update_metadata.sizes import parse_size
 from updog.update_metadata.times import parse_duration, parse_time
 from updog.update_metadata.version import Version
 
@@ -137,10 +138,21 @@ def _agent(context: click.Context, *, as_json: bool = False) -> Agent:
     return Agent(said.config, said.host, clock=clock, teller=teller(as_json=as_json))
 
 
-def _wishes(version: Version | None, *, ignore_waves: bool) -> Wishes:
+class _SizeType(click.ParamType[int]):
+    """A number of bytes, or one with a unit such as ``64MiB``."""
+
+    name = "size"
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the bytes, or fail as a usage error."""
+        del param, ctx
+        return value if isinstance(value, int) else parse_size(value)
+
+
+def _wishes(version: Version | None, *, ignore_waves: bool, most: int | None = None) -> Wishes:
     from updog.agent import Wishes
 
-    return Wishes(version=version, ignore_waves=ignore_waves)
+    return Wishes(version=version, ignore_waves=ignore_waves, most=most)
 
 
 _image_option = click.option(
@@ -156,6 +168,13 @@ _rate_option = click.option(
     expose_value=False,
     callback=lambda context, _option, rate: setattr(context.obj, "limit_rate", rate),
     help="Take no more than RATE bytes per second over the network (500k, 2M; 0: no limit).",
+)
+_most_option = click.option(
+    "--max-bytes",
+    "most",
+    type=_SizeType(),
+    metavar="SIZE",
+    help="Refuse an update that fetches more than this.",
 )
 _reboot_option = click.option("-r", "--reboot", is_flag=True, help="Reboot when done.")
 
@@ -274,16 +293,40 @@ def _told(what: str, version: object, *, as_json: bool, said: str) -> None:
         click.echo(said)
 
 
+@program.command("plan")
+@_image_option
+@_waves_option
+@_most_option
+@json_option
+@click.pass_context
+@example("updog plan --max-bytes 64MiB")
+def plan_command(
+    context: click.Context, version: Version | None, ignore_waves: bool, most: int | None, as_json: bool
+) -> None:
+    """What the update would take, to the byte, and change: sources, partitions, flags before and after.
+
+    It is made by what makes the update itself: the update then fetches these bytes, besides the two small
+    files of metadata that every check asks for. Small indexes are fetched to know; no slot is written.
+    """
+    from updog import render
+
+    found = _agent(context).plan(_wishes(version, ignore_waves=ignore_waves, most=most))
+    emit(render.plan_document(found), render.plan_text(found), as_json=as_json)
+
+
 @program.command("prepare")
 @_image_option
 @_waves_option
+@_most_option
 @_rate_option
 @json_option
 @click.pass_context
 @example("updog prepare")
-def prepare(context: click.Context, version: Version | None, ignore_waves: bool, as_json: bool) -> None:
+def prepare(
+    context: click.Context, version: Version | None, ignore_waves: bool, most: int | None, as_json: bool
+) -> None:
     """Fetch and verify everything that can be had, without touching the inactive slot."""
-    update = _agent(context, as_json=as_json).prepare(_wishes(version, ignore_waves=ignore_waves))
+    update = _agent(context, as_json=as_json).prepare(_wishes(version, ignore_waves=ignore_waves, most=most))
     said = f"{update.variant} {update.version} is here and verified; the inactive slot is untouched."
     _told("prepare", update.version, as_json=as_json, said=said)
 
@@ -291,17 +334,23 @@ def prepare(context: click.Context, version: Version | None, ignore_waves: bool,
 @program.command("update")
 @_image_option
 @_waves_option
+@_most_option
 @_reboot_option
 @_rate_option
 @json_option
 @click.pass_context
 @example("updog update --reboot")
 def update_command(
-    context: click.Context, version: Version | None, ignore_waves: bool, reboot: bool, as_json: bool
+    context: click.Context,
+    version: Version | None,
+    ignore_waves: bool,
+    most: int | None,
+    reboot: bool,
+    as_json: bool,
 ) -> None:
     """Install the update in the inactive slot, prove it, and make it boot next."""
     agent = _agent(context, as_json=as_json)
-    update = agent.update(_wishes(version, ignore_waves=ignore_waves))
+    update = agent.update(_wishes(version, ignore_waves=ignore_waves, most=most))
     agent.report()
     said = f"Update applied: {update.variant} {update.version}; it runs after a restart."
     _told("update", update.version, as_json=as_json, said=said)
@@ -311,14 +360,17 @@ def update_command(
 @program.command("update-image")
 @_image_option
 @_waves_option
+@_most_option
 @_rate_option
 @json_option
 @click.pass_context
 @example("updog update-image && updog update-apply --reboot")
-def update_image(context: click.Context, version: Version | None, ignore_waves: bool, as_json: bool) -> None:
+def update_image(
+    context: click.Context, version: Version | None, ignore_waves: bool, most: int | None, as_json: bool
+) -> None:
     """Install the update in the inactive slot and prove it; what boots next does not change."""
     agent = _agent(context, as_json=as_json)
-    update = agent.update_image(_wishes(version, ignore_waves=ignore_waves))
+    update = agent.update_image(_wishes(version, ignore_waves=ignore_waves, most=most))
     agent.report()
     said = f"{update.variant} {update.version} is installed; `updog update-apply` makes it boot next."
     _told("update-image", update.version, as_json=as_json, said=said)

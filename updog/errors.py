@@ -143,6 +143,13 @@ class PreflightError(RefusedError):
     code = "preflight"
 
 
+class TooManyBytesError(PreflightError):
+    """The update takes more from the network than may be fetched; nothing was written by the plan."""
+
+    code = "too-many-bytes"
+    default_next_step = "Allow more with --max-bytes; `updog plan` says what it takes."
+
+
 class UnconfirmedSlotError(PreflightError):
     """The running slot is not confirmed yet, so the other one is the only way back."""
 

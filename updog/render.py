@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from updog.image.plan import Source
 from updog.outcome import Outcome
+from updog.progress import megabytes
 from updog.update_metadata.manifest import update_to_json
 from updog.update_metadata.times import format_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from updog.agent import ImageCheck, Status
+    from signpost.gptprio import Flags
+    from signpost.sets import Slot
+    from signpost.state import State
+    from updog.agent import ImageCheck, Status, UpdatePlan
+    from updog.installing.needs import Needs
     from updog.select import Decision, Verdict
     from updog.state import Event, NodeState
 
@@ -187,3 +193,64 @@ def verify_document(slot: str, checks: Sequence[ImageCheck]) -> Json:
         "slot": slot,
         "images": {check.role: {"size": check.size, "good": check.good} for check in checks},
     }
+
+
+def plan_document(plan: UpdatePlan) -> Json:
+    """Return `updog plan --json`; all figures are bytes."""
+    update = plan.update
+    return {
+        "variant": update.variant,
+        "arch": update.arch,
+        "path": [str(plan.running), str(update.version)],
+        "slot": plan.slot.value,
+        "images": [need.to_json() for need in plan.needs],
+        "total": sum(need.total for need in plan.needs),
+        "flags": {
+            "before": _flags_document(plan.before, plan.slot),
+            "after": _flags_document(plan.after, plan.slot),
+        },
+    }
+
+
+def _flags_document(state: State, inactive: Slot) -> Json:
+    return {
+        slot.value: {"priority": flags.priority, "tries_left": flags.tries, "successful": flags.successful}
+        for slot, flags in _flags_by_slot(state, inactive)
+    }
+
+
+def _flags_by_slot(state: State, inactive: Slot) -> list[tuple[Slot, Flags]]:
+    pairs = [(inactive.other, state.active), *([(inactive, state.inactive)] if state.inactive else [])]
+    return sorted(pairs)
+
+
+def plan_text(plan: UpdatePlan) -> str:
+    """Return `updog plan`: one row an image, one column a source, then the partitions and the flags."""
+    sources = [s for s in Source if any(need.raw.get(s) for need in plan.needs)]
+    heads = ["image", "size", *(source.value for source in sources), "fetched", "index", "requests", "into"]
+    rows = [heads, *(_need_cells(need, sources) for need in plan.needs)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
+    table = "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+    total = sum(need.total for need in plan.needs)
+    flags = "\n".join(
+        f"slot {slot}: {_flags_text(before)} -> {_flags_text(after)}"
+        for (slot, before), (_, after) in zip(
+            _flags_by_slot(plan.before, plan.slot), _flags_by_slot(plan.after, plan.slot), strict=True
+        )
+    )
+    head = f"{plan.running} -> {plan.update.version} in slot {plan.slot}: {total} bytes from the network"
+    return f"{head} ({megabytes(total)})\n\n{table}\n\n{flags}"
+
+
+def _need_cells(need: Needs, sources: Sequence[Source]) -> list[str]:
+    partition = need.placement.partition
+    raw = [megabytes(need.raw.get(source, 0)) for source in sources]
+    size = megabytes(need.size) if need.size else "?"
+    into = f"{partition.number} {partition.label}"
+    return [need.placement.role, size, *raw, str(need.fetch), str(need.index), str(need.requests), into]
+
+
+def _flags_text(flags: Flags) -> str:
+    return f"priority {flags.priority}, tries {flags.tries}, {'' if flags.successful else 'not '}successful"

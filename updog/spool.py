@@ -1,4 +1,7 @@
-"""Whole images, fetched and verified on the node's own file system before a slot is given up.
+"""What was fetched and verified, on the node's own file system, before a slot is given up.
+
+Whole images grow from front to back in a file with the name of their signed hash; pieces of seekable ones lie
+where they are in their target, in a sparse file beside it.
 
 Rules it enforces:
 
@@ -13,15 +16,17 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from signpost.errors import MediumError
 from signpost.medium import opened
 from updog.errors import DigestError
 from updog.image.codec import BLOCK_BYTES, verified
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from signpost.medium import Medium
+    from updog.image.index import Span
     from updog.trust import Target
 
     Fetch = Callable[[Target, int], Iterator[bytes]]
@@ -34,6 +39,12 @@ class Spool:
     def __init__(self, folder: Path, medium: Medium) -> None:
         self._folder = folder
         self._medium = medium
+
+    def _make_folder(self) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MediumError(f"cannot make {self._folder}: {error.strerror}") from error
 
     def missing(self, target: Target) -> int:
         """Return how many bytes of the target are not here yet."""
@@ -48,7 +59,7 @@ class Spool:
             UnreachableError: the rest could not be had; what came is kept.
             MediumError: it could not be written; what came is kept.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         path = self._part(target)
         if not path.exists():
             self._medium.close(self._medium.create(str(path)))
@@ -99,6 +110,58 @@ class Spool:
         for path in self._folder.glob("*"):
             if path.name not in keep:
                 self._medium.remove(str(path))
+
+    def whole(self, target: Target) -> bytes:
+        """Return a small target if all of it is here, else nothing."""
+        path = self._part(target)
+        if not path.exists():
+            return b""
+        with opened(self._medium, str(path)) as descriptor:
+            data = self._medium.read_at(descriptor, target.length, 0)
+        return data if hashlib.sha256(data).hexdigest() == target.sha256 else b""
+
+    def put(self, target: Target, data: bytes) -> None:
+        """Keep a verified small target. Raises MediumError."""
+        self._make_folder()
+        self._medium.remove(str(self._part(target)))
+        descriptor = self._medium.create(str(self._part(target)))
+        try:
+            self._medium.write_at(descriptor, data, 0)
+        finally:
+            self._medium.close(descriptor)
+
+    def pieces_name(self, target: Target) -> str:
+        """Return the name of the file for pieces of a target."""
+        return f"{target.sha256}.pieces"
+
+    def has_pieces(self, target: Target) -> bool:
+        """Tell whether there may be pieces of a target here."""
+        return (self._folder / self.pieces_name(target)).exists()
+
+    def keep(self, target: Target, offset: int, data: bytes) -> None:
+        """Keep a verified piece of a target. Raises MediumError."""
+        self._make_folder()
+        path = str(self._folder / self.pieces_name(target))
+        if not self.has_pieces(target):
+            self._medium.close(self._medium.create(path))
+        with opened(self._medium, path, write=True) as descriptor:
+            self._medium.write_at(descriptor, data, offset)
+
+    def settle(self, targets: Iterable[Target]) -> None:
+        """Return once the kept pieces of these targets are on the medium. Raises MediumError."""
+        for target in targets:
+            with opened(self._medium, str(self._folder / self.pieces_name(target)), write=True) as descriptor:
+                self._medium.flush(descriptor)
+
+    def reader(self, target: Target) -> Callable[[Span], bytes]:
+        """Return what reads pieces of a target, unverified; zeros or less where there are none."""
+        path = str(self._folder / self.pieces_name(target))
+
+        def read(span: Span) -> bytes:
+            with opened(self._medium, path) as descriptor:
+                return self._medium.read_at(descriptor, span.length, span.offset)
+
+        return read
 
     def _part(self, target: Target) -> Path:
         return self._folder / target.sha256

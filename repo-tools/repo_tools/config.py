@@ -19,11 +19,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from repo_tools.errors import ConfigError
-from repo_tools.quantities import parse_size, parse_span
+from repo_tools.quantities import parse_span
 from signpost.errors import UsageError
 from updog.update_metadata import fields
 from updog.update_metadata.errors import FaultsError, TimeError
 from updog.update_metadata.packs import MAX_DELTAS
+from updog.update_metadata.sizes import parse_size
 from updog.update_metadata.times import format_duration
 
 if TYPE_CHECKING:

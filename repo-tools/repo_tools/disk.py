@@ -25,7 +25,6 @@ from repo_tools.chain import walk
 from repo_tools.errors import BrokenRepositoryError, DiskExistsError, DiskLayoutError, StoredImageError
 from repo_tools.images import Measured, unpacked
 from repo_tools.progress import Progress, Step, silent
-from repo_tools.quantities import parse_size
 from repo_tools.session import complete, read_manifest
 from repo_tools.source import source_of
 from repo_tools.store import file_of
@@ -35,6 +34,7 @@ from signpost.gpt import ALIGNMENT, SECTOR_SIZES, Extent, NewPartition, NewTable
 from signpost.gptprio import Flags, with_flags
 from signpost.medium import OsMedium
 from signpost.sets import Slot
+from updog.update_metadata.sizes import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -1,8 +1,7 @@
-"""Quantities as people type them on this command line: ``7d`` or ``in 7 days``, ``64MiB`` or ``67108864``.
+"""Quantities as people type them on this command line: ``7d`` or ``in 7 days``, ``5%`` or ``0.05``.
 
-Rules: the long form of a duration is the wire model's (:func:`updog.update_metadata.times.parse_duration`)
-and the short one abbreviates it, so both have the same limits; sizes count in powers of 1024 only, so a
-unit with a decimal meaning (``MB``) is refused rather than guessed.
+Rule: the long form of a duration is the wire model's (:func:`updog.update_metadata.times.parse_duration`)
+and the short one abbreviates it, so both have the same limits. Sizes: :mod:`updog.update_metadata.sizes`.
 """
 
 from __future__ import annotations
@@ -18,22 +17,12 @@ if TYPE_CHECKING:
 
 _SHORT = re.compile(r"([0-9]{1,9})(m|h|d|w)")
 _WORDS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_SIZE = re.compile(r"([0-9]{1,18})(?:([KMGT])(?:iB)?)?")
-_UNITS = {None: 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def parse_span(text: str) -> timedelta:
     """Return the duration ``text``, such as ``7d`` or ``2 weeks``. Raises TimeError."""
     match = _SHORT.fullmatch(text)
     return parse_duration(f"{match[1]} {_WORDS[match[2]]}" if match else text)
-
-
-def parse_size(text: str) -> int:
-    """Return the bytes of a size such as ``64MiB``, ``64M`` or ``67108864``. Raises UsageError."""
-    match = _SIZE.fullmatch(text)
-    if match is None or not int(match[1]):
-        raise UsageError(f"{text!r} is not a size", next_step="Write it as 64MiB, 2GiB or a number of bytes.")
-    return int(match[1]) * _UNITS[match[2]]
 
 
 def parse_share(text: str) -> float:

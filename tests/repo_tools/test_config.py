@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from repo_tools import config
 from repo_tools.errors import ConfigError
-from repo_tools.quantities import parse_size, parse_span
+from repo_tools.quantities import parse_span
 from signpost.errors import ToolError, UsageError
+from updog.update_metadata.sizes import parse_size
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -81,9 +80,13 @@ def test_a_failure_of_any_write_or_flush_leaves_a_node_that_runs_and_can_update(
     count = _disk_steps(node, tmp_path / "counted")
     for at in range(count):
         each = node.copy(tmp_path / f"{at}")
-        with pytest.raises(MediumError):
+        try:
             each.agent(FailingMedium(at, errno=number, once=once, only=DISK_CALLS)).update(WISHES)
-        _assert_untouched_and_safe(each)
+        except MediumError:
+            _assert_untouched_and_safe(each)
+        else:  # what could not be kept for a next run does not matter to this one
+            assert once
+            assert each.look().next is Slot.B
         if at % 3 == 0 and number == errno.EIO and once:
             try:
                 each.agent().update(WISHES)
@@ -250,8 +253,8 @@ def test_a_fall_back_is_not_refused_because_the_cause_was_recorded_before(node: 
 
 def test_an_update_that_could_not_be_installed_leaves_its_reason_once(tmp_path: Path) -> None:
     node = make_node(tmp_path)
-    (image,) = (node.repository.folder / "targets").glob(f"*{NEWER}-root.erofs.zst")
-    image.write_bytes(b"something else")
+    for image in (node.repository.folder / "targets").glob(f"*{NEWER}-root*"):
+        image.write_bytes(b"something else")
     for _ in range(2):
         with pytest.raises(DigestError):
             node.agent().update(WISHES)
@@ -303,18 +306,9 @@ def test_a_forced_version_that_fell_back_is_refused_by_name(node: Node) -> None:
 def test_what_lies_in_the_spool_is_hashed_again_before_it_is_used(tmp_path: Path) -> None:
     node = make_node(tmp_path)
     node.agent().prepare(WISHES)
-    spooled = sorted((node.folder / "state" / "spool").iterdir())
-    assert [path.name for path in spooled] == [
-        hashlib.sha256(path.read_bytes()).hexdigest() for path in spooled
-    ]
-    spooled[0].write_bytes(bytes(spooled[0].stat().st_size))
-    before = node.disk_digest()
-    try:
-        node.agent().update(WISHES)
-    except ToolError:
-        assert node.disk_digest() == before
-        assert not spooled[0].exists()
-        node.agent().update(WISHES)
+    for path in (node.folder / "state" / "spool").iterdir():
+        path.write_bytes(bytes(path.stat().st_size))
+    node.agent().update(WISHES)
     assert node.holds(Slot.B, NEWER)
 
 
@@ -388,6 +382,6 @@ def _publish_without_contents(node: Node, version: str) -> None:
     """Publish a version and then a manifest that does not say what its images unpack to."""
     node.publish(version)
     with writing(node.repository.folder, OsMedium(), no_secrets) as session:
-        updates = tuple(replace(update, contents=None) for update in session.manifest.updates)
+        updates = tuple(replace(update, contents=None, packs=None) for update in session.manifest.updates)
         change = Change(action="edit", subject="the manifest")
         session.commit(replace(session.manifest, updates=updates), [], now(), change)

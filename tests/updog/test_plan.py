@@ -14,9 +14,9 @@ from updog.image.index import BLOCK_BYTES, Fingerprints, Index, Piece, Span, fin
 from updog.image.plan import Facts, Request, Source, copied, found, plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-IN_PLACE, ZEROS, ACTIVE, DELTA, PACK = Source
+IN_PLACE, ZEROS, ACTIVE, SPOOL, DELTA, PACK = Source
 HERE = (Span(offset=0, length=BLOCK_BYTES),)
 
 
@@ -40,10 +40,13 @@ def _delta(index: Index, *parts: tuple[int, int], copies: tuple[Copy, ...] = ())
     return Delta.of(index, base=(1 << 20, bytes(32)), copies=copies, seals=seals)
 
 
-def test_without_anything_the_whole_pack_is_one_request() -> None:
+def test_without_anything_the_whole_pack_is_fetched_after_a_look_at_its_first_piece() -> None:
     made = plan(_index(100, 200, 300), Facts())
     assert made.sources == (PACK, PACK, PACK)
-    assert made.requests == (Request(source=PACK, span=Span(offset=0, length=600), items=(0, 1, 2)),)
+    assert made.requests == (
+        Request(source=PACK, span=Span(offset=0, length=100), items=(0,)),
+        Request(source=PACK, span=Span(offset=100, length=500), items=(1, 2)),
+    )
     assert made.wire == made.wire_of(PACK) == 600
     assert made.wire_of(DELTA) == 0
 
@@ -55,7 +58,7 @@ def test_every_source_in_the_order_of_its_cost() -> None:
     made = plan(index, facts)
     assert made.sources == (IN_PLACE, ZEROS, IN_PLACE, ACTIVE, PACK)
     assert made.recipes == {3: HERE}
-    assert made.raw == {IN_PLACE: 8192, ZEROS: 4096, ACTIVE: 4096, DELTA: 0, PACK: 4096}
+    assert made.raw == {IN_PLACE: 8192, ZEROS: 4096, ACTIVE: 4096, SPOOL: 0, DELTA: 0, PACK: 4096}
 
 
 def test_a_part_counts_by_what_it_spares_of_what_is_needed() -> None:
@@ -80,10 +83,12 @@ def test_parts_lie_behind_the_head_of_the_delta() -> None:
     index = _index(1000, 1000)
     delta = _delta(index, (1, 10), (1, 20))
     made = plan(index, Facts(delta=delta))
+    head = len(delta.head())
     assert made.requests == (
-        Request(source=DELTA, span=Span(offset=len(delta.head()), length=30), items=(0, 1)),
+        Request(source=DELTA, span=Span(offset=head, length=10), items=(0,)),
+        Request(source=DELTA, span=Span(offset=head + 10, length=20), items=(1,)),
     )
-    assert made.requests[0].span.end == delta.size
+    assert made.requests[-1].span.end == delta.size
 
 
 @pytest.mark.parametrize(
@@ -92,10 +97,12 @@ def test_parts_lie_behind_the_head_of_the_delta() -> None:
     ids=["above", "equal", "below"],
 )
 def test_a_gap_worth_less_than_a_round_trip_is_fetched_through(gap: int, requests: int, wire: int) -> None:
-    made = plan(_index(100, 500, 100), Facts(in_place=frozenset({1})), gap=gap)
-    assert (len(made.requests), made.wire) == (requests, wire)
-    assert [item for request in made.requests for item in request.items] == [0, 2]
-    assert made.sources[1] is IN_PLACE
+    made = plan(_index(7, 100, 500, 100), Facts(in_place=frozenset({2})), gap=gap)
+    first, *others = made.requests
+    assert (first.span.length, first.items) == (7, (0,))
+    assert (len(others), made.wire - 7) == (requests, wire)
+    assert [item for request in others for item in request.items] == [1, 3]
+    assert made.sources[2] is IN_PLACE
 
 
 def test_nothing_to_fetch_is_no_request() -> None:
@@ -148,17 +155,27 @@ OLD = [A + B + C, ZERO + ZERO, D + b"end"]
 def test_blocks_are_found_wherever_they_are(chunk: bytes, recipe: list[tuple[int, int]] | None) -> None:
     index, marks = _described([chunk])
     wanted = {0: tuple(Span(offset=at, length=length) for at, length in recipe)} if recipe else {}
-    assert found(index, marks, *_described(OLD)) == wanted
+    assert found(index, marks, _blocks(OLD)) == wanted
 
 
 def test_zeros_are_not_looked_for() -> None:
-    assert found(*_described([ZERO]), *_described(OLD)) == {}
+    assert found(*_described([ZERO]), _blocks(OLD)) == {}
 
 
-def test_a_short_block_never_stands_for_a_long_one() -> None:
-    index, marks = _described([b"end"])
-    wrong = Fingerprints(image_sha256=marks.image_sha256, blocks=fingerprint(A))
-    assert found(index, wrong, *_described(OLD)) == {}
+def _blocks(chunks: list[bytes]) -> Iterator[tuple[bytes, int]]:
+    """Yield what a survey of the running slot yields."""
+    raw = b"".join(chunks)
+    return ((fingerprint(raw[at : at + BLOCK_BYTES]), at) for at in range(0, len(raw), BLOCK_BYTES))
+
+
+def test_what_lies_in_the_spool_is_not_fetched_again() -> None:
+    index = _index(1000, 1000, 1000, 1000)
+    delta = _delta(index, (2, 1500), (2, 1500))
+    made = plan(index, Facts(delta=delta, spooled_parts=frozenset({0}), spooled=frozenset({3})), gap=0)
+    assert made.sources == (SPOOL, SPOOL, PACK, SPOOL)
+    assert [(request.source, request.items) for request in made.kept] == [(DELTA, (0,)), (PACK, (3,))]
+    assert [(request.source, request.items) for request in made.requests] == [(PACK, (2,))]
+    assert made.wire == 1000
 
 
 @given(

@@ -245,6 +245,11 @@ def most_index_bytes(image_size: int) -> int:
     return _HEADER.size + most_chunks(image_size) * _CHUNK.size
 
 
+def most_fingerprints_bytes(index: Index) -> int:
+    """Return how long the fingerprints of an image can be, in bytes: the cap for whoever fetches them."""
+    return _FINGERPRINTS.size + blocks_in(index.image_size) * FINGERPRINT_BYTES
+
+
 def most_packed(length: int) -> int:
     """Return how long a frame of ``length`` raw bytes can be; zstd never grows data by more."""
     return length + length // 256 + FRAME_OVERHEAD_BYTES

@@ -36,7 +36,7 @@ class Region:
     size: int
     name: str
 
-    def write(self, data: bytes, position: int) -> None:
+    def write(self, data: bytes | memoryview, position: int) -> None:
         """Write at ``position`` inside the region.
 
         Raises:
@@ -46,6 +46,11 @@ class Region:
         if position + len(data) > self.size:
             raise ImageError(f"the image for {self.name} is larger than its {self.size} bytes")
         self.medium.write_at(self.descriptor, data, self.offset + position)
+
+    def read(self, length: int, position: int) -> bytes:
+        """Return ``length`` bytes at ``position``, fewer only at the end. Raises MediumError."""
+        length = max(0, min(length, self.size - position))
+        return self.medium.read_at(self.descriptor, length, self.offset + position) if length else b""
 
     def blocks(self, length: int) -> Iterator[bytes]:
         """Yield the first ``length`` bytes of the region in bounded blocks. Raises MediumError."""

@@ -2,10 +2,11 @@
 
 Rules it enforces:
 
-* every chunk has exactly one source, the cheapest of: in place, zeros, active slot (these move nothing over
-  the network), then part of the delta or frame of the pack, whichever brings fewer bytes;
+* every chunk has exactly one source, the cheapest of: in place, zeros, active slot, spool (these move nothing
+  over the network), then part of the delta or frame of the pack, whichever brings fewer bytes;
 * a part of a delta is fetched whole or not at all: it is taken if it is smaller than the frames of all those
   of its chunks that are needed;
+* the first piece is fetched alone, so that it can be looked at before the slot is given up;
 * neighbours in a file are fetched by one request. A gap is fetched through when it is worth less than a
   round trip: when it has at most ``gap`` bytes, which is the line's rate (bytes per second) times its round
   trip (seconds). Bytes of a gap are counted, and thrown away;
@@ -19,14 +20,15 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from updog.image.index import BLOCK_BYTES, Fingerprints, Index, Span, fingerprint
+from updog.image.index import BLOCK_BYTES, Fingerprints, Index, Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from updog.image.delta import Delta, Part
+    from updog.image.delta import Delta
 
 DEFAULT_GAP_BYTES = 16 * 1024  # 20 ms at 800 kB/s: a slow line, because there bytes cost most
 
@@ -40,6 +42,7 @@ class Source(Enum):
     IN_PLACE = "in-place"
     ZEROS = "zeros"
     ACTIVE = "active"
+    SPOOL = "spool"
     DELTA = "delta"
     PACK = "pack"
 
@@ -52,16 +55,20 @@ class Facts:
         in_place: numbers of the chunks that the inactive slot was seen to hold, by their SHA-256.
         active: chunk number → how the running slot's image makes it.
         delta: head of a delta from the running slot's image, if there is one.
+        spooled_parts: numbers of the delta's parts that were fetched before, and verified.
+        spooled: numbers of the chunks whose frames of the pack were.
     """
 
     in_place: frozenset[int] = frozenset()
     active: Mapping[int, Recipe] = field(default_factory=dict)
     delta: Delta | None = None
+    spooled_parts: frozenset[int] = frozenset()
+    spooled: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """One range of one file.
+    """One range of one file, to be fetched, or to be read from the spool.
 
     Attributes:
         source: DELTA or PACK: which file.
@@ -82,12 +89,14 @@ class Plan:
         sources: of each chunk, by number.
         recipes: chunk number → where in the active slot it is, of those that come from there.
         requests: all that goes over the network, in the order of delta, pack and offset.
+        kept: all that is read from the spool instead, in the same order.
         raw: source → bytes of the image that come from it.
     """
 
     sources: tuple[Source, ...]
     recipes: Mapping[int, Recipe]
     requests: tuple[Request, ...]
+    kept: tuple[Request, ...]
     raw: Mapping[Source, int]
 
     @property
@@ -109,42 +118,38 @@ def plan(index: Index, facts: Facts, *, gap: int = DEFAULT_GAP_BYTES) -> Plan:
         gap: bytes that are worth less than a round trip.
     """
     sources = [_local(number, zeros=chunk.zeros, facts=facts) for number, chunk in enumerate(index.chunks)]
-    parts = list(_worthwhile(index, facts.delta, sources)) if facts.delta else []
-    for _, part in parts:
-        for number in part.chunks:
-            sources[number] = sources[number] or Source.DELTA
+    here = _used(facts.delta, facts.spooled_parts, sources, Source.SPOOL)
+    frames_here = [number for number in sorted(facts.spooled) if sources[number] is None]
+    for number in frames_here:
+        sources[number] = Source.SPOOL
+    parts = _used(facts.delta, _worthwhile(index, facts.delta, sources), sources, Source.DELTA)
     settled = tuple(source or Source.PACK for source in sources)
-    frames = (
-        (number, index.chunks[number].frame) for number, source in enumerate(settled) if source is Source.PACK
-    )
-    bodies = ((number, part.place) for number, part in parts)
+    frames = _from(settled, Source.PACK)
     return Plan(
         sources=settled,
         recipes={number: facts.active[number] for number in _from(settled, Source.ACTIVE)},
-        requests=(*_coalesced(Source.DELTA, bodies, gap), *_coalesced(Source.PACK, frames, gap)),
+        requests=tuple(_wanted(parts, list(_frames(index, frames)), gap)),
+        kept=(*_coalesced(Source.DELTA, here, 0), *_coalesced(Source.PACK, _frames(index, frames_here), 0)),
         raw=_raw(index, settled),
     )
 
 
-def found(
-    index: Index, marks: Fingerprints, active_index: Index, active_marks: Fingerprints
-) -> dict[int, Recipe]:
+def found(index: Index, marks: Fingerprints, active: Iterable[tuple[bytes, int]]) -> dict[int, Recipe]:
     """Return how the running slot's image makes the chunks of another, as far as fingerprints tell.
 
     Args:
         index: of the wanted image.
         marks: its fingerprints.
-        active_index: of the image in the running slot.
-        active_marks: its fingerprints.
+        active: fingerprint and offset of each block of the image in the running slot.
     """
-    places = _places(active_index, active_marks)
-    wanted = dict(marks.by_block(index))
+    places = _places(marks, index, active)
+    by_block = marks.by_block(index)
     recipes = {}
     for number, chunk in enumerate(index.chunks):
         if chunk.zeros:
             continue
-        offsets = range(chunk.place.offset, chunk.place.end, BLOCK_BYTES)
-        recipe = tuple(_recipe(chunk.place, [places.get(wanted[offset]) for offset in offsets]))
+        blocks = islice(by_block, chunk.blocks)
+        recipe = tuple(_recipe(chunk.place, [(offset, places.get(mark)) for offset, mark in blocks]))
         if recipe:
             recipes[number] = recipe
     return recipes
@@ -164,17 +169,47 @@ def _local(number: int, *, zeros: bool, facts: Facts) -> Source | None:
     return Source.ACTIVE if number in facts.active else None
 
 
-def _worthwhile(index: Index, delta: Delta, sources: list[Source | None]) -> Iterator[tuple[int, Part]]:
-    """Yield the parts, with their numbers, that are smaller than the frames they spare."""
-    for number, part in enumerate(delta.parts):
+def _worthwhile(index: Index, delta: Delta | None, sources: list[Source | None]) -> Iterator[int]:
+    """Yield the numbers of the parts that are smaller than the frames they spare."""
+    for number, part in enumerate(delta.parts if delta else ()):
         spared = sum(index.chunks[chunk].frame.length for chunk in part.chunks if sources[chunk] is None)
         if part.place.length < spared:
-            yield number, part
+            yield number
+
+
+def _used(
+    delta: Delta | None, numbers: Iterable[int], sources: list[Source | None], source: Source
+) -> list[tuple[int, Span]]:
+    """Take these parts for the chunks that have no source yet; return those of use, with their places."""
+    used = []
+    parts = delta.parts if delta else ()
+    for number in sorted(numbers):
+        part = parts[number]
+        needed = [chunk for chunk in part.chunks if sources[chunk] is None]
+        for chunk in needed:
+            sources[chunk] = source
+        if needed:
+            used.append((number, part.place))
+    return used
+
+
+def _frames(index: Index, numbers: Iterable[int]) -> Iterator[tuple[int, Span]]:
+    """Yield the numbers of chunks and the places of their frames."""
+    return ((number, index.chunks[number].frame) for number in numbers)
 
 
 def _from(sources: Iterable[Source], wanted: Source) -> Iterator[int]:
     """Yield the numbers of the chunks from one source."""
     return (number for number, source in enumerate(sources) if source is wanted)
+
+
+def _wanted(parts: list[tuple[int, Span]], frames: list[tuple[int, Span]], gap: int) -> Iterator[Request]:
+    """Yield the requests for parts and frames, the first of all alone."""
+    alone = 1
+    for source, items in ((Source.DELTA, parts), (Source.PACK, frames)):
+        yield from _coalesced(source, items[:alone], gap)
+        yield from _coalesced(source, items[alone:], gap)
+        alone = 0 if items else alone
 
 
 def _coalesced(source: Source, items: Iterable[tuple[int, Span]], gap: int) -> Iterator[Request]:
@@ -201,28 +236,25 @@ def _raw(index: Index, sources: tuple[Source, ...]) -> dict[Source, int]:
     return {source: total[source] for source in Source}
 
 
-def _places(index: Index, marks: Fingerprints) -> dict[bytes, Span]:
-    """Return the first place of each different block of an image, a block of zeros included."""
-    places: dict[bytes, Span] = {}
-    for offset, mark in marks.by_block(index):
-        length = min(BLOCK_BYTES, index.image_size - offset)
-        places.setdefault(mark, Span(offset=offset, length=length))
-    for chunk in index.chunks:
-        if chunk.zeros and chunk.place.length >= BLOCK_BYTES:
-            places.setdefault(_ZERO_MARK, Span(offset=chunk.place.offset, length=BLOCK_BYTES))
+def _places(marks: Fingerprints, index: Index, active: Iterable[tuple[bytes, int]]) -> dict[bytes, int]:
+    """Return the first place of each wanted block that the running slot's image has."""
+    wanted = {mark for _, mark in marks.by_block(index)}
+    places: dict[bytes, int] = {}
+    for mark, offset in active:
+        if mark in wanted:
+            places.setdefault(mark, offset)
     return places
 
 
-def _recipe(place: Span, blocks: list[Span | None]) -> list[Span]:
+def _recipe(place: Span, blocks: Iterable[tuple[int, int | None]]) -> list[Span]:
     """Return the stretches that the blocks are, neighbours together; none unless they make the chunk."""
     recipe: list[Span] = []
-    for block in blocks:
-        if block is None:
+    for at, offset in blocks:
+        if offset is None:
             return []
-        if recipe and recipe[-1].end == block.offset:
-            block = Span(offset=recipe[-1].offset, length=recipe.pop().length + block.length)  # noqa: PLW2901
-        recipe.append(block)
-    return recipe if sum(span.length for span in recipe) == place.length else []
-
-
-_ZERO_MARK = fingerprint(bytes(BLOCK_BYTES))
+        length = min(BLOCK_BYTES, place.end - at)
+        if recipe and recipe[-1].end == offset:
+            recipe[-1] = Span(offset=recipe[-1].offset, length=recipe[-1].length + length)
+        else:
+            recipe.append(Span(offset=offset, length=length))
+    return recipe

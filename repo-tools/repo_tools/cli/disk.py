@@ -17,8 +17,8 @@ from repo_tools.cli.words import (
     family_options,
     which_release,
 )
-from repo_tools.quantities import parse_size
 from signpost.console import example, json_option
+from updog.update_metadata.sizes import parse_size
 
 if TYPE_CHECKING:
     from pathlib import Path

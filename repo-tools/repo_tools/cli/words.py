@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repo_tools.changes import one_line
-from repo_tools.quantities import parse_share, parse_size, parse_span
+from repo_tools.quantities import parse_share, parse_span
 from signpost.console import emit
+from updog.update_metadata.sizes import parse_size
 from updog.update_metadata.times import parse_duration, parse_time
 from updog.update_metadata.version import Version
 
