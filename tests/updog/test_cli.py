@@ -237,7 +237,7 @@ def test_the_rate_of_the_command_line_goes_before_the_configured_one(node: Node)
             metadata_base_url=server.url("metadata"), targets_base_url=server.url("targets"), limit_rate=1
         )
         began = time.monotonic()
-        assert node.updog("prepare", "--limit-rate", "160K").status == 0
+        assert node.updog("prepare", "--limit-rate", "20K").status == 0
         took = time.monotonic() - began
         sent = sum(request.sent for request in server.log)
-    assert took >= sent / (160 << 10) - 0.3 > 0
+    assert took >= sent / (20 << 10) - 0.3 > 0
