@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fixtures.node.build import DEFAULT_CACHE as NODE_CACHE
+from fixtures.node.build import build_node
 from fixtures.os.build import DEFAULT_CACHE, build_releases
 from fixtures.os.command import missing_tools
 from fixtures.os.errors import ArchiveError
@@ -17,6 +19,7 @@ from tests.drills.emulator import missing
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fixtures.node.build import NodeBuild
     from fixtures.os.release import Release
     from repo_tools.bootstage.image import Stage
 
@@ -42,6 +45,19 @@ def releases() -> dict[str, Release]:
         pytest.skip(missing())
     try:
         return build_releases(DEFAULT_CACHE, logging.getLogger(__name__).info)
+    except ArchiveError as error:
+        pytest.skip(f"the archive cannot be had: {error}")
+
+
+@pytest.fixture(scope="session")
+def node_build() -> NodeBuild:
+    """Return two good releases of a whole node."""
+    lacking = missing_tools()
+    if lacking:
+        pytest.skip(f"not installed: {', '.join(sorted(lacking))}")
+    try:
+        say = logging.getLogger(__name__).info
+        return build_node(NODE_CACHE, say, names=("good-1", "good-2"))
     except ArchiveError as error:
         pytest.skip(f"the archive cannot be had: {error}")
 

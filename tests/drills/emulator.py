@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import shutil
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,8 +28,11 @@ FIRMWARE = Path("/usr/share/OVMF")
 OPTIONS = "console=ttyS0 quiet panic=1 gpt signpost.pause=1"
 """Of the boot stage, where the emulator and not firmware starts it."""
 
-PATIENCE = 120.0
-"""Seconds to wait for what takes six on a quiet machine."""
+PATIENCE = 300.0
+"""Seconds to wait for what takes six to thirty on a quiet machine; others may be at work on this one."""
+
+RELAY = Path(__file__).resolve().parents[2] / "fixtures" / "node" / "relay.py"
+"""Carries each connection of the node to the web server."""
 
 _LOOK_EVERY = 0.05
 _LINES_SHOWN = 40
@@ -80,7 +84,12 @@ def missing(*, firmware: bool = False) -> str:
 
 @contextmanager
 def switched_on(
-    disks: Sequence[Path], log: Path, *, stage: Stage | None = None, sector_size: int = 512
+    disks: Sequence[Path],
+    log: Path,
+    *,
+    stage: Stage | None = None,
+    sector_size: int = 512,
+    port: int | None = None,
 ) -> Iterator[Machine]:
     """Run a machine for the length of a ``with`` block.
 
@@ -89,10 +98,12 @@ def switched_on(
         log: where its console is kept.
         stage: the boot stage to start; without one firmware starts what is on the disks.
         sector_size: of the disks.
+        port: of a web server on this machine, which the node reaches as 10.0.2.100; None leaves it without
+            a network.
     """
     started = _started_by_emulator(log.parent, stage) if stage else _started_by_firmware(log.parent)
-    command = [PROGRAM, "-accel", "tcg", "-m", "768", "-display", "none", "-nic", "none", "-monitor", "none"]
-    command += ["-serial", f"file:{log}", *started]
+    command = [PROGRAM, "-accel", "tcg", "-m", "768", "-display", "none", "-monitor", "none"]
+    command += ["-nic", _network(port), "-serial", f"file:{log}", *started]
     for number, disk in enumerate(disks):
         command += ["-drive", f"file={disk},format=raw,if=none,id=disk{number}"]
         sizes = f"logical_block_size={sector_size},physical_block_size={sector_size}"
@@ -105,6 +116,12 @@ def switched_on(
         finally:
             process.kill()
             process.wait()
+
+
+def _network(port: int | None) -> str:
+    if port is None:
+        return "none"
+    return f"user,model=virtio-net-pci,guestfwd=tcp:10.0.2.100:80-cmd:{sys.executable} {RELAY} {port}"
 
 
 def _started_by_emulator(folder: Path, stage: Stage) -> list[str]:

@@ -1,0 +1,119 @@
+"""A whole node in QEMU, from firmware to a confirmed update: nothing of it is played.
+
+`repo-tools` publishes and makes the disk; firmware starts the boot stage on its EFI partition; systemd comes
+up on a root under dm-verity; updog, installed from the wheel, finds the repository on the host, updates
+itself, restarts and confirms.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fixtures.os.command import search_path
+from repo_tools.bootstage.efi import make_efi
+from repo_tools.cli import cli
+from signpost import sets
+from signpost.app import BootStage
+from signpost.console import run
+from signpost.disk import Disk
+from signpost.gptprio import Flags
+from signpost.medium import OsMedium
+from signpost.sets import Slot
+from tests.drills.emulator import missing, switched_on
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fixtures.node.build import NodeBuild
+    from fixtures.os.release import Release
+    from repo_tools.bootstage.image import Stage
+
+pytestmark = pytest.mark.qemu
+
+CONFIRMED = "This boot is confirmed."
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    """Serves a folder and says nothing of it."""
+
+    def log_message(self, *_words: object) -> None:
+        pass
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[int]:
+    """Serve a folder on loopback for the length of a ``with`` block; give the port."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def publish(repository: Path, release: Release) -> None:
+    """Publish a release of the node in an open wave."""
+    images = [f"--{role}={path}" for role, path in release.images().items()]
+    family = ["--variant", "node", "--arch", "x86_64", "--version", release.version]
+    assert run(cli, ["--repo", str(repository), "publish", *family, *images]) == 0
+
+
+def remembered(disk: Path, scratch: Path) -> dict[str, object]:
+    """Return what updog remembers, read from the PRIVATE partition of a machine that was unplugged."""
+    table = Disk(OsMedium(), str(disk)).load().table
+    place = table.extent(sets.find(table.entries).private)
+    with disk.open("rb") as file:
+        file.seek(place.offset)
+        scratch.write_bytes(file.read(place.size))
+    subprocess.run([_tool("e2fsck"), "-p", scratch], capture_output=True, check=False)  # replays the journal
+    read = subprocess.run(
+        [_tool("debugfs"), "-R", "cat /state.json", scratch], capture_output=True, check=True
+    )
+    document: dict[str, object] = json.loads(read.stdout)
+    return document
+
+
+def _tool(name: str) -> str:
+    return shutil.which(name, path=search_path()) or name
+
+
+def test_a_node_updates_itself_from_firmware_to_the_confirmed_next_release(
+    tmp_path: Path, node_build: NodeBuild, stage: Stage
+) -> None:
+    if missing(firmware=True):
+        pytest.skip(missing(firmware=True))
+    repository, disk = tmp_path / "repo", tmp_path / "disk"
+    shutil.copytree(node_build.repository / "repo", repository)
+    publish(repository, node_build.releases["good-1"])
+    (tmp_path / "BOOTX64.EFI").write_bytes(make_efi(stage))
+    words = ["disk", "create", str(disk), "--version", "1.0.0", "--size", "1GiB"]
+    boot_stage = ["--boot-stage", str(tmp_path / "BOOTX64.EFI")]
+    assert run(cli, ["--repo", str(repository), *words, *boot_stage]) == 0
+    publish(repository, node_build.releases["good-2"])
+
+    with served(repository) as port, switched_on([disk], tmp_path / "console", port=port) as machine:
+        machine.expect("taking slot A", "ROOT is verified and mounted", "update: none", CONFIRMED)
+        machine.expect("Update applied: node 1.1.0", "Restarting system")
+        machine.expect("taking slot B, 0 tries left", "update: on trial", CONFIRMED)
+        machine.expect("nothing newer is published")
+
+    view = BootStage(OsMedium(), str(disk)).look()
+    assert view.slots[Slot.A].flags == Flags(priority=1, successful=True)
+    assert view.slots[Slot.B].flags == Flags(priority=2, successful=True)
+    assert (view.next, view.ever_booted, view.faults) == (Slot.B, True, ())
+    history = remembered(disk, tmp_path / "private")["history"]
+    assert isinstance(history, list)
+    assert [event["code"] for event in history] == ["installed", "applied", "confirmed"]

@@ -1,0 +1,98 @@
+"""The units that ship in the wheel name commands, units and folders that are there."""
+
+from __future__ import annotations
+
+import configparser
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import updog
+from signpost.errors import ExitStatus
+from updog.cli import program
+from updog.config import KEYS
+
+FOLDER = Path(updog.__file__).parent / "systemd"
+UNITS = sorted(path for path in FOLDER.iterdir() if path.suffix in {".service", ".timer"})
+SERVICES = [path for path in UNITS if path.suffix == ".service"]
+
+every_service = pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.name)
+
+
+def read(path: Path) -> configparser.ConfigParser:
+    """Return a unit's sections; of settings that stand several times the last."""
+    unit = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",))
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(path.read_text(encoding="ascii"))
+    return unit
+
+
+@every_service
+def test_a_service_starts_a_command_that_updog_has_with_options_it_takes(path: Path) -> None:
+    program_path, command, *options = read(path)["Service"]["ExecStart"].split()
+    assert program_path == "/usr/bin/updog"
+    taken = {option for parameter in program.commands[command].params for option in parameter.opts}
+    assert set(options) <= taken
+
+
+@every_service
+def test_exit_statuses_that_a_service_names_are_documented_ones(path: Path) -> None:
+    service = read(path)["Service"]
+    named = f"{service.get('SuccessExitStatus', '')} {service.get('RestartPreventExitStatus', '')}".split()
+    assert {int(status) for status in named} <= {int(status) for status in ExitStatus}
+
+
+def test_what_leaves_the_node_as_it_was_does_not_fail_a_unit_that_the_health_check_looks_at() -> None:
+    """A failed unit would fail the next boot's check: no update, no repository, busy are no ill health."""
+    for name in ("updog-check.service", "updog-update.service"):
+        assert {"3", "5", "75"} <= set(read(FOLDER / name)["Service"]["SuccessExitStatus"].split())
+
+
+def test_the_preset_decides_about_every_unit_that_can_be_enabled() -> None:
+    lines = (FOLDER / "updog.preset").read_text(encoding="ascii").splitlines()
+    decided = [line.split()[1] for line in lines]
+    assert sorted(decided) == sorted(path.name for path in UNITS if "Install" in read(path))
+
+
+def test_a_timer_stands_beside_its_service() -> None:
+    for timer in (path for path in UNITS if path.suffix == ".timer"):
+        assert timer.with_suffix(".service") in SERVICES
+
+
+def test_the_services_may_write_where_updog_keeps_things() -> None:
+    hardening = read(FOLDER / "updog-.service.d" / "hardening.conf")["Service"]
+    state_dir = next(key.default for key in KEYS if key.name == "state_dir")
+    assert f"-{state_dir}" in hardening["ReadWritePaths"].split()
+    assert f"d {state_dir} " in (FOLDER / "updog.tmpfiles").read_text(encoding="ascii")
+
+
+def test_the_boot_is_given_up_only_after_the_checks_had_their_time() -> None:
+    minutes = int(read(FOLDER / "updog-confirm.service")["Unit"]["JobTimeoutSec"].removesuffix("min"))
+    times = {key.name: key.default for key in KEYS}
+    assert minutes * 60 > 2 * (times["health_deadline"] + times["stability_window"])
+
+
+def test_the_readme_says_of_every_file_where_it_goes() -> None:
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    names = [path.name for path in FOLDER.iterdir() if path.suffix not in {".md", ".timer"}]
+    assert [name for name in names if name not in text] == []
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_understands_every_line(tmp_path: Path) -> None:
+    """A setting that it does not know is only a warning, in the log of a node that nobody reads."""
+    units = tmp_path / "units"
+    shutil.copytree(FOLDER, units)
+    command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no"]
+    environment = {"PATH": "/usr/bin:/bin", "SYSTEMD_UNIT_PATH": f"{units}:"}
+    done = subprocess.run(
+        [*command, *(units / path.name for path in UNITS)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = [line for line in done.stderr.splitlines() if "updog" in line]
+    assert [line for line in said if "/usr/bin/updog is not executable" not in line] == []
