@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import pytest
 
 from repo_tools.fleet.bounds import Count
-from repo_tools.fleet.evidence import Evidence, gather
+from repo_tools.fleet.evidence import Evidence, Terms, gather
 from repo_tools.fleet.logs import Logs
 from repo_tools.release import manifest_of
 from tests.support.access_logs import combined
@@ -60,7 +60,7 @@ def read(server: HttpServer, node: Node, folder: Path) -> Evidence:
     update = manifest_of(node.repository.folder).find(VARIANT, ARCH, Version.parse(NEWER))
     assert update
     with Logs([path]) as logs:
-        return gather(logs, update, patience=timedelta(0))
+        return gather(logs, update, Terms(patience=timedelta(0)))
 
 
 def test_a_node_that_updates_is_seen_doing_so(tmp_path: Path, server: HttpServer) -> None:

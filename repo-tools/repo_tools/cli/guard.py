@@ -75,7 +75,7 @@ def guard(
     from repo_tools.extras import extra
 
     with extra("fleet"):
-        from repo_tools.fleet.evidence import gather
+        from repo_tools.fleet.evidence import Terms, tally_of
         from repo_tools.fleet.logs import Logs
     from repo_tools.fleet.verdict import HoldOn, Rules, judge
     from repo_tools.render.watching import guard_document, guard_text
@@ -87,11 +87,9 @@ def guard(
         hold_on=HoldOn(words["hold_on"]),
     )
     updates = _on_offer(repo, words)
+    terms = Terms(patience=patience, only_seen=only_seen, since=since)
     with Logs(logs) as read:
-        found = [
-            gather(read, update, patience=patience, only_seen=only_seen, since=since) for update in updates
-        ]
-    verdicts = [(evidence.update, judge(evidence.tally, rules)) for evidence in found]
+        verdicts = [(update, judge(tally_of(read, update, terms), rules)) for update in updates]
     judged = [
         (update, verdict, _act(repo, update, verdict, rules, dry_run=dry_run)) for update, verdict in verdicts
     ]

@@ -50,14 +50,14 @@ def report(
     from repo_tools.release import manifest_of
 
     with extra("fleet"):
-        from repo_tools.fleet.evidence import gather
+        from repo_tools.fleet.evidence import Terms, gather
         from repo_tools.fleet.logs import Logs
         from repo_tools.fleet.page import page_of, write_page
     from repo_tools.render.watching import evidence_document, evidence_text
 
     update = which_release(version, variant, arch).of(manifest_of(existing(repo)))
     with Logs(logs) as read:
-        evidence = gather(read, update, patience=patience, only_seen=only_seen)
+        evidence = gather(read, update, Terms(patience=patience, only_seen=only_seen))
     if page:
         write_page(page, page_of(evidence, patience=patience))
     emit(evidence_document(evidence), evidence_text(evidence), as_json=as_json)

@@ -3,7 +3,7 @@
 Rules:
 
 * time is that of the logs: "now" is their last request, so that logs of last month can be read as well;
-* a node *took* the release when it first asked for something with ``target=`` that version, and *runs* it
+* a node *took* the release when it was first served something with ``target=`` that version, and *runs* it
   from its first request with ``version=`` that version;
 * of one node's outcome lines about the release the latest counts, once (docs/reference/outcome-line.md);
 * a node is *quiet* if nothing at all came from it after its last request for the release. One that asks
@@ -26,7 +26,7 @@ from repo_tools.fleet.verdict import Tally
 from updog.update_metadata.waves import MAX_SEED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import duckdb
 
@@ -145,43 +145,50 @@ class Evidence:
     @property
     def tally(self) -> Tally:
         """What the guard judges."""
-        waves = {wave.number: Count(failed=wave.bad, total=wave.good + wave.bad) for wave in self.waves}
-        return Tally(waves=waves, quiet=self.quiet)
+        return _tally(self.waves, self.quiet)
 
 
-def gather(
-    logs: Logs,
-    update: Update,
-    *,
-    patience: timedelta,
-    only_seen: bool = False,
-    since: datetime | None = None,
-) -> Evidence:
-    """Return what the logs say about a release.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Terms:
+    """What counts.
 
-    Args:
-        logs: what was read.
-        update: the release, as published.
+    Attributes:
         patience: how long a node may take from its last request for the release to its next sign of life.
         only_seen: count outcomes only of nodes that these logs show taking the release.
         since: count only outcomes, and silence, from then on; None for all.
     """
-    start = since.timestamp() if since else float("-inf")
-    return _Query(
-        logs, update, patience=patience.total_seconds(), since=start, only_seen=only_seen
-    ).evidence()
+
+    patience: timedelta
+    only_seen: bool = False
+    since: datetime | None = None
+
+
+def gather(logs: Logs, update: Update, terms: Terms) -> Evidence:
+    """Return what the logs say about a release, as it is published."""
+    return _Query(logs, update, terms).evidence()
+
+
+def tally_of(logs: Logs, update: Update, terms: Terms) -> Tally:
+    """Return the part of :func:`gather` that the guard judges."""
+    return _Query(logs, update, terms).tally()
+
+
+def _tally(waves: Iterable[WaveProgress], quiet: Count) -> Tally:
+    counts = {wave.number: Count(failed=wave.bad, total=wave.good + wave.bad) for wave in waves}
+    return Tally(waves=counts, quiet=quiet)
 
 
 class _Query:
     """The questions about one release; tables ``turns``, ``nodes`` and ``votes`` are made for it."""
 
-    def __init__(self, logs: Logs, update: Update, *, patience: float, since: float, only_seen: bool) -> None:
-        self._logs, self._update, self._patience, self._since = logs, update, patience, since
+    def __init__(self, logs: Logs, update: Update, terms: Terms) -> None:
+        self._logs, self._update, self._patience = logs, update, terms.patience.total_seconds()
+        self._since = terms.since.timestamp() if terms.since else float("-inf")
         self._database: duckdb.DuckDBPyConnection = logs.database
         self._first, self._last = self._one("SELECT min(moment), max(moment) FROM requests")
         self._make_turns()
         self._make_nodes()
-        self._make_votes(only_seen=only_seen)
+        self._make_votes(only_seen=terms.only_seen)
 
     def evidence(self) -> Evidence:
         """Ask everything."""
@@ -209,6 +216,10 @@ class _Query:
             planned=self._planned(step, count),
             spread=self._spread(step, count),
         )
+
+    def tally(self) -> Tally:
+        """Ask what the guard judges."""
+        return _tally(self._waves(), self._quiet())
 
     def _one(self, query: str, *values: object) -> tuple[Any, ...]:
         return self._database.execute(query, list(values)).fetchone() or ()

@@ -70,8 +70,9 @@ class Logs:
     """Logs, read into memory; close it, or use it in a ``with`` block.
 
     ``database`` has the tables ``requests`` (client, moment, path, query, status, size), ``sightings`` (node,
-    seed, moment, version, target, path) and ``outcomes`` (node, seed, moment, variant, arch, code, cause,
-    target, sighting: the node's name in ``sightings``). Moments are seconds since 1970.
+    seed, moment, version, path, target: only where it was served) and ``outcomes`` (node, seed, moment,
+    variant, arch, code, cause, target, sighting: the node's name in ``sightings``). Moments are seconds since
+    1970.
 
     Args:
         files: the logs.
@@ -172,11 +173,12 @@ class Logs:
     def _derive(self) -> None:
         """Make ``sightings`` and ``outcomes`` of what was read."""
         self.database.execute(
-            "CREATE TABLE sightings AS WITH parts AS MATERIALIZED (SELECT client, moment, path,"
+            "CREATE TABLE sightings AS WITH parts AS MATERIALIZED (SELECT client, moment, path, status,"
             f" regexp_extract(query, '(?:^|&)seed=([0-9]{{1,4}})(?:&|$)', 1) AS seed,"
             f" {_parameter('version')} AS version, {_parameter('target')} AS target"
             " FROM requests WHERE contains(query, 'seed=')) SELECT client || ' ' || seed AS node,"
-            " seed::SMALLINT AS seed, moment, version, target, path FROM parts"
+            " seed::SMALLINT AS seed, moment, version, path,"
+            " CASE WHEN status BETWEEN 200 AND 399 THEN target END AS target FROM parts"
             f" WHERE seed <> '' AND seed::SMALLINT < {MAX_SEED}"
         )
         self._add_reports_of_requests()

@@ -19,7 +19,7 @@ from repo_tools.check import check
 from repo_tools.cli import cli
 from repo_tools.errors import LogError
 from repo_tools.fleet.bounds import Count
-from repo_tools.fleet.evidence import Evidence, gather
+from repo_tools.fleet.evidence import Evidence, Terms, gather, tally_of
 from repo_tools.fleet.logs import Lines, Logs
 from repo_tools.fleet.page import page_of
 from repo_tools.fleet.simulate import Plan
@@ -60,7 +60,7 @@ def rollout(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Written]:
 
 def evidence_of(*paths: Path, update: Update = UPDATE, **facts: Any) -> Evidence:
     with Logs(paths) as logs:
-        return gather(logs, update, patience=PATIENCE, **facts)
+        return gather(logs, update, Terms(patience=PATIENCE, **facts))
 
 
 def test_what_the_fleet_did_is_what_the_logs_say(rollout: tuple[Path, Written]) -> None:
@@ -277,6 +277,19 @@ def test_a_node_is_quiet_only_when_its_patience_is_over(tmp_path: Path) -> None:
     evidence = evidence_of(path)
     assert evidence.quiet == Count(failed=0, total=1)
     assert [(node.node, node.quiet, node.runs) for node in evidence.stuck] == [("10.0.0.1 7", False, "1.0.0")]
+
+
+def test_the_guard_judges_what_the_report_shows(rollout: tuple[Path, Written]) -> None:
+    with Logs([rollout[0]]) as logs:
+        terms = Terms(patience=PATIENCE, since=START + timedelta(hours=20))
+        assert tally_of(logs, UPDATE, terms) == gather(logs, UPDATE, terms).tally
+
+
+def test_what_was_not_served_was_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    path.write_text(combined(START, "10.0.0.1", "/t?seed=7&version=1.0.0&target=1.1.0", status=404))
+    evidence = evidence_of(path)
+    assert (evidence.nodes, evidence.took, evidence.versions) == (1, 0, {"1.0.0": 1})
 
 
 def test_no_request_at_all(tmp_path: Path) -> None:
