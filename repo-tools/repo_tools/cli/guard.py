@@ -13,6 +13,7 @@ from repo_tools.cli.words import (
     TIME,
     VERSION,
     ask_secrets,
+    channel_option,
     current_time,
     existing,
     family_options,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from pathlib import Path
 
-    from repo_tools.fleet.verdict import Verdict
     from repo_tools.steer import Step
     from updog.update_metadata.manifest import Update
 
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 @click.option("--since", type=TIME, help="Judge only what happened from then on, as after a resume.")
 @click.option("--only-seen", is_flag=True, help="Only outcomes of nodes that LOGS show taking the release.")
 @click.option("--dry-run", is_flag=True, help="Judge, and change nothing.")
+@channel_option
 @family_options
 @json_option
 @click.pass_obj
@@ -59,6 +60,7 @@ def guard(
     patience: timedelta,
     since: datetime | None,
     only_seen: bool,
+    channel: str | None,
     dry_run: bool,
     as_json: bool,
     **words: Any,
@@ -78,7 +80,7 @@ def guard(
         from repo_tools.fleet.evidence import Terms, tally_of
         from repo_tools.fleet.logs import Logs
     from repo_tools.fleet.verdict import HoldOn, Rules, judge
-    from repo_tools.render.watching import guard_document, guard_text
+    from repo_tools.render.watching import guard_document, guard_text, reason_text
 
     rules = Rules(
         budget=words["budget"],
@@ -86,23 +88,26 @@ def guard(
         alpha=words["alpha"],
         hold_on=HoldOn(words["hold_on"]),
     )
-    updates = _on_offer(repo, words)
-    terms = Terms(patience=patience, only_seen=only_seen, since=since)
+    updates = _on_offer(repo, channel, words)
+    terms = Terms(patience=patience, only_seen=only_seen, since=since, channel=channel)
     with Logs(logs) as read:
         verdicts = [(update, judge(tally_of(read, update, terms), rules)) for update in updates]
-    judged = [
-        (update, verdict, _act(repo, update, verdict, rules, dry_run=dry_run)) for update, verdict in verdicts
-    ]
+    held = {
+        update.key: _hold(repo, channel, update, reason_text(verdict, rules), dry_run=dry_run)
+        for update, verdict in verdicts
+        if verdict.hold
+    }
+    judged = [(update, verdict, held.get(update.key)) for update, verdict in verdicts]
     emit(guard_document(judged, rules, dry_run=dry_run), guard_text(judged, dry_run=dry_run), as_json=as_json)
-    return int(ExitStatus.REFUSED if any(step for *_, step in judged) else ExitStatus.DONE)
+    return int(ExitStatus.REFUSED if held else ExitStatus.DONE)
 
 
-def _on_offer(repo: Path, words: dict[str, Any]) -> list[Update]:
+def _on_offer(repo: Path, channel: str | None, words: dict[str, Any]) -> list[Update]:
     """Return the releases to judge. Raises NothingToSteerError, ReleaseError."""
     from repo_tools.errors import NothingToSteerError
     from repo_tools.release import manifest_of
 
-    manifest = manifest_of(existing(repo))
+    manifest = manifest_of(existing(repo), channel)
     version, variant, arch = words["version"], words["variant"], words["arch"]
     named = [which_release(version, variant, arch).of(manifest)] if version else manifest.updates
     offered = [
@@ -118,19 +123,14 @@ def _on_offer(repo: Path, words: dict[str, Any]) -> list[Update]:
     return offered
 
 
-def _act(repo: Path, update: Update, verdict: Verdict, rules: Any, *, dry_run: bool) -> Step | None:
-    """Hold the release if it has to be; return the step that was, or with ``dry_run`` would be, taken."""
+def _hold(repo: Path, channel: str | None, update: Update, reason: str, *, dry_run: bool) -> Step:
+    """Hold a release; return the step that was, or with ``dry_run`` would be, taken."""
     from repo_tools.release import manifest_of
-    from repo_tools.render.watching import reason_text
     from repo_tools.steer import holding, take
 
-    if not verdict.hold:
-        return None
-    decide = holding(
-        which_release(update.version, update.variant, update.arch), reason=reason_text(verdict, rules)
-    )
+    decide = holding(which_release(update.version, update.variant, update.arch), reason=reason)
     now = current_time()
     if dry_run:
-        return decide(manifest_of(repo), now)
-    step, _ = take(repo, decide, now=now, secrets=ask_secrets())
+        return decide(manifest_of(repo, channel), now)
+    step, _ = take(repo, decide, now=now, channel=channel, secrets=ask_secrets())
     return step

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repo_tools.cli.words import PATH, SPAN, VERSION, existing, family_options, which_release
+from repo_tools.cli.words import PATH, SPAN, VERSION, channel_option, existing, family_options, which_release
 from signpost.console import emit, example, json_option
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--page", type=PATH, metavar="FILE.html", help="Write the report as one HTML file.")
 @click.option("--patience", type=SPAN, default="6h", show_default=True, help="Until a node counts as stuck.")
 @click.option("--only-seen", is_flag=True, help="Only outcomes of nodes that LOGS show taking the release.")
+@channel_option
 @family_options
 @json_option
 @click.pass_obj
@@ -35,6 +36,7 @@ def report(
     page: Path | None,
     patience: timedelta,
     only_seen: bool,
+    channel: str | None,
     variant: str | None,
     arch: str | None,
     as_json: bool,
@@ -55,9 +57,9 @@ def report(
         from repo_tools.fleet.page import page_of, write_page
     from repo_tools.render.watching import evidence_document, evidence_text
 
-    update = which_release(version, variant, arch).of(manifest_of(existing(repo)))
+    update = which_release(version, variant, arch).of(manifest_of(existing(repo), channel))
     with Logs(logs) as read:
-        evidence = gather(read, update, Terms(patience=patience, only_seen=only_seen))
+        evidence = gather(read, update, Terms(patience=patience, only_seen=only_seen, channel=channel))
     if page:
         write_page(page, page_of(evidence, patience=patience))
     emit(evidence_document(evidence), evidence_text(evidence), as_json=as_json)

@@ -13,6 +13,7 @@ from repo_tools.cli.words import (
     SPAN,
     TIME,
     VERSION,
+    channel_option,
     current_time,
     existing,
     family_options,
@@ -52,6 +53,7 @@ _TRAFFIC = ("full", "delta", "delta_share", "edges", "cache")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the random numbers.")
 @click.option("--runs", type=click.IntRange(min=1), help="Play so many seeds; say mean and worst.")
 @click.option("--plot", type=PATH, metavar="FILE", help="Draw the curves into a .png or .svg file.")
+@channel_option
 @family_options
 @json_option
 @click.pass_obj
@@ -108,11 +110,11 @@ def _release(repo: Path, words: dict[str, Any]) -> dict[str, Any]:
     Where a release is named, its size becomes the word ``full`` unless one was typed.
     """
     version, policy, start = words.pop("version"), words.pop("policy"), words.pop("start_at")
-    variant, arch = words.pop("variant"), words.pop("arch")
+    variant, arch, channel = words.pop("variant"), words.pop("arch"), words.pop("channel")
     if version is None:
         words["full"] = words["full"] or 200 << 20
         return _planned(policy or "default", start or current_time())
-    waves, size = _published(repo, which_release(version, variant, arch))
+    waves, size = _published(repo, which_release(version, variant, arch), channel)
     words["full"] = words["full"] or size
     if policy is not None:
         return _planned(policy, start or current_time())
@@ -127,11 +129,11 @@ def _planned(policy: str, start: datetime) -> dict[str, Any]:
     return {"waves": waves_of(policy_named(policy), start), "start": start}
 
 
-def _published(repo: Path, which: Which) -> tuple[Waves, int]:
+def _published(repo: Path, which: Which, channel: str | None) -> tuple[Waves, int]:
     """Return the waves of a release and the bytes of its images."""
     from repo_tools.release import manifest_of
 
-    update = which.of(manifest_of(existing(repo)))
+    update = which.of(manifest_of(existing(repo), channel))
     names = (update.images.boot, update.images.root, update.images.hash)
     files = (next((repo / "targets").glob(f"*.{name}"), None) for name in names)
     return update.waves, sum(file.stat().st_size for file in files if file)

@@ -156,11 +156,13 @@ class Terms:
         patience: how long a node may take from its last request for the release to its next sign of life.
         only_seen: count outcomes only of nodes that these logs show taking the release.
         since: count only outcomes, and silence, from then on; None for all.
+        channel: count only outcomes of nodes that follow it; None for all.
     """
 
     patience: timedelta
     only_seen: bool = False
     since: datetime | None = None
+    channel: str | None = None
 
 
 def gather(logs: Logs, update: Update, terms: Terms) -> Evidence:
@@ -188,7 +190,7 @@ class _Query:
         self._first, self._last = self._one("SELECT min(moment), max(moment) FROM requests")
         self._make_turns()
         self._make_nodes()
-        self._make_votes(only_seen=terms.only_seen)
+        self._make_votes(terms)
 
     def evidence(self) -> Evidence:
         """Ask everything."""
@@ -248,15 +250,17 @@ class _Query:
             [version],
         )
 
-    def _make_votes(self, *, only_seen: bool) -> None:
-        seen = " AND sighting IN (SELECT node FROM nodes WHERE took IS NOT NULL)" if only_seen else ""
+    def _make_votes(self, terms: Terms) -> None:
+        seen = " AND sighting IN (SELECT node FROM nodes WHERE took IS NOT NULL)" if terms.only_seen else ""
+        variant, arch, version = self._update.key
         self._database.execute(
             "CREATE OR REPLACE TABLE votes AS SELECT *, " + counted() + " AS says FROM (SELECT node,"
             " arg_max(seed, moment) AS seed, arg_max(code, moment) AS code,"
             " coalesce(arg_max(coalesce(cause, ''), moment), '') AS cause,"
             " arg_max(sighting, moment) AS sighting FROM outcomes"
-            f" WHERE target = ? AND variant = ? AND arch = ? AND moment >= ?{seen} GROUP BY node)",
-            [str(self._update.version), self._update.variant, self._update.arch, self._since],
+            f" WHERE target = ? AND variant = ? AND arch = ? AND moment >= ?"
+            f" AND coalesce(channel = ?, ?){seen} GROUP BY node)",
+            [str(version), variant, arch, self._since, terms.channel, terms.channel is None],
         )
 
     def _versions(self) -> dict[str, int]:

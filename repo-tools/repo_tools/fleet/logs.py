@@ -71,8 +71,8 @@ class Logs:
 
     ``database`` has the tables ``requests`` (client, moment, path, query, status, size), ``sightings`` (node,
     seed, moment, version, path, target: only where it was served) and ``outcomes`` (node, seed, moment,
-    variant, arch, code, cause, target, sighting: the node's name in ``sightings``). Moments are seconds since
-    1970.
+    variant, arch, channel, code, cause, target, sighting: the node's name in ``sightings``). Moments are
+    seconds since 1970.
 
     Args:
         files: the logs.
@@ -200,7 +200,8 @@ class Logs:
         self.database.execute(
             f"CREATE TABLE outcomes AS SELECT {place['node']} AS node, {place['seed']}::SMALLINT AS seed,"
             f" epoch(try_cast({place['time']} AS TIMESTAMPTZ)) AS moment, {place['variant']} AS variant,"
-            f" {place['arch']} AS arch, {place['code']} AS code, {place['cause']} AS cause,"
+            f" {place['arch']} AS arch, {place['channel']} AS channel,"
+            f" {place['code']} AS code, {place['cause']} AS cause,"
             f" {place['to']} AS target, sighting FROM reports WHERE regexp_full_match({place['node']},"
             f" '[0-9a-f]{{32}}') AND try_cast({place['seed']} AS SMALLINT) BETWEEN 0 AND {MAX_SEED - 1}"
             f" AND try_cast({place['time']} AS TIMESTAMPTZ) IS NOT NULL"

@@ -256,6 +256,11 @@ def test_what_does_not_concern_the_release_does_not_count(tmp_path: Path) -> Non
     assert _votes(tmp_path, bad, since=START + timedelta(seconds=1)) == Count(failed=0, total=0)
     assert _votes(tmp_path, bad, since=START) == Count(failed=1, total=1)
     assert _votes(tmp_path, bad, only_seen=True) == Count(failed=0, total=0)
+    stable = replace(bad, channel="stable")
+    assert _votes(tmp_path, bad, channel="stable") == Count(failed=0, total=0)
+    assert _votes(tmp_path, stable, channel="stable") == Count(failed=1, total=1)
+    assert _votes(tmp_path, stable, channel="dev") == Count(failed=0, total=0)
+    assert _votes(tmp_path, stable) == Count(failed=1, total=1)
 
 
 def test_only_nodes_that_took_it_are_believed_if_asked_for(rollout: tuple[Path, Written]) -> None:
