@@ -23,9 +23,11 @@ from signpost.console import emit, example, json_option
 from signpost.errors import ExitStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime, timedelta
     from pathlib import Path
 
+    from repo_tools.session import Committed
     from repo_tools.steer import Step
     from updog.update_metadata.manifest import Update
 
@@ -71,8 +73,9 @@ def guard(
     bounds that stay right however often this runs; the hold is signed, and logged with its reason.
     Outcome lines are not signed: see docs/how-to/watch-a-rollout.md on forged ones.
 
-    Exit status: 0 all may go on, 1 failed, 2 wrong usage, unreadable logs, or the extra [fleet] is missing,
-    3 no release is on offer that is not held, 4 a release was held (--dry-run: would be), 75 busy.
+    Exit status: 0 all may go on, 1 failed, or a hold waits for other holders' signatures, 2 wrong usage,
+    unreadable logs, or the extra [fleet] is missing, 3 no release is on offer that is not held, 4 a release
+    was held (--dry-run: would be), 75 busy.
     """
     from repo_tools.extras import extra
 
@@ -98,8 +101,8 @@ def guard(
         if verdict.hold
     }
     judged = [(update, verdict, held.get(update.key)) for update, verdict in verdicts]
-    emit(guard_document(judged, rules, dry_run=dry_run), guard_text(judged, dry_run=dry_run), as_json=as_json)
-    return int(ExitStatus.REFUSED if held else ExitStatus.DONE)
+    emit(guard_document(judged, rules, dry_run=dry_run), guard_text(judged), as_json=as_json)
+    return int(_status(held.values()))
 
 
 def _on_offer(repo: Path, channel: str | None, words: dict[str, Any]) -> list[Update]:
@@ -123,14 +126,23 @@ def _on_offer(repo: Path, channel: str | None, words: dict[str, Any]) -> list[Up
     return offered
 
 
-def _hold(repo: Path, channel: str | None, update: Update, reason: str, *, dry_run: bool) -> Step:
-    """Hold a release; return the step that was, or with ``dry_run`` would be, taken."""
+def _hold(
+    repo: Path, channel: str | None, update: Update, reason: str, *, dry_run: bool
+) -> tuple[Step, Committed | None]:
+    """Hold a release; return the step, and what came of it: None with ``dry_run``, which changes nothing."""
     from repo_tools.release import manifest_of
     from repo_tools.steer import holding, take
 
     decide = holding(which_release(update.version, update.variant, update.arch), reason=reason)
     now = current_time()
     if dry_run:
-        return decide(manifest_of(repo, channel), now)
-    step, _ = take(repo, decide, now=now, channel=channel, secrets=ask_secrets())
-    return step
+        return decide(manifest_of(repo, channel), now), None
+    return take(repo, decide, now=now, channel=channel, secrets=ask_secrets())
+
+
+def _status(held: Iterable[tuple[Step, Committed | None]]) -> ExitStatus:
+    """Return how the command ends: a hold that waits for other holders' signatures has failed so far."""
+    outcomes = [done for _, done in held]
+    if any(done and done.pending for done in outcomes):
+        return ExitStatus.FAILED
+    return ExitStatus.REFUSED if outcomes else ExitStatus.DONE

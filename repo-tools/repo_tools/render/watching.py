@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from repo_tools.fleet.verdict import Answer
+from repo_tools.render.channels import committed_text
 from repo_tools.render.plot import share_plot
 from repo_tools.render.releases import step_text
 from repo_tools.render.text import share_text, table_text
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from repo_tools.fleet.evidence import Evidence
     from repo_tools.fleet.verdict import Finding, Rules, Verdict
+    from repo_tools.session import Committed
     from repo_tools.steer import Step
     from updog.update_metadata.manifest import Update
 
@@ -130,8 +132,8 @@ def _running_at(evidence: Evidence) -> Any:
     return share
 
 
-Judged = tuple["Update", "Verdict", "Step | None"]
-"""A release, what is made of it, and the step that held it, if one did."""
+Judged = tuple["Update", "Verdict", "tuple[Step, Committed | None] | None"]
+"""A release, what is made of it, and if that is a hold, the step and what came of it (nothing: a dry run)."""
 
 
 def guard_document(judged: Sequence[Judged], rules: Rules, *, dry_run: bool) -> dict[str, Any]:
@@ -148,12 +150,16 @@ def guard_document(judged: Sequence[Judged], rules: Rules, *, dry_run: bool) -> 
                 "arch": update.arch,
                 "version": str(update.version),
                 "hold": verdict.hold,
-                "step": step.to_json() if step else None,
+                "step": _step_document(*held) if held else None,
                 "findings": [_finding(finding, verdict) for finding in verdict.findings],
             }
-            for update, verdict, step in judged
+            for update, verdict, held in judged
         ],
     }
+
+
+def _step_document(step: Step, done: Committed | None) -> dict[str, Any]:
+    return step.to_json() | (done.to_json() if done else {})
 
 
 def _finding(finding: Finding, verdict: Verdict) -> dict[str, Any]:
@@ -170,13 +176,18 @@ def _finding(finding: Finding, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def guard_text(judged: Sequence[Judged], *, dry_run: bool) -> str:
+def guard_text(judged: Sequence[Judged]) -> str:
     """Return the guard's judgement: of each release a table, and what was done about it."""
-    blocks = []
-    for update, verdict, step in judged:
-        done = step_text(step, done=not dry_run) if step else f"{update} may go on"
-        blocks.append(f"{update}\n{_table(verdict)}\n{done}")
-    return "\n\n".join(blocks)
+    return "\n\n".join(
+        f"{update}\n{_table(verdict)}\n{_step_text(*held) if held else f'{update} may go on'}"
+        for update, verdict, held in judged
+    )
+
+
+def _step_text(step: Step, done: Committed | None) -> str:
+    if done is None:
+        return step_text(step, done=False)
+    return f"{step_text(step, done=done.pending is None)}\n{committed_text(done)}"
 
 
 def _table(verdict: Verdict) -> str:

@@ -26,6 +26,7 @@ from repo_tools.fleet.simulate import Plan
 from repo_tools.source import FolderSource
 from signpost.console import run
 from tests.support.access_logs import ARCH, VARIANT, Written, address, combined, outcome, write_log
+from tests.support.channels import add_channel
 from tests.support.repositories import make_repository, tree_digest
 from updog.update_metadata.manifest import Hold, Images, Update
 from updog.update_metadata.outcomes import OutcomeError, OutcomeLine
@@ -476,3 +477,42 @@ def test_a_guard_that_cannot_judge_changes_nothing(
     before = tree_digest(repository.folder)
     assert run(cli, _words(repository, "guard", rollout[0], *words)) == status
     assert tree_digest(repository.folder) == before
+
+
+def _log_of_a_bad_channel(path: Path, channel: str) -> Path:
+    """Ten nodes of a channel that all failed, and a hundred of no channel that did not."""
+    said = [replace(outcome(START, node, node, code="boot-failed"), channel=channel) for node in range(10)]
+    said += [outcome(START, node, node) for node in range(100, 200)]
+    path.write_text("".join(f"{line.to_json()}\n" for line in said))
+    return path
+
+
+def test_guard_holds_the_release_of_one_channel(repository: SmallRepository, tmp_path: Path) -> None:
+    assert add_channel(repository, "stable").pending is None
+    assert run(cli, _words(repository, "promote", "1.1.0", "--from", "-", "--to", "stable")) == 0
+    log = _log_of_a_bad_channel(tmp_path / "outcomes.ndjson", "stable")
+    assert run(cli, _words(repository, "guard", log, "--channel", "stable")) == 4
+    update = release.manifest_of(repository.folder, "stable").find(VARIANT, ARCH, V110)
+    assert update
+    assert update.hold
+
+
+def test_a_hold_that_waits_for_signatures_is_not_called_one(
+    repository: SmallRepository, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = add_channel(repository, "lts", hands=(True, True), threshold=2)
+    assert done.pending is None
+    assert run(cli, _words(repository, "promote", "1.1.0", "--from", "-", "--to", "lts")) == 0
+    path = repository.folder / "repo.toml"
+    gone = f"{repository.folder}/keys/lts-2.pem"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if "lts-2.pem" not in line and gone not in line))
+    log = _log_of_a_bad_channel(tmp_path / "outcomes.ndjson", "lts")
+    capsys.readouterr()
+    assert run(cli, _words(repository, "guard", log, "--channel", "lts")) == 1
+    out = capsys.readouterr().out
+    assert "would hold 1.1.0" in out
+    assert "NOT published yet: signatures are missing" in out
+    update = release.manifest_of(repository.folder, "lts").find(VARIANT, ARCH, V110)
+    assert update
+    assert update.hold is None
