@@ -59,8 +59,9 @@ _EFI_NUMBER = 1
 PRIVATE_BYTES = 16 << 20
 """Room for what the node must remember; upstream's is of this order."""
 
-LEAST_DATA_BYTES = 64 << 20
-"""DATA takes what the other partitions leave; a new disk has at least this."""
+LEAST_DATA_BYTES = 256 << 20
+"""DATA takes what the other partitions leave; a new disk has at least this: the images of a small system while
+they are fetched, and beside them the 64 MiB that updog's health check wants free."""
 
 _GROWTH = 2
 """A slot is this many times as large as the first release's image, so that later ones fit."""
