@@ -21,7 +21,7 @@ from repo_tools.channel_session import writing_in
 from repo_tools.channels import name_in, role_of
 from repo_tools.config import target_word
 from repo_tools.effects import reach
-from repo_tools.errors import BrokenRepositoryError, ReleaseError
+from repo_tools.errors import BrokenRepositoryError, ImageError, ReleaseError
 from repo_tools.images import Packing, Staged, size_of
 from repo_tools.keys import Secrets, no_secrets
 from repo_tools.progress import Progress, silent
@@ -35,12 +35,13 @@ from updog.update_metadata.manifest import Manifest, Update
 from updog.update_metadata.waves import BUILT_IN_POLICIES, WavePolicy, Waves
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
     from tuf.api.metadata import Targets
 
+    from repo_tools.chain import Source
     from repo_tools.changes import Entry
     from updog.durable import Medium
     from updog.update_metadata.version import Version
@@ -186,6 +187,7 @@ def _publish(session: Session, release: NewRelease, now: datetime, progress: Pro
     policy = policy_named(release.waves or session.config.waves)
     draft = _entry(release, session, waves_of(policy, release.start_at or now))
     _require_new_version(session, draft)
+    _require_room(session.config.slots, release)
     joined(session.manifest, draft, release.max_version)  # refuses what can be refused
     bases_of(session, release)  # the same
     session.require_signers()
@@ -224,10 +226,31 @@ def _require_new_version(session: Session, draft: Update) -> None:
                 f"{draft} is published in {role_of(other)}, and one version has one content",
                 next_step=f"`repo-tools promote {draft.version}` brings it into another channel.",
             )
+    if any(_logged(session, other, draft) for other in others):
+        raise ReleaseError(
+            f"{draft} was published and cleared away before", next_step="Publish under a new version number."
+        )
 
 
 def _lists(targets: Targets, beginning: str) -> bool:
     return any(name.startswith(beginning) for name in targets.targets)
+
+
+def _logged(session: Session, channel: str | None, draft: Update) -> bool:
+    """Whether a log of changes tells that this release was published once."""
+    entries = _entries(session.store.source, session.published.listing(channel), channel)
+    published = (entry.change.subject for entry in entries if entry.change.action == "publish")
+    return str(draft) in published
+
+
+def _require_room(slots: Mapping[str, int], release: NewRelease) -> None:
+    """Refuse images that do not fit the nodes' partitions, where repo.toml declares those."""
+    for role, image in (("boot", release.boot), ("root", release.root), ("hash", release.hash)):
+        if image is not None and role in slots and size_of(image) > slots[role]:
+            raise ImageError(
+                f"{image} has {size_of(image)} bytes; [slots] gives {role} {slots[role]}",
+                next_step="Make the image smaller; or, if the nodes have more room, correct [slots].",
+            )
 
 
 def _check_words(release: NewRelease) -> None:
@@ -311,6 +334,11 @@ def log_of(place: Path | str, channel: str | None = None) -> list[Entry]:
     """
     source = source_of(place)
     targets = complete(walk(source)).listing(channel)
+    return _entries(source, targets, channel)
+
+
+def _entries(source: Source, targets: Targets, channel: str | None) -> list[Entry]:
+    """Return every change of a channel, oldest first, through all files of its log."""
     log = read_log(source, targets, name_in(channel, LOG))
     entries = list(log.entries)
     while log.earlier:

@@ -14,7 +14,7 @@ from repo_tools import check
 from repo_tools.bundle import Nodes, export
 from repo_tools.cli import cli
 from repo_tools.destination import destination_of
-from repo_tools.errors import NothingToPruneError
+from repo_tools.errors import NothingToPruneError, ReleaseError
 from repo_tools.prune import Pruned, Wish, prune
 from repo_tools.push import push
 from repo_tools.release import manifest_of
@@ -172,3 +172,11 @@ def test_everything_is_needed(repository: SmallRepository, capsys: pytest.Captur
     assert run(cli, ["--repo", str(repository.folder), "prune", "--keep", "9"]) == 3
     assert "wait for their grace" in capsys.readouterr().err
     assert tree_digest(repository.folder / "targets") == before
+
+
+def test_the_version_number_of_a_pruned_release_stays_used(repository: SmallRepository) -> None:
+    _prune(repository, keep=1, grace=AT_ONCE)
+    before = tree_digest(repository.folder)
+    with pytest.raises(ReleaseError, match="published and cleared away before"):
+        repository.publish("1.0.0")
+    assert tree_digest(repository.folder) == before

@@ -130,3 +130,16 @@ def test_an_empty_image_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[
     assert run(cli, _words(repository.folder, images.folder, "1.1.0")) == 2
     assert "is empty" in capfd.readouterr().err
     assert tree_digest(repository.folder) == before
+
+
+def test_an_image_that_does_not_fit_the_declared_partitions_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    repository = make_repository(tmp_path / "repo")
+    images = repository.synthesize("1.1.0")
+    config = repository.folder / "repo.toml"
+    config.write_text(f'{config.read_text()}\n[slots]\nroot = "4KiB"\n')
+    before = tree_digest(repository.folder)
+    assert run(cli, _words(repository.folder, images.folder, "1.1.0")) == 2
+    assert "[slots] gives root 4096" in capfd.readouterr().err
+    assert tree_digest(repository.folder) == before
