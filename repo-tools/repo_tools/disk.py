@@ -60,7 +60,7 @@ PRIVATE_BYTES = 16 << 20
 """Room for what the node must remember; upstream's is of this order."""
 
 LEAST_DATA_BYTES = 256 << 20
-"""DATA takes what the other partitions leave; a new disk has at least this: the images of a small system while
+"""DATA takes what the other partitions leave; a new disk has at least this: the images of a small system as
 they are fetched, and beside them the 64 MiB that updog's health check wants free."""
 
 _GROWTH = 2
