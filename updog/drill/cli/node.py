@@ -49,6 +49,7 @@ def _agent(node: DrillNode) -> Agent:
 @click.option("--variant", required=True, help="VARIANT_ID of the system in slot A.")
 @click.option("--version", "version", required=True, help="VERSION_ID of the system in slot A.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Place in the waves, 0 to 2047.")
+@click.option("--channel", help="The channel it follows.  [default: none]")
 @json_option
 @example(
     "repo-tools --repo repo disk create node/disk.img --version 1.0.0",
@@ -64,11 +65,18 @@ def new(
     variant: str,
     version: str,
     seed: int,
+    channel: str | None,
     as_json: bool,
 ) -> None:
     """Make a node of FOLDER/disk.img, running slot A, which is checked against the repository."""
     node = _node(folder)
-    settings = {"metadata_base_url": metadata_url, "targets_base_url": targets_url, "seed": seed}
+    settings: dict[str, str | int] = {
+        "metadata_base_url": metadata_url,
+        "targets_base_url": targets_url,
+        "seed": seed,
+    }
+    if channel:
+        settings["channel"] = channel
     node.create(
         variant=variant,
         version=Version.parse_friendly(version),
