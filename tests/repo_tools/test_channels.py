@@ -677,3 +677,26 @@ def test_the_kinds_of_name_a_channel_may_have() -> None:
     for name in ("", "Dev", "a/b", "targets", "2nd", "a" * 33, "a.b"):
         with pytest.raises(ChannelError):
             channels.require_name(name)
+
+
+def test_a_key_that_two_channels_share_is_a_finding(repository: SmallRepository) -> None:
+    """Whoever holds it could promote by himself."""
+    words = ["channel", "add", "lts", "--signer", "file2:keys/stable-1.pem"]
+    assert _run(repository, *words) == 0
+    report = check(FolderSource(repository.folder), now=repository.now)
+    assert [finding.code for finding in report.findings] == ["key-shared"]
+    assert "lts and stable share" in report.findings[0].message
+
+
+def test_a_signer_is_named_as_repo_toml_names_it_wherever_the_command_is_run(
+    repository: SmallRepository,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    key = make_key(repository.folder, "lts-1").key
+    monkeypatch.chdir(tmp_path)
+    words = ["--repo", repository.folder.name, "channel", "add", "lts", "--signer", "file2:keys/lts-1.pem"]
+    assert run(cli, [*words, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["signer_lines"] == [f'{key.keyid} = "file2:keys/lts-1.pem"']

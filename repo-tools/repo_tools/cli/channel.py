@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,9 @@ def channel_add(
 
     secrets = ask_secrets()
     here = existing(repo)
-    given = [keys.source(word, here, secrets) for word in signers]
+    given = [  # as repo.toml has them: paths start at the repository
+        replace(keys.source(word, here, secrets), uri=word.partition(",")[0]) for word in signers
+    ]
     wanted = channel_files.NewChannel(
         name=name,
         signers=given,
@@ -91,11 +94,7 @@ def channel_add(
     )
     done = channel_files.add(here, wanted, now=current_time(), secrets=secrets)
     known = config.load(here).signers
-    lines = [
-        config.signer_line(item.key.keyid, word.partition(",")[0])
-        for item, word in zip(given, signers, strict=True)
-        if item.key.keyid not in known
-    ]
+    lines = [config.signer_line(item.key.keyid, item.uri) for item in given if item.key.keyid not in known]
     hint = ["for repo.toml, under [signers]:", *lines] if lines else []
     head = f"added {name}" if done.pending is None else f"{name} is not there yet"
     emit(
