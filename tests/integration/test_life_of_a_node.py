@@ -257,7 +257,7 @@ def test_a_repository_that_is_gone_is_status_5_and_touches_nothing(node: Node, c
 def test_targets_that_are_gone_are_found_out_before_the_slot_is_given_up(tmp_path: Path) -> None:
     for name, spool in (("spooled", True), ("streamed", False)):
         node = make_node(tmp_path / name, spool=spool)
-        for image in (node.repository.folder / "targets").glob("*-1.1.0-boot.*.zst"):
+        for image in (node.repository.folder / "targets").glob("*-1.1.0-boot.*"):
             image.unlink()
         before = node.disk_digest()
         assert node.updog("update").status == UNREACHABLE
@@ -680,12 +680,12 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Node:
 def test_killed_while_it_writes_and_run_again_it_completes(
     large: Node, tmp_path: Path, delay: float, stop: signal.Signals
 ) -> None:
-    """D01, D74: real processes, killed at some moment after the last image was unpacked."""
+    """D01, D74: real processes, killed at some moment after the last piece was fetched."""
     node = large.copy(tmp_path / "node")
     process = node.updog_process("update", "--json")
     assert process.stdout is not None
     for line in process.stdout:
-        if json.loads(line).get("phase") == "unpack boot":
+        if json.loads(line).get("phase") == "fetch boot":
             break
     time.sleep(delay)
     process.send_signal(stop)

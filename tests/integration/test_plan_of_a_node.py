@@ -1,0 +1,202 @@
+"""The plan is what happens: bytes counted at the server, limits kept, cuts taken up, from any source."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from signpost.sets import Slot
+from tests.support.http_server import HttpServer, plain
+from tests.support.nodes import NEWER, NEWEST, make_large_node, make_node
+from updog.image.pipeline import FLIGHT_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.nodes import Node
+
+DONE, REFUSED = 0, 4
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return make_node(tmp_path)
+
+
+@pytest.fixture
+def server(node: Node) -> Iterator[HttpServer]:
+    with HttpServer(_files(node)) as server:
+        _point(node, server)
+        yield server
+
+
+def _files(node: Node) -> dict[str, bytes]:
+    folder = node.repository.folder
+    places = [*(folder / "metadata").iterdir(), *(folder / "targets").iterdir()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in places}
+
+
+def _point(node: Node, server: HttpServer) -> None:
+    node.configure(metadata_base_url=server.url("metadata/"), targets_base_url=server.url("targets/"))
+
+
+def _sent(server: HttpServer) -> int:
+    """Bytes of targets, the manifest apart, that the server sent so far."""
+    return sum(
+        request.sent
+        for request in server.log
+        if request.path.startswith("targets/") and not request.path.endswith("manifest.json")
+    )
+
+
+def _without(server: HttpServer, word: str) -> None:
+    """Take files off the server."""
+    for path in [path for path in server.files if word in path]:
+        del server.files[path]
+
+
+@pytest.mark.parametrize("spool", [True, False], ids=["kept first", "streamed"])
+def test_what_crosses_the_wire_is_what_the_plan_said_to_the_byte(
+    node: Node,
+    server: HttpServer,
+    spool: bool,  # noqa: FBT001 - parametrized
+) -> None:
+    node.configure(spool=spool)
+    planned = node.updog("plan", "--json").document
+    index = sum(image["wire"]["index"] for image in planned["images"])
+    assert _sent(server) == index
+    fetched = sum(image["wire"]["delta"] + image["wire"]["pack"] for image in planned["images"])
+    assert planned["total"] == index + fetched
+    assert node.updog("update").status == DONE
+    assert _sent(server) == index + fetched
+    assert node.holds(Slot.B, NEWER)
+
+
+def test_an_update_from_nothing_known_fetches_what_its_own_plan_says(node: Node, server: HttpServer) -> None:
+    said = node.updog("update", "--json")
+    assert said.status == DONE
+    (sentence,) = [event["sentence"] for event in said.events if "fetched" in event.get("sentence", "")]
+    assert "are here already" in sentence
+    assert _sent(server) < sum(len(data) for path, data in server.files.items() if f"-{NEWER}-" in path)
+
+
+def test_a_plan_says_sources_partitions_and_flags_and_writes_nothing(node: Node) -> None:
+    before = node.disk_digest()
+    said = node.updog("plan")
+    assert said.status == DONE
+    assert f"1.0.0 -> {NEWER} in slot B" in said.out
+    assert "slot B: priority 0, tries 0, not successful -> priority 2, tries" in said.out
+    document = node.updog("plan", "--json").document
+    assert [image["image"] for image in document["images"]] == ["root", "hash", "boot"]
+    for image in document["images"]:
+        assert sum(image["raw"].values()) == image["size"] <= image["partition"]["size"]
+    assert node.disk_digest() == before
+
+
+def test_a_limit_refuses_before_the_first_write(node: Node, server: HttpServer) -> None:
+    total = node.updog("plan", "--json").document["total"]
+    node.repository.publish(NEWEST)
+    server.files.update(_files(node))
+    before = node.disk_digest()
+    refused = node.updog("update", "--max-bytes", "1K")
+    assert refused.status == REFUSED
+    assert "--max-bytes" in refused.err
+    assert node.disk_digest() == before
+    assert node.updog("update", "--image", NEWER, "--max-bytes", str(total)).status == DONE
+
+
+def test_a_running_slot_that_was_changed_costs_bytes_that_are_told_and_no_update(
+    node: Node, server: HttpServer
+) -> None:
+    for at in range(0, 200_000, 4096):
+        node.damage(Slot.A, "root", at)
+    said = node.updog("update")
+    assert said.status == DONE
+    assert "The running slot does not have" in said.err
+    assert node.holds(Slot.B, NEWER)
+    assert _sent(server)
+
+
+def test_a_running_slot_that_was_changed_does_not_lift_the_limit(node: Node, server: HttpServer) -> None:
+    total = node.updog("plan", "--json").document["total"]
+    for at in range(0, 200_000, 4096):
+        node.damage(Slot.A, "root", at)
+    assert node.updog("update", "--max-bytes", str(total)).status == REFUSED
+    assert not node.flags(Slot.B).tries
+    assert _sent(server)
+
+
+def test_without_a_delta_blocks_of_the_running_slot_are_used(tmp_path: Path) -> None:
+    node = make_node(tmp_path, published=[])
+    node.repository.publish(NEWER, deltas=0)
+    with HttpServer(_files(node)) as server:
+        _point(node, server)
+        planned = node.updog("plan", "--json").document
+        assert sum(image["raw"]["active"] for image in planned["images"])
+        assert node.updog("update").status == DONE
+        assert _sent(server) == planned["total"]
+    assert node.holds(Slot.B, NEWER)
+
+
+def test_a_server_that_ignores_ranges_serves_an_update_all_the_same(node: Node, server: HttpServer) -> None:
+    for path in server.files:
+        if path.startswith("targets/"):
+            server.behave(path, plain(ranges=False))
+    node.configure(spool=False)
+    assert node.updog("update").status == DONE
+    assert node.holds(Slot.B, NEWER)
+
+
+def test_a_second_run_of_plan_fetches_nothing(node: Node, server: HttpServer) -> None:
+    first = node.updog("plan", "--json").document
+    sent = _sent(server)
+    second = node.updog("plan", "--json").document
+    assert _sent(server) == sent
+    assert second["total"] == first["total"] - sent
+
+
+def test_what_the_slot_has_is_not_fetched_again_by_another_version(node: Node, server: HttpServer) -> None:
+    """A newer release meanwhile: what it shares with what was begun stays."""
+    assert node.updog("update-image").status == DONE
+    node.repository.publish(NEWEST)
+    server.files.update(_files(node))
+    planned = node.updog("plan", "--json").document
+    assert planned["path"] == ["1.0.0", NEWEST]
+    assert sum(image["raw"]["in-place"] for image in planned["images"])
+    assert node.updog("update").status == DONE
+    assert node.holds(Slot.B, NEWEST)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Node:
+    return make_large_node(tmp_path_factory.mktemp("large"), root_size=24 << 20)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_at_a_random_point_the_next_run_fetches_only_what_was_in_flight(
+    large: Node, tmp_path: Path, seed: int
+) -> None:
+    node = large.copy(tmp_path / "node")
+    with HttpServer(_files(node)) as server:
+        _point(node, server)
+        node.configure(spool=False)
+        planned = node.updog("plan", "--json").document["total"]
+        described = _sent(server)
+        process = node.updog_process("update", "--json")
+        assert process.stdout is not None
+        for line in process.stdout:
+            if json.loads(line).get("phase") == "look at boot":
+                break
+        time.sleep(random.Random(seed).uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert node.updog("update").status in {DONE, 3}
+        refetched = _sent(server) - planned
+        assert refetched <= FLIGHT_BYTES + (2 << 20), f"{refetched} bytes of {planned - described}"
+    assert node.holds(Slot.B, NEWER)
