@@ -75,11 +75,9 @@ class Yard:
             metadata_url=f"{base}/metadata/",
             targets_url=f"{base}/targets/",
             root=self.repository.root_json,
-            roots_behind=0,
             variant=VARIANT,
             arch=ARCH,
             releases={Kind(kind): Version.parse(version) for kind, version in KINDS.items()},
-            contents={},
         )
         return supplying.find(wanted, now=now())
 

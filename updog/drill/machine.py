@@ -10,7 +10,7 @@ Rules that every machine keeps:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -65,17 +65,19 @@ class Supply:
         arch: architecture of the releases.
         releases: the version of each kind there is.
         contents: version → image → what was signed.
+        wire: version → bytes of its targets.
     """
 
     disk: Path
     metadata_url: str
     targets_url: str
     root: bytes
-    roots_behind: int
+    roots_behind: int = 0
     variant: str
     arch: str
     releases: Mapping[Kind, Version]
-    contents: Mapping[Version, Mapping[str, Content]]
+    contents: Mapping[Version, Mapping[str, Content]] = field(default_factory=dict)
+    wire: Mapping[Version, int] = field(default_factory=dict)
 
 
 class Machine(Protocol):

@@ -22,6 +22,7 @@ from signpost.medium import OsMedium, opened
 from signpost.sets import Slot
 from updog.drill.machine import Command, Order
 from updog.drill.script import Action, Expectation, Kind, Moment, Until
+from updog.drill.supply import ROLES
 from updog.errors import DrillFailedError
 from updog.image.install import Region, read_content
 from updog.update_metadata.version import Version
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from updog.drill.machine import Machine, Supply
     from updog.drill.script import Drill, Step
 
-ROLES = ("boot", "root", "hash")
 NEVER_RUN = frozenset({Kind.BAD_KERNEL, Kind.PANIC, Kind.NO_INIT})
 """Kinds whose systems cannot come up: if one runs, the drill or the machine is wrong."""
 

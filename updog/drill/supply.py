@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     from updog.config import Config
     from updog.drill.machine import Supply
-    from updog.update_metadata.manifest import Content, Manifest
+    from updog.update_metadata.manifest import Content, Manifest, Update
     from updog.update_metadata.version import Version
 
+ROLES = ("boot", "root", "hash")
 _MAX_ROOT_BYTES = 1 << 20
 _HINT = "`repo-tools publish` records what an image contains; publish it anew."
 
@@ -39,10 +40,18 @@ def find(wanted: Supply, *, now: datetime) -> Supply:
         config.trusted_root.write_bytes(wanted.root)
         settings = http_settings(config, wanted.releases[Kind.FIRST])
         repository = Repository(config, settings, medium=OsMedium(), now=now, latest_known=None)
-        manifest = repository.manifest()
         newest = _root_version((config.state_dir / "tuf" / "root.json").read_bytes())
-    contents = {version: _contents(manifest, wanted, version) for version in wanted.releases.values()}
-    return replace(wanted, contents=contents, roots_behind=newest - _root_version(wanted.root))
+        updates = {v: _update(repository.manifest(), wanted, v) for v in wanted.releases.values()}
+        wire = {
+            version: sum(repository.target(getattr(update.images, role)).length for role in ROLES)
+            for version, update in updates.items()
+        }
+    return replace(
+        wanted,
+        contents={version: _contents(update) for version, update in updates.items()},
+        wire=wire,
+        roots_behind=newest - _root_version(wanted.root),
+    )
 
 
 def older_root(supply: Supply, rotations: int) -> Supply:
@@ -73,15 +82,20 @@ def _config(supply: Supply, folder: Path) -> Config:
     return parse("\n".join(lines), folder)
 
 
-def _contents(manifest: Manifest, supply: Supply, version: Version) -> Mapping[str, Content]:
-    """Return what is signed about a release's raw images. Raises ConfigError."""
+def _update(manifest: Manifest, supply: Supply, version: Version) -> Update:
+    """Return a release, which says what it contains. Raises ConfigError."""
     update = manifest.find(supply.variant, supply.arch, version)
     name = f"{supply.variant} {supply.arch} {version}"
     if update is None:
         raise ConfigError(f"the repository has no {name}", next_step="Check --release, --variant and --arch.")
     if update.contents is None:
         raise ConfigError(f"the repository does not say what {name} contains", next_step=_HINT)
-    return {role: getattr(update.contents, role) for role in ("boot", "root", "hash")}
+    return update
+
+
+def _contents(update: Update) -> Mapping[str, Content]:
+    """Return what is signed about a release's raw images."""
+    return {role: getattr(update.contents, role) for role in ROLES}
 
 
 def _root_version(data: bytes) -> int:

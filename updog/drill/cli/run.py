@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from updog.drill.machine import Machine, Supply
+    from updog.drill.qemu import Hardware
     from updog.drill.script import Drill, Kind
     from updog.drill.series import MachineMaker, Result
 
@@ -72,6 +73,17 @@ def list_drills(as_json: bool) -> None:
     show_default=True,
     help="Folder for console logs, and for the disks of drills that failed.",
 )
+@click.option(
+    "--qemu", "in_qemu", is_flag=True, help="Boot the releases themselves, in QEMU; without, they are played."
+)
+@click.option(
+    "--boot-stage",
+    type=_FOLDER,
+    help="Folder of `repo-tools boot-stage build`, for --qemu.  [default: firmware starts the disk]",
+)
+@click.option(
+    "--qemu-option", "qemu_options", multiple=True, metavar="WORD", help="A word more for QEMU; repeatable."
+)
 @click.option("--junit", type=_NEW_FILE, help="Write a JUnit XML report.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Drills at a time.")
 @click.option("--dice", type=int, default=0, show_default=True, help="Seed of the random moments.")
@@ -91,6 +103,9 @@ def run(
     arch: str,
     releases: tuple[str, ...],
     results: Path,
+    in_qemu: bool,
+    boot_stage: Path | None,
+    qemu_options: tuple[str, ...],
     junit: Path | None,
     jobs: int,
     dice: int,
@@ -106,6 +121,7 @@ def run(
     from updog.cli import clock
     from updog.drill import shelf
     from updog.drill.machine import Supply
+    from updog.drill.qemu import Hardware
     from updog.drill.series import Series, require_passed
     from updog.drill.supply import find
 
@@ -116,22 +132,22 @@ def run(
         metadata_url=metadata,
         targets_url=targets,
         root=root.read_bytes(),
-        roots_behind=0,
         variant=variant,
         arch=arch,
         releases=_releases(releases),
-        contents={},
     )
     supply = find(wanted, now=clock())
     for drill in drills:
         shutil.rmtree(results / drill.name, ignore_errors=True)
     results.mkdir(parents=True, exist_ok=True)
-    series = Series(supply=supply, make=_played(dice), folder=results.resolve(), jobs=jobs)
+    hardware = Hardware(stage=boot_stage and boot_stage.resolve(), options=qemu_options)
+    make = _emulated(dice, supply.roots_behind, hardware, results) if in_qemu else _played(dice)
+    series = Series(supply=supply, make=make, folder=results.resolve(), jobs=jobs)
     done = []
     for result in series.play(drills):
         done.append(result)
         _tell(result, len(done), len(drills), as_json=as_json)
-    _report(done, junit, machine="played", as_json=as_json)
+    _report(done, junit, machine="qemu" if in_qemu else "played", as_json=as_json)
     require_passed(done)
 
 
@@ -145,6 +161,26 @@ def _played(dice: int) -> MachineMaker:
     def make(drill: Drill, supply: Supply, folder: Path) -> Machine:
         seeded = random.Random(f"{dice} {drill.name}")  # noqa: S311 - has to repeat
         return PlayedMachine(folder=folder, supply=supply, drill=drill, clock=clock, dice=seeded)
+
+    return make
+
+
+def _emulated(dice: int, roots_behind: int, hardware: Hardware, results: Path) -> MachineMaker:
+    """Return the maker of machines in QEMU. Raises DrillSkippedError where QEMU is not installed."""
+    import random
+
+    from updog.drill.emulated import EmulatedMachine, Emulation
+    from updog.drill.qemu import require
+    from updog.errors import DrillSkippedError
+
+    require(hardware)
+    emulation = Emulation(hardware=hardware, folder=results.resolve() / "prepared")
+
+    def make(drill: Drill, supply: Supply, folder: Path) -> Machine:
+        if drill.rotations > roots_behind:  # the node trusts what is in its image
+            raise DrillSkippedError(f"the root in the image is only {roots_behind} versions behind")
+        seeded = random.Random(f"{dice} {drill.name}")  # noqa: S311 - has to repeat
+        return EmulatedMachine(folder, supply, drill, emulation, seeded)
 
     return make
 

@@ -1,0 +1,391 @@
+"""A machine in QEMU that runs the releases themselves: its kernel decides, fails and falls back.
+
+What it asks of an image: `updog` and `signpost` on PATH, a unit that runs `updog confirm` at every start
+(:data:`CONFIRM_UNIT`), and a root shell on the second serial port of machines whose chassis asset tag is
+:data:`~updog.drill.qemu.ASSET_TAG`. docs/how-to/drill.md has the unit for that.
+
+Rules it enforces:
+
+* the node updates itself over the emulator's network, from :mod:`updog.drill.gate`; only the URLs and the
+  number of tries differ from its own configuration;
+* drills begin from one prepared state, the first release up and confirmed, so that its start is waited for
+  once; a machine that restarts or loses power starts as any other.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from signpost.errors import ExitStatus
+from updog.drill import sparse
+from updog.drill.gate import Gate
+from updog.drill.machine import Command
+from updog.drill.qemu import Emulator
+from updog.drill.script import Moment, Until
+from updog.drill.shell import GoneError, Shell
+from updog.errors import DrillFailedError
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Mapping
+
+    from updog.drill.machine import Order, Supply
+    from updog.drill.qemu import Hardware
+    from updog.drill.script import Drill
+
+CONFIRM_UNIT = "updog-confirm.service"
+TIMERS = "updog-check.timer updog-update.timer"
+"""Are stopped at every start: the drill says when the node updates."""
+
+TAKING = re.compile(r"taking slot [AB]\b")
+"""What the boot stage says on the console when it starts a slot."""
+
+NOTHING_LEFT = "no slot can boot"
+"""What it says when there is none."""
+
+START_SECONDS = 300  # a start takes 25 on two quiet cores
+ORDER_SECONDS = 600
+JUDGE_SECONDS = 600
+_ANSWER_SECONDS = 60
+_HOST = "10.0.2.2"  # where QEMU's user network shows the host
+_OWN_CONFIG = "/etc/updog.toml"
+_CONFIG = "/run/updog-drill.toml"
+_CONFIGURE = (
+    "grep -vE '^(metadata_base_url|targets_base_url|tries|https_proxy) *=' {own} >{new}; "
+    'printf \'metadata_base_url = "{url}/metadata/"\\ntargets_base_url = "{url}/targets/"\\n'
+    "tries = {tries}\\n' >>{new}"
+)
+_WORDS = {
+    Command.UPDATE: "updog --config {config} update --now --image {version} --json",
+    Command.INSTALL: "updog --config {config} update-image --now --image {version} --json",
+    Command.APPLY: "updog update-apply",
+    Command.REVERT: "updog update-revert",
+    Command.ROLLBACK: "signpost rollback-to-inactive",
+    Command.CONFIRM: "systemctl start {unit}",
+}
+_USUAL_SECONDS = {
+    Command.UPDATE: 25.0,
+    Command.INSTALL: 25.0,
+    Command.APPLY: 2.5,
+    Command.REVERT: 2.5,
+    Command.ROLLBACK: 1.0,
+    Command.CONFIRM: 6.0,
+}
+"""How long commands take where nobody measured it yet: the span in which a random moment lies."""
+
+
+@dataclass
+class Emulation:
+    """What the machines of one series share.
+
+    Attributes:
+        hardware: what each is made of.
+        folder: where the prepared state is kept; made anew.
+    """
+
+    hardware: Hardware
+    folder: Path
+    seconds: dict[Command, float] = field(default_factory=lambda: dict(_USUAL_SECONDS))
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _prepared: bool = field(default=False, init=False)
+
+    @property
+    def disk(self) -> Path:
+        """The disk in the prepared state."""
+        return self.folder / "disk.img"
+
+    @property
+    def state(self) -> Path:
+        """The machine's memory in the prepared state."""
+        return self.folder / "memory"
+
+    def prepare(self, source: Path) -> None:
+        """Start a copy of a disk once, let it be judged, and freeze it. Raises DrillFailedError."""
+        with self._lock:
+            if self._prepared:
+                return
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            sparse.copy(source, self.disk)
+            machine = _Line(self.hardware, self.disk, self.folder / "console.log")
+            try:
+                machine.switch_on()
+                machine.wait_until_up(START_SECONDS)
+                wait_until_judged(machine)
+                machine.run("sync", _ANSWER_SECONDS)
+                machine.emulator.save(self.state)
+            finally:
+                machine.close()
+            self._prepared = True
+
+
+class _Line:
+    """An emulator and the shell in it, over any number of starts.
+
+    Attributes:
+        emulator: the machine.
+        boots: how often a slot was taken when it was last looked.
+    """
+
+    def __init__(self, hardware: Hardware, disk: Path, console: Path) -> None:
+        self._sockets = Path(tempfile.mkdtemp(prefix="drill-"))  # a socket's path has to be short
+        self.emulator = Emulator(hardware, [disk], console, self._sockets / "shell")
+        self.boots = 0
+        self._shell: Shell | None = None
+
+    def switch_on(self, state: Path | None = None) -> None:
+        """Start it."""
+        self._drop_shell()
+        self.boots = self.boots_now()
+        self.emulator.switch_on(state)
+        self._shell = Shell(self.emulator.shell, self.is_gone)
+
+    def switch_off(self) -> None:
+        """Cut the power."""
+        self._drop_shell()
+        self.emulator.switch_off()
+
+    def close(self) -> None:
+        """Switch off and remove the sockets."""
+        self.switch_off()
+        shutil.rmtree(self._sockets, ignore_errors=True)
+
+    def boots_now(self) -> int:
+        """Count how often a slot was taken, on the console."""
+        return len(TAKING.findall(self.emulator.said())) if self.emulator.console.exists() else 0
+
+    def is_gone(self) -> bool:
+        """Whether the system that was spoken to restarted."""
+        return self.boots_now() != self.boots or not self.emulator.is_on
+
+    @property
+    def shell(self) -> Shell:
+        """The shell. Raises GoneError while the machine is off."""
+        if self._shell is None:
+            raise GoneError("the machine is off")
+        return self._shell
+
+    def run(self, command: str, seconds: float) -> tuple[int, str]:
+        """Run a command on the node."""
+        return self.shell.run(command, seconds)
+
+    def wait_until_up(self, seconds: float) -> bool:
+        """Wait until a system answers; False when the boot stage has nothing left to start.
+
+        Every slot that is taken has `seconds` to answer. Raises DrillFailedError.
+        """
+        before = len(self.emulator.said())
+        deadline = time.monotonic() + seconds
+        while True:
+            if self.boots_now() != self.boots:
+                self.boots, deadline = self.boots_now(), time.monotonic() + seconds
+                before = len(self.emulator.said())
+            if NOTHING_LEFT in self.emulator.said()[before:]:
+                return False
+            with suppress(GoneError):
+                if self.shell.answers() and not self.is_gone():
+                    self.run(f"systemctl stop {TIMERS}", _ANSWER_SECONDS)
+                    return True
+            if time.monotonic() > deadline or not self.emulator.is_on:
+                lines = self.emulator.last_lines()
+                raise DrillFailedError(f"no system answered in {seconds:.0f} s; the console ends:\n{lines}")
+
+    def _drop_shell(self) -> None:
+        if self._shell is not None:
+            self._shell.__exit__()
+            self._shell = None
+
+
+def wait_until_judged(line: _Line) -> bool:
+    """Wait until the running system is confirmed, through as many restarts as it takes.
+
+    Returns False when nothing is left to start. Raises DrillFailedError.
+    """
+    deadline = time.monotonic() + JUDGE_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            confirmed = status_of(line)["running"]["confirmed"]
+            _, state = line.run(f"systemctl show -P ActiveState {CONFIRM_UNIT}", _ANSWER_SECONDS)
+            if confirmed and state.strip() not in {"activating", "deactivating"}:
+                return True
+        except GoneError:
+            if not line.wait_until_up(START_SECONDS):
+                return False
+        time.sleep(0.5)
+    raise DrillFailedError(f"the boot was neither confirmed nor left in {JUDGE_SECONDS} s")
+
+
+def status_of(line: _Line) -> Mapping[str, Any]:
+    """Return the document of `updog status --json`. Raises DrillFailedError."""
+    status, text = line.run("updog status --json", _ANSWER_SECONDS)
+    try:
+        document: Mapping[str, Any] = json.loads(text[text.index("{") :])
+    except ValueError as error:
+        raise DrillFailedError(f"`updog status` ended in status {status} and said {text!r}") from error
+    return document
+
+
+class EmulatedMachine:
+    """A node in QEMU, in the prepared state, switched off.
+
+    Args:
+        folder: is created.
+        supply: what it is made of.
+        drill: says how many tries a release gets.
+        emulation: what it shares with the other machines.
+        dice: when cuts happen.
+    """
+
+    def __init__(
+        self, folder: Path, supply: Supply, drill: Drill, emulation: Emulation, dice: random.Random
+    ) -> None:
+        emulation.prepare(supply.disk)
+        folder.mkdir(parents=True)
+        self.disk = folder / "disk.img"
+        self.console = folder / "console.log"
+        self._supply, self._drill, self._emulation, self._dice = supply, drill, emulation, dice
+        sparse.copy(emulation.disk, self.disk)
+        self._line = _Line(emulation.hardware, self.disk, self.console)
+        self._gate = Gate(supply.metadata_url, supply.targets_url)
+        self._gate.__enter__()
+        self._is_fresh = True
+        self._is_up = False
+
+    @property
+    def boots(self) -> int:
+        """How many times a slot was taken so far."""
+        return self._line.boots_now()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether a system is up."""
+        return self._is_up
+
+    def start(self, until: Until) -> bool:
+        """Switch on; the first time, go on from the prepared state."""
+        self._line.switch_on(self._emulation.state if self._is_fresh else None)
+        self._is_fresh = False
+        return self._come_up(until)
+
+    def restart(self, until: Until) -> bool:
+        """Restart as `systemctl reboot` does, or switch on."""
+        if not self._is_up:
+            return self.start(until)
+        with suppress(GoneError):
+            self._line.run("systemctl reboot", _ANSWER_SECONDS)
+        self._line.emulator.wait_for(self._line.is_gone, START_SECONDS, "the node did not restart")
+        return self._come_up(until)
+
+    def _come_up(self, until: Until) -> bool:
+        self._is_up = self._line.wait_until_up(START_SECONDS)
+        return self.judge() if self._is_up and until is Until.JUDGED else self._is_up
+
+    def cut(self) -> None:
+        """Cut the power."""
+        self._is_up = False
+        self._line.switch_off()
+        self._gate.release()
+
+    def judge(self) -> bool:
+        """Wait until the running system is confirmed or was left."""
+        self._is_up = wait_until_judged(self._line)
+        return self._is_up
+
+    def status(self) -> Mapping[str, Any]:
+        """Return the document of `updog status --json`."""
+        return status_of(self._line)
+
+    def close(self) -> None:
+        """Switch off."""
+        self.cut()
+        self._line.close()
+        self._gate.__exit__()
+
+    def order(self, order: Order) -> int | None:
+        """Carry an order out; stopped half way by a held answer, by what it says, or after a random time."""
+        self._configure()
+        words = _WORDS[order.command].format(config=_CONFIG, version=order.version, unit=CONFIRM_UNIT)
+        if order.stop is None:
+            began = time.monotonic()
+            status = self._when_free(words)
+            self._emulation.seconds[order.command] = time.monotonic() - began
+            return status
+        if order.kill:
+            self._kill(order, words)
+            return None
+        self._run_until(order, words)
+        self.cut()
+        return None
+
+    def _when_free(self, words: str) -> int:
+        """Run a command; wait for an updog that a timer started, which no drill has asked for."""
+        deadline = time.monotonic() + ORDER_SECONDS
+        while True:
+            status, _ = self._line.run(words, ORDER_SECONDS)
+            if status != ExitStatus.BUSY or time.monotonic() > deadline:
+                return status
+            time.sleep(1)
+
+    def _configure(self) -> None:
+        """Write the configuration of this start: the node's own, with our URLs and tries."""
+        url = f"http://{_HOST}:{self._gate.port}"
+        command = _CONFIGURE.format(own=_OWN_CONFIG, new=_CONFIG, url=url, tries=self._drill.tries)
+        self._line.run(command, _ANSWER_SECONDS)
+
+    def _kill(self, order: Order, words: str) -> None:
+        """Kill the process at a random moment; the machine stays on."""
+        moment = self._moment(order)
+        if order.command is Command.CONFIRM:
+            time.sleep(moment)
+            self._line.run(f"systemctl kill --signal=KILL {CONFIRM_UNIT}", _ANSWER_SECONDS)
+        else:
+            self._line.run(f"timeout -s KILL {moment:.2f} {words}", ORDER_SECONDS)
+
+    def _run_until(self, order: Order, words: str) -> None:
+        """Start a command and return at the moment at which power is to be cut. Raises DrillFailedError."""
+        if order.stop is Moment.DOWNLOAD and order.version is not None:
+            self._gate.hold(self._dice.randrange(1, self._supply.wire[order.version]))
+        share = self._dice.random()
+        deadline = time.monotonic() + (
+            self._moment(order) if order.stop is Moment.ANYWHERE else float(ORDER_SECONDS)
+        )
+        end = self._line.shell.begin(words)
+        while time.monotonic() < deadline:
+            status, said = self._line.shell.poll(end)
+            if order.stop is Moment.WRITE and written(said) >= share:
+                return
+            if order.stop is Moment.DOWNLOAD and self._gate.reached.is_set():
+                return
+            if status is not None and order.stop is Moment.ANYWHERE:
+                return
+            if status is not None:
+                message = f"{words} ended in status {status} before its power was cut: {said[-300:]}"
+                raise DrillFailedError(message)
+        if order.stop is not Moment.ANYWHERE:
+            raise DrillFailedError(f"{words} did not come to its moment of {order.stop}")
+
+    def _moment(self, order: Order) -> float:
+        """Return seconds into a command: anywhere in its usual time."""
+        return self._dice.uniform(0.0, self._emulation.seconds[order.command])
+
+
+def written(said: str) -> float:
+    """Return how much of ROOT was written, 0.0 to 1.0, by the events of `update --json`; -1 before. PURE."""
+    share = -1.0
+    for line in said.splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue  # the last line may be half a line
+        if isinstance(event, dict) and event.get("phase") == "write root":
+            share = event["done"] / max(1, event["total"])
+    return share
