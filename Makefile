@@ -6,7 +6,7 @@ PYTHON := .venv/bin/python
 # Whole processes are started and timed here: let Python keep compiled modules, as an installed wheel does.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint bench bench-fleet docs fuzz clean
+.PHONY: demo test drill lint bench bench-fleet docs fuzz clean
 
 demo: .venv/ready  ## the main job end to end on real images
 	$(PYTHON) tools/demo.py
@@ -16,6 +16,9 @@ test: .venv/ready lint  ## everything CI runs
 	$(PYTHON) -m coverage erase
 	$(PYTHON) -m pytest -n 2 --cov --cov-report=
 	$(PYTHON) -m coverage report
+
+drill: .venv/ready  ## every rollback drill in QEMU, with a console log for each in drill-results
+	$(PYTHON) tools/drill.py
 
 lint: .venv/ready  ## ruff, mypy and the layering
 	.venv/bin/ruff check .

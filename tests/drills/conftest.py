@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +12,7 @@ from fixtures.node.build import build_node
 from fixtures.os.build import DEFAULT_CACHE, build_releases
 from fixtures.os.command import missing_tools
 from fixtures.os.errors import ArchiveError
+from fixtures.os.stage import unpack_system
 from repo_tools.bootstage.image import build
 from tests.drills.emulator import missing
 
@@ -22,17 +22,6 @@ if TYPE_CHECKING:
     from fixtures.node.build import NodeBuild
     from fixtures.os.release import Release
     from repo_tools.bootstage.image import Stage
-
-PACKAGES = (
-    "libc6",
-    "libexpat1",
-    "libffi8",
-    "libpython3.11-minimal",
-    "libpython3.11-stdlib",
-    "python3.11-minimal",
-    "zlib1g",
-)
-"""What docs/how-to/boot.md names, beside the kernel."""
 
 
 @pytest.fixture(scope="session")
@@ -66,12 +55,7 @@ def node_build() -> NodeBuild:
 def system(releases: dict[str, Release], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder into which a kernel and Python were unpacked, as the how-to has it."""
     folder = tmp_path_factory.mktemp("system")
-    packages = releases["1.1.0"].packages
-    kernel = next(name for name in packages if name.startswith("linux-image-6"))
-    for name in (kernel, *PACKAGES):
-        version = packages[name].replace(":", "%3a")
-        (file,) = (DEFAULT_CACHE / "debs").glob(f"{name}_{version}_*.deb")
-        subprocess.run(["dpkg-deb", "--extract", file, folder], check=True)
+    unpack_system(releases["1.1.0"].packages, DEFAULT_CACHE / "debs", folder)
     return folder
 
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 import zstandard
 
+from fixtures.os.stage import PACKAGES
 from repo_tools.bootstage.efi import DEFAULT_OPTIONS, FALLBACK_PATH, STUB, make_efi, make_partition
 from repo_tools.bootstage.image import build
 from repo_tools.cli import cli
 from signpost.console import run
-from tests.drills.conftest import PACKAGES
 
 if TYPE_CHECKING:
     from repo_tools.bootstage.image import Stage

@@ -52,10 +52,10 @@ TAKING = re.compile(r"taking slot [AB]\b")
 NOTHING_LEFT = "no slot can boot"
 """What it says when there is none."""
 
-START_SECONDS = 300  # a start takes 25 on two quiet cores
-ORDER_SECONDS = 600
-JUDGE_SECONDS = 600
-_ANSWER_SECONDS = 60
+START_SECONDS = 600  # a start takes 25 on two quiet cores
+ORDER_SECONDS = 900
+JUDGE_SECONDS = 900
+_ANSWER_SECONDS = 180
 _HOST = "10.0.2.2"  # where QEMU's user network shows the host
 _OWN_CONFIG = "/etc/updog.toml"
 _CONFIG = "/run/updog-drill.toml"
@@ -214,8 +214,8 @@ def wait_until_judged(line: _Line) -> bool:
     while time.monotonic() < deadline:
         try:
             confirmed = status_of(line)["running"]["confirmed"]
-            _, state = line.run(f"systemctl show -P ActiveState {CONFIRM_UNIT}", _ANSWER_SECONDS)
-            if confirmed and state.strip() not in {"activating", "deactivating"}:
+            _, jobs = line.run("systemctl list-jobs --no-legend", _ANSWER_SECONDS)
+            if confirmed and not jobs.strip():
                 return True
         except GoneError:
             if not line.wait_until_up(START_SECONDS):
@@ -339,7 +339,7 @@ class EmulatedMachine:
         """Write the configuration of this start: the node's own, with our URLs and tries."""
         url = f"http://{_HOST}:{self._gate.port}"
         command = _CONFIGURE.format(own=_OWN_CONFIG, new=_CONFIG, url=url, tries=self._drill.tries)
-        self._line.run(command, _ANSWER_SECONDS)
+        self._line.run(f"{command}; systemctl start network-online.target", _ANSWER_SECONDS)
 
     def _kill(self, order: Order, words: str) -> None:
         """Kill the process at a random moment; the machine stays on."""

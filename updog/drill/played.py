@@ -41,7 +41,7 @@ MAX_STARTS = 40  # in a row without one that stays: more than any number of trie
 HEALTH_SECONDS = 1  # a check that hangs is given up after this
 
 
-@dataclass
+@dataclass(eq=False)
 class PlayedMachine:
     """A node in ``folder``, switched off, with the first release in slot A.
 

@@ -136,7 +136,7 @@ class Emulator:
     def _command(self) -> list[str]:
         """Return QEMU's command line."""
         hardware = self.hardware
-        command = [PROGRAM, "-accel", "tcg", "-m", str(hardware.memory), "-display", "none"]
+        command = [PROGRAM, "-accel", "tcg,tb-size=256", "-m", str(hardware.memory), "-display", "none"]
         command += ["-nodefaults", "-no-user-config", "-device", "virtio-rng-pci"]
         command += ["-smbios", f"type=3,asset={ASSET_TAG}"]
         command += [

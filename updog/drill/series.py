@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from signpost.errors import ToolError
@@ -79,11 +80,20 @@ class Series:
     make: MachineMaker
     folder: Path
     jobs: int = 1
+    _machines: set[Machine] = field(default_factory=set, init=False)
+    _stop: Event = field(default_factory=Event, init=False)
 
     def play(self, drills: Sequence[Drill]) -> Iterator[Result]:
-        """Play drills and yield their results in the order of ``drills``."""
+        """Play drills and yield their results in the order of ``drills``; what stops that stops the machines."""
         with ThreadPoolExecutor(max_workers=self.jobs) as pool:
-            yield from pool.map(self._play_one, drills)
+            results = [pool.submit(self._play_one, drill) for drill in drills]
+            try:
+                yield from (result.result() for result in results)
+            finally:
+                self._stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                for machine in tuple(self._machines):
+                    machine.cut()
 
     def _play_one(self, drill: Drill) -> Result:
         """Play a drill, whatever happens in it."""
@@ -92,6 +102,9 @@ class Series:
             check_releases(drill, self.supply)
             supply = older_root(self.supply, drill.rotations)
             machine = self.make(drill, supply, self.folder / drill.name)
+            self._machines.add(machine)
+            if self._stop.is_set():
+                raise DrillSkippedError("interrupted")
             cause = play(drill, machine, supply)
         except DrillSkippedError as error:
             verdict, cause = Verdict.SKIPPED, error.message
@@ -99,6 +112,7 @@ class Series:
             verdict, cause = Verdict.FAILED, error.message
         finally:
             if machine is not None:
+                self._machines.discard(machine)
                 machine.close()
         if machine is not None and verdict is Verdict.PASSED:
             machine.disk.unlink(missing_ok=True)

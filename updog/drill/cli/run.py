@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import platform
 import shutil
+import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ from updog.update_metadata.errors import VersionError
 from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from updog.drill.machine import Machine, Supply
     from updog.drill.qemu import Hardware
@@ -144,11 +146,22 @@ def run(
     make = _emulated(dice, supply.roots_behind, hardware, results) if in_qemu else _played(dice)
     series = Series(supply=supply, make=make, folder=results.resolve(), jobs=jobs)
     done = []
-    for result in series.play(drills):
-        done.append(result)
-        _tell(result, len(done), len(drills), as_json=as_json)
+    with _terminable():
+        for result in series.play(drills):
+            done.append(result)
+            _tell(result, len(done), len(drills), as_json=as_json)
     _report(done, junit, machine="qemu" if in_qemu else "played", as_json=as_json)
     require_passed(done)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Take SIGTERM as Ctrl-C: no machine is left behind."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _played(dice: int) -> MachineMaker:

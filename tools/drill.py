@@ -1,0 +1,41 @@
+"""`make drill`: every drill, in QEMU, on a node as it is in the field, by the command that people type."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fixtures.node.yard import make_yard
+
+_UPDOG = Path(sys.executable).parent / "updog"
+
+
+def main() -> int:
+    """Build or find the releases, play the drills, and return the exit status of `updog drill run`."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("names", nargs="*", metavar="DRILL", help="only these")
+    parser.add_argument("--results", default="drill-results", help="console logs and the report")
+    parser.add_argument("--jobs", default="2", help="machines at a time")
+    options = parser.parse_args()
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"{time.monotonic() - began:6.1f} s  {line}", file=sys.stderr, flush=True)
+
+    yard = make_yard(say)
+    results = ["--results", options.results, "--junit", f"{options.results}/drills.xml"]
+    words = ["drill", "run", "--qemu", *yard.words(), *results, "--jobs", options.jobs, *options.names]
+    say(f"$ updog {shlex.join(words)}")
+    status = subprocess.run([str(_UPDOG), *words], check=False).returncode
+    say("done")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
