@@ -15,6 +15,7 @@ Rules it enforces:
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import tempfile
@@ -42,8 +43,10 @@ if TYPE_CHECKING:
     from updog.drill.qemu import Hardware
     from updog.drill.script import Drill
 
+log = logging.getLogger(__name__)
+
 CONFIRM_UNIT = "updog-confirm.service"
-TIMERS = "updog-check.timer updog-update.timer"
+TIMERS = "updog-check.timer updog-update.timer updog-check.service updog-update.service"
 """Are stopped at every start: the drill says when the node updates."""
 
 TAKING = re.compile(r"taking slot [AB]\b")
@@ -220,6 +223,8 @@ def wait_until_judged(line: _Line) -> bool:
         except GoneError:
             if not line.wait_until_up(START_SECONDS):
                 return False
+        except DrillFailedError:
+            log.info("no status from the node; it may be on its way down")
         time.sleep(0.5)
     raise DrillFailedError(f"the boot was neither confirmed nor left in {JUDGE_SECONDS} s")
 

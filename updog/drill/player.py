@@ -47,7 +47,7 @@ _COMMANDS = {
 }
 _DONE, _NOTHING_TO_DO = 0, 3
 _MEBIBYTE = 1 << 20
-_DAMAGE_EVERY, _DAMAGE_BYTES = _MEBIBYTE, 64
+_DAMAGE_EVERY, _DAMAGE_BYTES = _MEBIBYTE, 4096  # the first of them holds the superblock of any file system
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,7 +205,7 @@ class _Player:
             raise DrillFailedError("the machine is on: the drill has to switch it off before")
 
     def damage(self, step: Step) -> None:
-        """Change some bytes of an image in every mebibyte of it."""
+        """Change the first bytes of every mebibyte of an image."""
         slot, role = step.slot or Slot.A, step.image or "root"
         self._require_off()
         place = self._partition(slot, role)

@@ -84,7 +84,7 @@ class Series:
     _stop: Event = field(default_factory=Event, init=False)
 
     def play(self, drills: Sequence[Drill]) -> Iterator[Result]:
-        """Play drills and yield their results in the order of ``drills``; what stops that stops the machines."""
+        """Play drills and yield results in the order of ``drills``; what stops this stops the machines."""
         with ThreadPoolExecutor(max_workers=self.jobs) as pool:
             results = [pool.submit(self._play_one, drill) for drill in drills]
             try:
@@ -95,6 +95,11 @@ class Series:
                 for machine in tuple(self._machines):
                     machine.cut()
 
+    def _require_wanted(self) -> None:
+        """Raise DrillSkippedError once nobody waits for results any more."""
+        if self._stop.is_set():
+            raise DrillSkippedError("interrupted")
+
     def _play_one(self, drill: Drill) -> Result:
         """Play a drill, whatever happens in it."""
         started, machine, verdict = time.monotonic(), None, Verdict.PASSED
@@ -103,8 +108,7 @@ class Series:
             supply = older_root(self.supply, drill.rotations)
             machine = self.make(drill, supply, self.folder / drill.name)
             self._machines.add(machine)
-            if self._stop.is_set():
-                raise DrillSkippedError("interrupted")
+            self._require_wanted()
             cause = play(drill, machine, supply)
         except DrillSkippedError as error:
             verdict, cause = Verdict.SKIPPED, error.message

@@ -1,0 +1,49 @@
+"""Drills on a node as it is in the field, in QEMU: three of those that `make drill` plays."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fixtures.node.yard import make_yard
+from fixtures.os.command import missing_tools
+from fixtures.os.errors import ArchiveError
+from tests.support.nodes import command_line
+from updog.drill.qemu import Hardware, require
+from updog.errors import DrillSkippedError
+
+if TYPE_CHECKING:
+    from fixtures.node.yard import Yard
+
+pytestmark = pytest.mark.qemu
+
+KINDS = ("first", "good", "panic", "unhealthy")
+
+
+@pytest.fixture(scope="module")
+def yard() -> Yard:
+    """Return a repository with the node's releases, a disk and a boot stage."""
+    if lacking := missing_tools():
+        pytest.skip(f"not installed: {', '.join(sorted(lacking))}")
+    try:
+        require(Hardware(stage=Path()))
+        return make_yard(logging.getLogger(__name__).info, kinds=KINDS)
+    except (ArchiveError, DrillSkippedError) as error:
+        pytest.skip(str(error))
+
+
+def test_a_good_update_stays_and_bad_ones_are_fallen_back_from(yard: Yard, tmp_path: Path) -> None:
+    drills = ("good-update", "kernel-panic", "health-failing")
+    words = ["drill", "run", "--qemu", *yard.words(KINDS), "--results", str(tmp_path / "results")]
+    said = command_line([*words, "--jobs", "2", "--json", "--junit", str(tmp_path / "drills.xml"), *drills])
+    *_, result = said.events
+    assert {row["drill"]: row["result"] for row in result["drills"]} == dict.fromkeys(drills, "passed")
+    assert said.status == 0
+    good, panic, unhealthy = (Path(row["console"]).read_text(errors="replace") for row in result["drills"])
+    assert "taking slot B" in good
+    assert "Kernel panic" in panic
+    assert "taking slot A" in panic
+    assert "the service does not answer" in unhealthy
