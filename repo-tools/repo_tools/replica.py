@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root
@@ -255,7 +256,7 @@ class _Fetching:
 
     def fetch(self, item: Listed) -> None:
         """Bring one target to its place, verified. Raises TargetError, RepositoryUnreachableError."""
-        part = self._parts / item.sha256
+        part = self._parts / quote(item.path.removeprefix("targets/"), safe="")  # names may share a content
         resumed = part.is_file() and part.stat().st_size > 0
         self._complete(part, item)
         fault = fault_of(part, item)

@@ -11,6 +11,6 @@ from tests.support.pages import run_page
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
 
 
-@pytest.mark.parametrize("name", ["root-ceremony", "lost-root-key", "leaked-online-key"])
+@pytest.mark.parametrize("name", ["root-ceremony", "lost-root-key", "leaked-online-key", "air-gap"])
 def test_the_page_says_what_happens(name: str, tmp_path: Path) -> None:
     assert len(run_page(HOW_TO / f"{name}.md", tmp_path)) > 10

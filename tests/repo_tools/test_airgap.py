@@ -192,9 +192,17 @@ def test_a_part_of_another_day_is_fetched_anew(repository: SmallRepository, tmp_
     mirror = tmp_path / "mirror"
     item = next(path for path in (repository.folder / "targets").glob("*1.0.0-root.erofs.zst"))
     (mirror / PARTS).mkdir(parents=True)
-    (mirror / PARTS / item.name.partition(".")[0]).write_bytes(b"?" * 1000)
+    (mirror / PARTS / item.name).write_bytes(b"?" * 1000)
     _mirror(repository, mirror)
     assert (mirror / "targets" / item.name).read_bytes() == item.read_bytes()
+
+
+def test_names_that_share_a_content_are_all_fetched(repository: SmallRepository, tmp_path: Path) -> None:
+    for version in ("1.3.0", "1.4.0", "1.5.0"):
+        repository.images[version] = repository.images["1.0.0"]
+        repository.publish(version)
+    _mirror(repository, tmp_path / "mirror")
+    assert check.check(FolderSource(tmp_path / "mirror"), now=repository.now).clean
 
 
 def _unlink(repository: SmallRepository) -> None:
