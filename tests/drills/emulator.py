@@ -9,24 +9,22 @@ Unplugging is a power cut: QEMU is killed. One machine runs at a time, whoever r
 from __future__ import annotations
 
 import fcntl
-import shutil
-import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from repo_tools.bootstage.files import INITRAMFS, KERNEL
+from updog.drill.qemu import Emulator, Hardware, require
+from updog.errors import DrillSkippedError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from repo_tools.bootstage.image import Stage
-
-PROGRAM = "qemu-system-x86_64"
-FIRMWARE = Path("/usr/share/OVMF")
-OPTIONS = "console=ttyS0 quiet panic=1 gpt signpost.pause=1"
-"""Of the boot stage, where the emulator and not firmware starts it."""
 
 PATIENCE = 300.0
 """Seconds to wait for what takes six to thirty on a quiet machine; others may be at work on this one."""
@@ -35,7 +33,6 @@ RELAY = Path(__file__).resolve().parents[2] / "fixtures" / "node" / "relay.py"
 """Carries each connection of the node to the web server."""
 
 _LOOK_EVERY = 0.05
-_LINES_SHOWN = 40
 _LOCK = Path(__file__).resolve().parents[2] / ".cache" / "qemu.lock"
 
 
@@ -48,17 +45,16 @@ class Machine:
     """A machine that is on.
 
     Attributes:
-        console: what it showed so far.
+        seen: how much of the console was looked at already.
     """
 
-    process: subprocess.Popen[bytes]
-    log: Path
+    emulator: Emulator
     seen: int = 0
 
     @property
     def console(self) -> str:
         """Everything on the console since it was switched on."""
-        return self.log.read_bytes().decode(errors="replace")
+        return self.emulator.said()
 
     def expect(self, *texts: str) -> None:
         """Wait for texts on the console, one after another, each behind the one before."""
@@ -68,18 +64,20 @@ class Machine:
     def _wait_for(self, text: str) -> None:
         deadline = time.monotonic() + PATIENCE
         while (found := self.console.find(text, self.seen)) < 0:
-            if time.monotonic() > deadline or self.process.poll() is not None:
-                last = "\n".join(self.console.splitlines()[-_LINES_SHOWN:])
-                raise NotSeenError(f"{text!r} is not on the console ({self.log}):\n{last}")
+            if time.monotonic() > deadline or not self.emulator.is_on:
+                last = self.emulator.last_lines()
+                raise NotSeenError(f"{text!r} is not on the console ({self.emulator.console}):\n{last}")
             time.sleep(_LOOK_EVERY)
         self.seen = found + len(text)
 
 
 def missing(*, firmware: bool = False) -> str:
-    """Say which package is missing for drills; empty if none."""
-    if shutil.which(PROGRAM) is None:
-        return "qemu-system-x86 is not installed"
-    return "ovmf is not installed" if firmware and not FIRMWARE.is_dir() else ""
+    """Say what is missing for drills; empty if nothing is."""
+    try:
+        require(Hardware(stage=None if firmware else Path()))
+    except DrillSkippedError as error:
+        return error.message
+    return ""
 
 
 @contextmanager
@@ -101,21 +99,19 @@ def switched_on(
         port: of a web server on this machine, which the node reaches as 10.0.2.100; None leaves it without
             a network.
     """
-    started = _started_by_emulator(log.parent, stage) if stage else _started_by_firmware(log.parent)
-    command = [PROGRAM, "-accel", "tcg", "-m", "768", "-display", "none", "-monitor", "none"]
-    command += ["-nic", _network(port), "-serial", f"file:{log}", *started]
-    for number, disk in enumerate(disks):
-        command += ["-drive", f"file={disk},format=raw,if=none,id=disk{number}"]
-        sizes = f"logical_block_size={sector_size},physical_block_size={sector_size}"
-        command += ["-device", f"virtio-blk-pci,drive=disk{number},{sizes}"]
-    log.touch()
-    with _one_at_a_time(), (log.with_suffix(".qemu")).open("wb") as said:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+    hardware = Hardware(
+        stage=_folder_of(stage, log.parent) if stage else None,
+        memory=768,
+        sector_size=sector_size,
+        network=_network(port),
+    )
+    with _one_at_a_time(), tempfile.TemporaryDirectory() as sockets:
+        emulator = Emulator(hardware, disks, log, Path(sockets) / "shell")
+        emulator.switch_on()
         try:
-            yield Machine(process, log)
+            yield Machine(emulator)
         finally:
-            process.kill()
-            process.wait()
+            emulator.switch_off()
 
 
 def _network(port: int | None) -> str:
@@ -124,22 +120,11 @@ def _network(port: int | None) -> str:
     return f"user,model=virtio-net-pci,guestfwd=tcp:10.0.2.100:80-cmd:{sys.executable} {RELAY} {port}"
 
 
-def _started_by_emulator(folder: Path, stage: Stage) -> list[str]:
-    kernel, initramfs = folder / "stage.kernel", folder / "stage.initramfs"
-    kernel.write_bytes(stage.kernel)
-    initramfs.write_bytes(stage.initramfs)
-    return ["-kernel", str(kernel), "-initrd", str(initramfs), "-append", OPTIONS]
-
-
-def _started_by_firmware(folder: Path) -> list[str]:
-    variables = folder / "firmware.variables"
-    shutil.copyfile(FIRMWARE / "OVMF_VARS_4M.fd", variables)
-    chips = (f"readonly=on,file={FIRMWARE / 'OVMF_CODE_4M.fd'}", f"file={variables}")
-    return [
-        "-machine",
-        "q35",
-        *(word for chip in chips for word in ("-drive", f"if=pflash,format=raw,{chip}")),
-    ]
+def _folder_of(stage: Stage, folder: Path) -> Path:
+    """Put a boot stage into files."""
+    (folder / KERNEL).write_bytes(stage.kernel)
+    (folder / INITRAMFS).write_bytes(stage.initramfs)
+    return folder
 
 
 @contextmanager

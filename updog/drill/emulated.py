@@ -291,8 +291,13 @@ class EmulatedMachine:
         return self._come_up(until)
 
     def _come_up(self, until: Until) -> bool:
+        """Wait until a system answers; what is only to be up has its confirm held back for `judge`."""
         self._is_up = self._line.wait_until_up(START_SECONDS)
-        return self.judge() if self._is_up and until is Until.JUDGED else self._is_up
+        if self._is_up and until is Until.JUDGED:
+            return self.judge()
+        if self._is_up:
+            self._line.run(f"systemctl stop {CONFIRM_UNIT}", _ANSWER_SECONDS)
+        return self._is_up
 
     def cut(self) -> None:
         """Cut the power."""
@@ -302,6 +307,8 @@ class EmulatedMachine:
 
     def judge(self) -> bool:
         """Wait until the running system is confirmed or was left."""
+        with suppress(GoneError):
+            self._line.run(f"systemctl start --no-block {CONFIRM_UNIT}", _ANSWER_SECONDS)
         self._is_up = wait_until_judged(self._line)
         return self._is_up
 
@@ -350,6 +357,7 @@ class EmulatedMachine:
         """Kill the process at a random moment; the machine stays on."""
         moment = self._moment(order)
         if order.command is Command.CONFIRM:
+            self._line.run(f"systemctl start --no-block {CONFIRM_UNIT}", _ANSWER_SECONDS)
             time.sleep(moment)
             self._line.run(f"systemctl kill --signal=KILL {CONFIRM_UNIT}", _ANSWER_SECONDS)
         else:

@@ -28,6 +28,9 @@ ASSET_TAG = "updog-drill"
 """The chassis of a machine under drill says so; an image can offer a shell to such machines only."""
 
 MEMORY_MIB = 512
+NETWORK = "user,model=virtio-net-pci"
+"""The host is 10.0.2.2 there."""
+
 _LINES_SHOWN = 30
 _PERIOD = 0.05
 _SAVE_SECONDS = 120
@@ -41,12 +44,14 @@ class Hardware:
         stage: folder with the boot stage (``vmlinuz``, ``initramfs.zst``); None: firmware starts the disk.
         memory: MiB.
         sector_size: of the disks, in bytes.
+        network: of its card, as QEMU's ``-nic`` takes it.
         options: words for QEMU beside ours.
     """
 
     stage: Path | None = None
     memory: int = MEMORY_MIB
     sector_size: int = 512
+    network: str = NETWORK
     options: tuple[str, ...] = ()
 
 
@@ -147,7 +152,7 @@ class Emulator:
         ]
         command += ["-serial", f"unix:{self.shell},server=on,wait=off"]
         command += ["-monitor", f"unix:{self._monitor},server=on,wait=off"]
-        command += ["-nic", "user,model=virtio-net-pci"]
+        command += ["-nic", hardware.network]
         command += self._started_by_stage(hardware.stage) if hardware.stage else self._started_by_firmware()
         sizes = f"logical_block_size={hardware.sector_size},physical_block_size={hardware.sector_size}"
         for number, disk in enumerate(self.disks):
