@@ -96,6 +96,7 @@ def yard(tmp_path_factory: pytest.TempPathFactory) -> Yard:
 def test_every_shipped_drill_passes_and_its_console_is_kept(yard: Yard) -> None:
     before = yard.disk.read_bytes()
     said = yard.run("--json", "--jobs", "2", "--junit", str(yard.folder / "drills.xml"))
+    assert said.status == 0, said.out
     *events, result = said.events
     assert [row for row in result["drills"] if row["result"] != "passed"] == []
     assert said.status == 0

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from updog.drill.script import Drill
 
 MAX_STARTS = 40  # in a row without one that stays: more than any number of tries, so nothing will come up
-HEALTH_SECONDS = 1  # a check that hangs is given up after this
+HEALTH_SECONDS = 5  # a check that hangs is given up after this; a busy machine starts a shell in one second
 
 
 @dataclass(eq=False)
