@@ -35,6 +35,7 @@ VARIANT = "demo"
 SEED = "1203"  # in the middle of the fleet, so that the first waves pass it by
 _BIN = Path(sys.executable).parent
 _NOTHING_TO_DO, _WENT_DOWN = 3, 1
+_QUICK = ("--level", "6", "--deltas", "1")  # a demo has no patience for the smallest packs
 
 
 class DemoError(Exception):
@@ -59,7 +60,6 @@ class Demo:
     folder: Path
     started: float = field(default_factory=time.monotonic)
     rows: list[Row] = field(default_factory=list)
-    wire: dict[str, int] = field(default_factory=dict)
 
     @property
     def node(self) -> Path:
@@ -87,15 +87,19 @@ class Demo:
         """Run repo-tools on the repository."""
         self.run("repo-tools", "--repo", "repo", *words, expect=expect)
 
-    def status(self) -> dict[str, Any]:
-        """Return `updog status --json`."""
-        command = [str(_BIN / "updog"), "--config", "node/updog.toml", "status", "--json"]
+    def asked(self, *words: str) -> dict[str, Any]:
+        """Return what updog answers with ``--json``."""
+        command = [str(_BIN / "updog"), "--config", "node/updog.toml", *words, "--json"]
         document: dict[str, Any] = json.loads(subprocess.check_output(command, cwd=self.folder))
         return document
 
+    def planned(self, *words: str) -> int:
+        """Return how many bytes the update is yet to fetch."""
+        return int(self.asked("plan", *words)["total"])
+
     def record(self, event: str, *, wire: int = 0) -> None:
         """Add a line to the timeline: what happened, what runs, the flags of both slots."""
-        status = self.status()
+        status = self.asked("status")
         running = status["running"]
         flags = {name: _flags(slot) for name, slot in status["slots"].items()}
         mark = "" if running["confirmed"] else "?"
@@ -113,11 +117,7 @@ class Demo:
         """Publish a release of the real system."""
         images = [f"--{role}=images/{release.version}/{path.name}" for role, path in release.images().items()]
         named = ("--variant", VARIANT, "--arch", platform.machine(), "--version", release.version)
-        self.repo("publish", *named, *images, *more)
-        folder = self.folder / "repo/targets"
-        self.wire[release.version] = sum(
-            path.stat().st_size for path in folder.glob(f"*-{release.version}-*") if path.is_file()
-        )
+        self.repo("publish", *named, *images, *_QUICK, *more)
 
     def timeline(self) -> str:
         """Return the closing table."""
@@ -191,8 +191,10 @@ def take_the_security_update(demo: Demo, release: Release) -> None:
     demo.repo("waves", "set", release.version, "--policy", "ohno", "--start-at", earlier)
     demo.title("3. The node takes it into its inactive slot, boots it and confirms")
     demo.updog("check-update")
+    demo.updog("plan")
+    wire = demo.planned()
     demo.updog("update")
-    demo.record("1.1.0 installed and applied", wire=demo.wire[release.version])
+    demo.record("1.1.0 installed and applied", wire=wire)
     demo.run("signpost", "--disk", "node/disk.img", "--active", "A", "status")
     demo.run("updog", "drill", "boot", "node")
     demo.record("booted into 1.1.0")
@@ -205,8 +207,9 @@ def refuse_the_broken_one(demo: Demo, release: Release) -> None:
     """1.2.0: installed, cannot start, fallen back from, denied."""
     demo.title("4. A broken release: the node does not stay on it")
     demo.publish(release, "--waves", "default")
+    wire = demo.planned("--now")
     demo.updog("update", "--now")  # somebody did not want to wait for the wave
-    demo.record("1.2.0 installed and applied", wire=demo.wire[release.version])
+    demo.record("1.2.0 installed and applied", wire=wire)
     demo.run("updog", "drill", "boot", "node", "--fail", "init", expect=_WENT_DOWN)
     demo.run("updog", "drill", "boot", "node")
     demo.record("1.2.0 went down, back on 1.1.0")
@@ -230,7 +233,7 @@ def main() -> None:
     play(demo, releases)
     demo.title("Timeline (? is not confirmed yet; a slot's flags are priority/tries left/successful)")
     print(demo.timeline())
-    rollback = demo.status()["last_rollback"]
+    rollback = demo.asked("status")["last_rollback"]
     print(f"\nLast rollback: {rollback['code']}: {rollback['sentence']}")
     print(f"The folder stays: try `updog --config {options.folder}/node/updog.toml status`.")
 
