@@ -25,8 +25,10 @@ from updog import health, notices, preflight, report
 from updog.aftermath import Aftermath, damage, unexamined
 from updog.errors import (
     DeniedVersionError,
+    DigestError,
     HealthError,
     HostError,
+    ImageError,
     NothingToDoError,
     NoWayBackError,
     PreflightError,
@@ -298,18 +300,35 @@ class Agent:
         self, session: _Session, repository: Repository, update: Update, most: int | None
     ) -> None:
         """Check, fetch, write, prove, mark valid, remember."""
-        with self._installation(session, repository, update, most, write=True) as installation:
-            needs = installation.needs()
-            self._teller.say(sentence_of(needs))
-            if not (installation.is_worth_keeping(needs) and self._keep(installation, needs)):
-                self._teller.say("Not kept here first: streaming into the slot.")
-            record = _record_of(update, installation.write(lambda: self._give_up(session)))
+        record = self._installed_from_any_mirror(session, repository, update, most)
         session.signpost.apply(Command.MARK_INACTIVE_VALID, tries=self._config.tries)
         sentence = f"{update.version} was installed in slot {session.inactive.value} and read back."
         state = session.state.installed(session.inactive, record, session.running.version)
         session.remember(state.noting(self._event(Code.INSTALLED, update.version, sentence)))
         session.outcome = Outcome.STAGED
         self._spool.clear()
+
+    def _installed_from_any_mirror(
+        self, session: _Session, repository: Repository, update: Update, most: int | None
+    ) -> SlotRecord:
+        """Install; where a mirror sent wrong bytes, the next one goes on from what is there already."""
+        for _ in self._config.targets_mirrors:
+            try:
+                return self._installed(session, repository, update, most)
+            except (DigestError, ImageError) as error:
+                self._teller.say(f"{error}. Asking another mirror.")
+        return self._installed(session, repository, update, most)
+
+    def _installed(
+        self, session: _Session, repository: Repository, update: Update, most: int | None
+    ) -> SlotRecord:
+        """Fetch, write and prove; return what is in the slot now."""
+        with self._installation(session, repository, update, most, write=True) as installation:
+            needs = installation.needs()
+            self._teller.say(sentence_of(needs))
+            if not (installation.is_worth_keeping(needs) and self._keep(installation, needs)):
+                self._teller.say("Not kept here first: streaming into the slot.")
+            return _record_of(update, installation.write(lambda: self._give_up(session)))
 
     def _give_up(self, session: _Session) -> None:
         """Let the inactive slot boot no more; while it can, what is in it stays known."""

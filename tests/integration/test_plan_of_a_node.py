@@ -200,3 +200,25 @@ def test_killed_at_a_random_point_the_next_run_fetches_only_what_was_in_flight(
         refetched = _sent(server) - planned
         assert refetched <= FLIGHT_BYTES + (2 << 20), f"{refetched} bytes of {planned - described}"
     assert node.holds(Slot.B, NEWER)
+
+
+@pytest.mark.parametrize("spool", [True, False], ids=["kept first", "streamed"])
+def test_a_mirror_that_sends_wrong_bytes_is_left_for_the_next_within_one_run(
+    node: Node,
+    server: HttpServer,
+    spool: bool,  # noqa: FBT001 - parametrized
+) -> None:
+    bad = {
+        path: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :]
+        for path, data in server.files.items()
+        if path.endswith(".zst") or ".delta-" in path
+    }
+    with HttpServer({**server.files, **bad}) as liar:
+        node.configure(
+            spool=spool, targets_base_url=liar.url("targets/"), targets_mirrors=[server.url("targets/")]
+        )
+        said = node.updog("update")
+    assert said.status == DONE
+    assert "Asking another mirror" in said.err
+    assert node.holds(Slot.B, NEWER)
+    assert not node.codes()[:-2], "what was made good is no failure"

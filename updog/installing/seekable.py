@@ -6,6 +6,7 @@ What the running slot turns out not to have is fetched by a new plan, which says
 from __future__ import annotations
 
 import hashlib
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -121,9 +122,20 @@ class SeekableImage:
                 kept=self._read_kept,
                 advance=lambda _count: None,
             )
-            failed = carry_out(work, proof=advance)
+            with self._blaming(made):
+                failed = carry_out(work, proof=advance)
         self._held = None
         return failed
+
+    @contextmanager
+    def _blaming(self, made: Plan) -> Iterator[None]:
+        """Put the mirrors that served a plan's files behind the others if it turns out that one lied."""
+        try:
+            yield
+        except (DigestError, ImageError):
+            for source in {request.source for request in made.requests}:
+                self._means.repository.blame(self._target(source))
+            raise
 
     # -- what is known -----------------------------------------------------------------------------
 
