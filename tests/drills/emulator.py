@@ -105,7 +105,7 @@ def switched_on(
         sector_size=sector_size,
         network=_network(port),
     )
-    with _one_at_a_time(), tempfile.TemporaryDirectory() as sockets:
+    with one_at_a_time(), tempfile.TemporaryDirectory() as sockets:
         emulator = Emulator(hardware, disks, log, Path(sockets) / "shell")
         emulator.switch_on()
         try:
@@ -128,8 +128,8 @@ def _folder_of(stage: Stage, folder: Path) -> Path:
 
 
 @contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """Hold the one place there is for a machine: two emulators on two cores starve each other."""
+def one_at_a_time() -> Iterator[None]:
+    """Hold the one place there is for emulators: those of two tests on two cores starve each other."""
     _LOCK.parent.mkdir(exist_ok=True)
     with _LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
