@@ -96,6 +96,24 @@ def test_a_command_is_watched_while_it_runs(port: Port) -> None:
         assert (status, seen[-1]) == (0, "begun\ndone\n")
 
 
+def test_half_a_question_that_waited_in_the_port_does_no_harm(port: Port, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "listener"))
+        listener.listen()
+        with Shell(tmp_path / "listener", lambda: False) as shell:
+            shell.answers(0.1)
+        heard, _ = listener.accept()
+        with heard:
+            question = heard.recv(4096)
+    assert question.endswith(b"$?\n")
+    with Shell(port.path, lambda: port.gone) as shell:
+        assert shell.answers(10)
+        for cut in range(len(question)):
+            shell._socket.sendall(question[cut : cut + 30])
+            assert shell.answers(2), question[cut : cut + 30]
+        assert shell.run("echo fine", 10) == (0, "fine\n")
+
+
 def test_nobody_answers_on_a_port_where_nobody_is(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "port"))

@@ -2,8 +2,10 @@
 
 Rules it enforces:
 
-* a command's end is a line that cannot be in its echo or in what it prints: the shell puts it together from
-  two parts, and one of them is new each time;
+* a command's end is a line that cannot be in its echo or in what it prints: the shell takes a backslash out
+  of it, and a part of it is new each time;
+* what asks whether somebody is there has no quotes: half of it may wait in the port when a shell comes up,
+  and must not open what nothing closes;
 * a silence is told from a machine that is gone: both end the waiting, by different errors.
 """
 
@@ -92,7 +94,7 @@ class Shell:
         self._said = b""
         mark = uuid4().hex
         try:
-            self._socket.sendall(f"{command}\necho @@''{mark} $?\n".encode())
+            self._socket.sendall(f"{command}\necho @\\@{mark} $?\n".encode())
         except OSError as error:
             raise GoneError("the machine is switched off") from error
         return re.compile(rb"@@" + mark.encode() + rb" ([0-9]+)\r?\n")
