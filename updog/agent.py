@@ -25,23 +25,19 @@ from updog import health, notices, preflight, report
 from updog.aftermath import Aftermath, damage, unexamined
 from updog.errors import (
     DeniedVersionError,
-    DigestError,
     HealthError,
     HostError,
-    ImageError,
     NothingToDoError,
     NoWayBackError,
-    PreflightError,
     ReadBackError,
 )
-from updog.image.install import Region, read_content
-from updog.installing.assembly import Base, assemble
+from updog.image.install import read_content
+from updog.installing.installer import Installer, record_of, region_of
 from updog.installing.means import Means
-from updog.installing.needs import Needs, sentence_of
 from updog.memory import Memory
 from updog.outcome import Outcome
-from updog.preflight import Placement
 from updog.select import Node, VerdictCode, decide
+from updog.session import WRITE_ORDER, Session
 from updog.spool import Spool
 from updog.state import CHECKING, Code, Event, SlotRecord
 from updog.trial import Patience, judge
@@ -49,25 +45,24 @@ from updog.update_metadata.times import spoken_time
 from updog.vitals import Vitals, run_vitals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
-    from signpost.app import PartitionView, View
+    from signpost.app import View
     from signpost.bootrecord import Passed
     from signpost.medium import Medium
     from signpost.sets import Slot
     from updog.config import Config
     from updog.host import Host, Running
-    from updog.installing import Installation
+    from updog.installing.needs import Needs
     from updog.progress import Teller
     from updog.repository import Repository
     from updog.select import Decision
     from updog.state import NodeState
-    from updog.update_metadata.manifest import Content, Update
+    from updog.update_metadata.manifest import Update
     from updog.update_metadata.version import Version
 
 _NOTHING_LEFT = "Nothing needs to be done."
-_WRITE_ORDER = ("root", "hash", "boot")  # a half-written slot has no kernel yet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,7 +173,7 @@ class Agent:
             record = known or self._signed_record(session, slot)
             with opened(self._medium, session.view.disk) as descriptor:
                 checks = tuple(
-                    self._image_check(record, role, session.view, slot, descriptor) for role in _WRITE_ORDER
+                    self._image_check(record, role, session.view, slot, descriptor) for role in WRITE_ORDER
                 )
             if bad := [check.role for check in checks if not check.good]:
                 raise ReadBackError(f"slot {slot.value} ({record.version}) is damaged: {', '.join(bad)}")
@@ -186,7 +181,7 @@ class Agent:
             session.remember(replace(session.state, slots=slots))
             return checks
 
-    def _signed_record(self, session: _Session, slot: Slot) -> SlotRecord:
+    def _signed_record(self, session: Session, slot: Slot) -> SlotRecord:
         """Ask the repository what the running version should look like. Raises HostError."""
         running = session.running
         if slot is not running.slot:
@@ -198,14 +193,14 @@ class Agent:
         update = manifest.find(running.variant, self._config.arch, running.version)
         if update is None or update.contents is None:
             raise HostError(f"the repository does not say what {running.variant} {running.version} contains")
-        return _record_of(update, {role: getattr(update.contents, role) for role in _WRITE_ORDER})
+        return record_of(update, {role: getattr(update.contents, role) for role in WRITE_ORDER})
 
     def _image_check(
         self, record: SlotRecord, role: str, view: View, slot: Slot, descriptor: int
     ) -> ImageCheck:
         """Read one image of a slot back."""
         wanted = record.images[role]
-        region = self._region(descriptor, getattr(view.slots[slot], role))
+        region = region_of(self._medium, descriptor, getattr(view.slots[slot], role))
         with self._teller.phase(f"verify {role}", wanted.size) as advance:
             found = read_content(region, wanted.size, advance=advance)
         return ImageCheck(role=role, size=wanted.size, good=found == wanted)
@@ -222,12 +217,7 @@ class Agent:
         with self._session() as session:
             repository = self._repository(session)
             update = self._choose(session, repository, wishes)
-            with self._installation(session, repository, update, wishes.most, write=False) as installation:
-                if not self._keep(installation, installation.needs()):
-                    raise PreflightError(
-                        f"no room to keep {update.version} in {self._config.roomy_dir}, or `spool = false`",
-                        next_step="Free some space there; `updog update` can also stream without it.",
-                    )
+            self._installer(session, repository, wishes).keep(update)
             return update
 
     def plan(self, wishes: Wishes) -> UpdatePlan:
@@ -240,8 +230,7 @@ class Agent:
         with self._session() as session:
             repository = self._repository(session)
             update = self._choose(session, repository, wishes)
-            with self._installation(session, repository, update, wishes.most, write=False) as installation:
-                needs = installation.needs()
+            needs = self._installer(session, repository, wishes).needs(update)
         view = session.view
         before = State(active=view.slots[view.active].flags, inactive=view.slots[session.inactive].flags)
         return UpdatePlan(
@@ -271,7 +260,7 @@ class Agent:
             self._apply(session)
             return update
 
-    def _install(self, session: _Session, wishes: Wishes) -> Update:
+    def _install(self, session: Session, wishes: Wishes) -> Update:
         """Choose an update and put it in place, unless it is there already."""
         repository = self._repository(session)
         update = self._choose(session, repository, wishes)
@@ -279,11 +268,11 @@ class Agent:
             self._teller.say(f"{update.version} is in slot {session.inactive.value} already.")
         else:
             with self._remembering_failure(session, update):
-                self._put_in_place(session, repository, update, wishes.most)
+                self._put_in_place(session, self._installer(session, repository, wishes), update)
         return update
 
     @contextmanager
-    def _remembering_failure(self, session: _Session, update: Update) -> Iterator[None]:
+    def _remembering_failure(self, session: Session, update: Update) -> Iterator[None]:
         """Leave a trace of an update that could not be installed; once, however often it is tried."""
         try:
             yield
@@ -296,11 +285,9 @@ class Agent:
                     session.remember(session.state.noting(event))
             raise
 
-    def _put_in_place(
-        self, session: _Session, repository: Repository, update: Update, most: int | None
-    ) -> None:
+    def _put_in_place(self, session: Session, installer: Installer, update: Update) -> None:
         """Check, fetch, write, prove, mark valid, remember."""
-        record = self._installed_from_any_mirror(session, repository, update, most)
+        record = installer.install(update)
         session.signpost.apply(Command.MARK_INACTIVE_VALID, tries=self._config.tries)
         sentence = f"{update.version} was installed in slot {session.inactive.value} and read back."
         state = session.state.installed(session.inactive, record, session.running.version)
@@ -308,34 +295,11 @@ class Agent:
         session.outcome = Outcome.STAGED
         self._spool.clear()
 
-    def _installed_from_any_mirror(
-        self, session: _Session, repository: Repository, update: Update, most: int | None
-    ) -> SlotRecord:
-        """Install; where a mirror sent wrong bytes, the next one goes on from what is there already."""
-        for _ in self._config.targets_mirrors:
-            try:
-                return self._installed(session, repository, update, most)
-            except (DigestError, ImageError) as error:
-                self._teller.say(f"{error}. Asking another mirror.")
-        return self._installed(session, repository, update, most)
+    def _installer(self, session: Session, repository: Repository, wishes: Wishes) -> Installer:
+        means = Means(repository=repository, spool=self._spool, teller=self._teller, most=wishes.most)
+        return Installer(self._config, self._medium, session, means)
 
-    def _installed(
-        self, session: _Session, repository: Repository, update: Update, most: int | None
-    ) -> SlotRecord:
-        """Fetch, write and prove; return what is in the slot now."""
-        with self._installation(session, repository, update, most, write=True) as installation:
-            needs = installation.needs()
-            self._teller.say(sentence_of(needs))
-            if not (installation.is_worth_keeping(needs) and self._keep(installation, needs)):
-                self._teller.say("Not kept here first: streaming into the slot.")
-            return _record_of(update, installation.write(lambda: self._give_up(session)))
-
-    def _give_up(self, session: _Session) -> None:
-        """Let the inactive slot boot no more; while it can, what is in it stays known."""
-        session.signpost.apply(Command.CLEAR_INACTIVE)
-        session.remember(session.state.emptied(session.inactive))
-
-    def _choose(self, session: _Session, repository: Repository, wishes: Wishes) -> Update:
+    def _choose(self, session: Session, repository: Repository, wishes: Wishes) -> Update:
         """Return the update to take.
 
         Raises:
@@ -351,7 +315,7 @@ class Agent:
             raise DeniedVersionError(decision.summary)
         raise NothingToDoError(decision.summary)
 
-    def _decide(self, session: _Session, repository: Repository, wishes: Wishes) -> Decision:
+    def _decide(self, session: Session, repository: Repository, wishes: Wishes) -> Decision:
         """Decide on the repository's manifest; remember that this moment was seen with valid metadata."""
         now, running, config = self._clock(), session.running, self._config
         node = Node(
@@ -368,61 +332,6 @@ class Agent:
         session.remember(replace(session.state, latest_time=latest))
         return decide(repository.manifest(), node, now)
 
-    def _placements(self, session: _Session, repository: Repository, update: Update) -> tuple[Placement, ...]:
-        """Find every image's signed target and its partition, and make all checks. Raises PreflightError."""
-        preflight.check_slots(session.view)
-        preflight.check_not_in_use(session.view)
-        slot = session.view.slots[session.inactive]
-        placements = tuple(
-            Placement(
-                role=role,
-                target=repository.target(getattr(update.images, role)),
-                content=getattr(update.contents, role) if update.contents else None,
-                partition=getattr(slot, role),
-            )
-            for role in _WRITE_ORDER
-        )
-        preflight.check_sizes(placements)
-        return placements
-
-    @contextmanager
-    def _installation(
-        self, session: _Session, repository: Repository, update: Update, most: int | None, *, write: bool
-    ) -> Iterator[Installation]:
-        """Open the disk and put together what an installation needs, for the length of a ``with`` block."""
-        placements = self._placements(session, repository, update)
-        means = Means(repository=repository, spool=self._spool, teller=self._teller, most=most)
-        slot = session.view.slots[session.view.active]
-        base = Base(
-            version=session.running.version,
-            partitions={role: getattr(slot, role) for role in _WRITE_ORDER},
-            images=self._running_images(session, repository),
-        )
-        with opened(self._medium, session.view.disk, write=write) as descriptor:
-            yield assemble(
-                means, update, placements, base, lambda partition: self._region(descriptor, partition)
-            )
-
-    def _running_images(self, session: _Session, repository: Repository) -> Mapping[str, Content]:
-        """Return what is in the running slot, as recorded here or else as the repository says."""
-        running = session.running
-        record = session.state.slots.get(running.slot)
-        if record is not None and record.version == running.version:
-            return record.images
-        update = repository.manifest().find(running.variant, self._config.arch, running.version)
-        if update is None or update.contents is None:
-            return {}
-        return {role: getattr(update.contents, role) for role in _WRITE_ORDER}
-
-    def _keep(self, installation: Installation, needs: tuple[Needs, ...]) -> bool:
-        """Bring an update here and verify it; False, with nothing done, where there is no room."""
-        self._spool.clear(keep=installation.spooled)
-        room = preflight.room_for_spool(self._config.roomy_dir, sum(need.fetch for need in needs))
-        if not (self._config.spool and room):
-            return False
-        installation.keep()
-        return True
-
     # -- applying, confirming, going back ----------------------------------------------------------
 
     def apply(self) -> Version:
@@ -435,7 +344,7 @@ class Agent:
         with self._session() as session:
             return self._apply(session)
 
-    def _apply(self, session: _Session) -> Version:
+    def _apply(self, session: Session) -> Version:
         pending = session.state.pending
         if pending is None or session.outcome is Outcome.TRIAL:
             raise NothingToDoError("no update is installed and waiting to be applied")
@@ -495,7 +404,7 @@ class Agent:
             session.remember(self._aftermath.confirmed(session.state, session.running, sentence))
             return findings
 
-    def _judged(self, session: _Session) -> tuple[health.Finding, ...]:
+    def _judged(self, session: Session) -> tuple[health.Finding, ...]:
         """Run the built-in and the node's own checks until they tell whether this boot is good."""
         config = self._config
 
@@ -517,7 +426,7 @@ class Agent:
         )
         return judge(checks, patience, sleep=time.sleep, monotonic=time.monotonic)
 
-    def _fall_back(self, session: _Session, fatal: list[health.Finding]) -> None:
+    def _fall_back(self, session: Session, fatal: list[health.Finding]) -> None:
         """Record why, make the other slot boot next, and say so. Always raises HealthError."""
         version, slot = session.running.version, session.view.active
         causes = "; ".join(f"{finding.check} {finding.problem}" for finding in fatal)
@@ -541,7 +450,7 @@ class Agent:
                 self._record_passed(session, passed)
             return session.outcome
 
-    def _record_passed(self, session: _Session, passed: Passed) -> None:
+    def _record_passed(self, session: Session, passed: Passed) -> None:
         """Remember a slot that could not be started, unless it is an update that fell back thereby."""
         record, history = session.state.slots.get(passed.slot), session.state.history
         version = record.version if record else None
@@ -610,7 +519,7 @@ class Agent:
     # -- common ground -----------------------------------------------------------------------------
 
     @contextmanager
-    def _session(self) -> Iterator[_Session]:
+    def _session(self) -> Iterator[Session]:
         """Hold the lock, look at everything once, and record how the last restart ended.
 
         Raises:
@@ -624,7 +533,7 @@ class Agent:
             before = self._memory.load()
             preflight.check_disk(view, before)
             state, outcome = self._aftermath.reconciled(before, running, view, damage=damage(self._medium))
-            session = _Session(
+            session = Session(
                 running=running,
                 signpost=signpost,
                 view=view,
@@ -638,7 +547,7 @@ class Agent:
             finally:
                 self._post(session)
 
-    def _post(self, session: _Session) -> None:
+    def _post(self, session: Session) -> None:
         """Tell login message and metrics how things stand now; that they cannot be told is no failure."""
         if self._config.motd_file is None and self._config.metrics_file is None:
             return
@@ -650,7 +559,7 @@ class Agent:
             status = Status(running=session.running, view=view, state=state, outcome=outcome)
             notices.post(self._config, status)
 
-    def _repository(self, session: _Session) -> Repository:
+    def _repository(self, session: Session) -> Repository:
         """Refresh and believe the repository, or raise. Imported late: status and apply need no TUF."""
         from updog.repository import Repository, http_settings
 
@@ -665,7 +574,7 @@ class Agent:
             self._record_waiver(session, repository.waived)
         return repository
 
-    def _record_waiver(self, session: _Session, waived: tuple[str, ...]) -> None:
+    def _record_waiver(self, session: Session, waived: tuple[str, ...]) -> None:
         """Remember, once, that expired metadata were believed because a person accepted it."""
         until = spoken_time(self._config.accept_expired_until or self._clock())
         sentence = f"Metadata were accepted until {until} though {', '.join(waived)}."
@@ -676,53 +585,8 @@ class Agent:
     def _signpost(self, running: Running) -> Signpost:
         return Signpost(self._medium, running.disk, running.slot)
 
-    def _region(self, descriptor: int, partition: PartitionView) -> Region:
-        return Region(
-            medium=self._medium,
-            descriptor=descriptor,
-            offset=partition.offset,
-            size=partition.size,
-            name=partition.label,
-        )
-
     def _event(self, code: Code, version: Version, sentence: str, *, cause: str | None = None) -> Event:
         return Event(time=self._clock(), code=code, version=version, sentence=sentence, cause=cause)
-
-
-@dataclass(kw_only=True, slots=True)
-class _Session:
-    """What one command sees while it holds the lock."""
-
-    running: Running
-    signpost: Signpost
-    view: View
-    outcome: Outcome
-    memory: Memory
-    state: NodeState
-
-    @property
-    def inactive(self) -> Slot:
-        """The slot that does not run."""
-        return self.view.active.other
-
-    @property
-    def is_leaving(self) -> bool:
-        """Whether the running version was denied during this boot, so that a restart leaves it."""
-        return self.running.version in self.state.denied and self.view.next is self.inactive
-
-    def remember(self, state: NodeState) -> None:
-        """Keep ``state``, durably, if anything is new."""
-        if state != self.state:
-            self.memory.save(state)
-            self.state = state
-
-    def holds(self, update: Update) -> bool:
-        """Whether the inactive slot holds this very update already, proven and ready to be applied."""
-        pending, record = self.state.pending, self.state.slots.get(self.inactive)
-        if pending is None or record is None or update.contents is None or self.outcome is Outcome.TRIAL:
-            return False
-        wanted = {role: getattr(update.contents, role) for role in _WRITE_ORDER}
-        return pending.version == update.version and dict(record.images) == wanted
 
 
 def _after(state: State, tries: int) -> State:
@@ -730,8 +594,3 @@ def _after(state: State, tries: int) -> State:
     for command in (Command.CLEAR_INACTIVE, Command.MARK_INACTIVE_VALID, Command.UPGRADE_TO_INACTIVE):
         state = transition(command, state, tries=tries)
     return state
-
-
-def _record_of(update: Update, images: Mapping[str, Content]) -> SlotRecord:
-    """Return what a slot holds once ``images`` of ``update`` are in it."""
-    return SlotRecord(variant=update.variant, arch=update.arch, version=update.version, images=images)
