@@ -11,6 +11,7 @@ Rules it enforces:
 from __future__ import annotations
 
 import hashlib
+import threading
 from typing import TYPE_CHECKING
 
 import zstandard
@@ -56,7 +57,17 @@ def unpacked(frame: bytes, length: int) -> bytes:
             raise ImageError(f"a frame unpacks to {said.content_size} bytes, signed are {length}")
         if said.window_size > max(length, _SMALLEST_WINDOW_BYTES):
             raise ImageError(f"a frame of {length} bytes wants a window of {said.window_size}")
-        decoder = zstandard.ZstdDecompressor()
-        return decoder.decompress(frame, max_output_size=length, allow_extra_data=False)
+        return _decoder().decompress(frame, max_output_size=length, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise ImageError(f"a frame is not well formed: {error}") from error
+
+
+_local = threading.local()
+
+
+def _decoder() -> zstandard.ZstdDecompressor:
+    """Return this thread's decoder: making one takes longer than a small frame."""
+    decoder: zstandard.ZstdDecompressor | None = getattr(_local, "decoder", None)
+    if decoder is None:
+        decoder = _local.decoder = zstandard.ZstdDecompressor()
+    return decoder

@@ -1,7 +1,8 @@
 """Carry a plan out: fetch, verify, unpack, write and read back at the same time, in bounded memory.
 
 One thread fetches and cuts what comes into pieces; workers unpack, verify and write them; another thread
-flushes what was written, drops the kernel's copy and reads it back. Rules:
+flushes what was written and drops the kernel's copy, and yet another reads it back meanwhile. Chunks that lie
+side by side are written and read in one go. Rules:
 
 * every chunk is hashed before it is written, whatever its source;
 * at most :data:`FLIGHT_BYTES` are between the network and the medium; a fast line waits;
@@ -20,7 +21,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from updog.errors import DigestError, ImageError, ReadBackError
@@ -193,10 +194,14 @@ class _Writer:
             yield _Job(weight=weight, do=partial(self._copy, batch))
 
     def _unpack(self, frames: list[tuple[int, bytes]]) -> list[int]:
-        for number, frame in frames:
-            chunk = self._work.index.chunks[number]
-            self._put(chunk, unpacked_chunk(frame, chunk))
-        return [number for number, _ in frames]
+        """Write the chunks behind some frames, of which all are verified first."""
+        chunks = self._work.index.chunks
+        numbers = [number for number, _ in frames]
+        raws = iter([unpacked_chunk(frame, chunks[number]) for number, frame in frames])
+        for run in _runs(numbers, chunks):
+            joined = b"".join(islice(raws, len(run)))
+            self._work.region.write(joined, chunks[run[0]].place.offset)
+        return numbers
 
     def _copy(self, numbers: list[int]) -> list[int]:
         done = []
@@ -281,25 +286,24 @@ def pieces(blocks: Iterator[bytes], span: Span, places: Iterable[Span]) -> Itera
 
 
 class _Prover:
-    """Flushes what was written, window by window, and reads it back, in a thread of its own."""
+    """Flushes what was written, window by window, and reads it back, each in a thread of its own."""
 
     def __init__(self, index: Index, region: Region, proof: Advance) -> None:
         self._index, self._region, self._proof = index, region, proof
         self._window: list[int] = []
         self._bytes = 0
-        self._windows: queue.Queue[list[int]] = queue.Queue()
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._read = _Stage(self._read_back, self._failed)
+        self._flush = _Stage(self._settle, self._failed)
 
     def __enter__(self) -> Self:
-        self._thread.start()
         return self
 
-    def __exit__(self, *_exception: object) -> None:
-        if self._thread.is_alive():
+    def __exit__(self, kind: object, *_exception: object) -> None:
+        if kind is not None:
             self._error = self._error or InterruptedError()
-            self._windows.put([])
-            self._thread.join()
+        self._flush.end()
+        self._read.end()
 
     def written(self, numbers: list[int]) -> None:
         """Take note of chunks; once there are enough, they are proven. Raises what proving raised."""
@@ -313,46 +317,99 @@ class _Prover:
         """Return once everything is proven. Raises ReadBackError or MediumError."""
         if self._window:
             self._hand_over()
-        self._windows.put([])
-        self._thread.join()
+        self._flush.end()
+        self._read.end()
         self._check()
 
     def _check(self) -> None:
         if self._error is not None:
             raise self._error
 
+    def _failed(self, error: BaseException) -> None:
+        self._error = self._error or error
+
     def _hand_over(self) -> None:
-        self._windows.put(self._window)
+        self._flush.put(self._window)
         self._window, self._bytes = [], 0
 
-    def _work(self) -> None:
-        try:
-            while (numbers := self._windows.get()) and self._error is None:
-                self._prove(sorted(numbers))
-        except BaseException as error:  # noqa: BLE001 - it is raised again in the caller's thread
-            self._error = error
+    def _settle(self, numbers: list[int]) -> None:
+        if self._error is None:
+            self._region.settle()
+            self._read.put(sorted(numbers))
 
-    def _prove(self, numbers: list[int]) -> None:
-        self._region.settle()
-        for number in numbers:
-            chunk = self._index.chunks[number]
-            if not self._reads_back(chunk):
-                offset = chunk.place.offset
+    def _read_back(self, numbers: list[int]) -> None:
+        """Read chunks, neighbours at once. Raises ReadBackError."""
+        for run in _runs(numbers, self._index.chunks):
+            if self._error is not None:
+                return
+            for number in self._differing(run):
+                offset = self._index.chunks[number].place.offset
                 raise ReadBackError(
                     f"{self._region.name} does not read back as it was written, from {offset}"
                 )
-            self._proof(chunk.place.length)
+            self._proof(_raw(self._index.chunks, run))
 
-    def _reads_back(self, chunk: Chunk) -> bool:
-        digest = hashlib.sha256()
-        for offset in range(chunk.place.offset, chunk.place.end, len(_ZEROS)):
-            digest.update(self._region.read(min(len(_ZEROS), chunk.place.end - offset), offset))
-        return digest.digest() == chunk.sha256
+    def _differing(self, run: list[int]) -> Iterator[int]:
+        """Yield which of some neighbours the medium does not return."""
+        chunks = [self._index.chunks[number] for number in run]
+        start, end = chunks[0].place.offset, chunks[-1].place.end
+        stretches = (
+            self._region.read(min(BATCH_BYTES, end - at), at) for at in range(start, end, BATCH_BYTES)
+        )
+        data = memoryview(b"")
+        for number, chunk in zip(run, chunks, strict=True):
+            digest, missing = hashlib.sha256(), chunk.place.length
+            while missing and (data := data or memoryview(next(stretches, b""))):
+                digest.update(data[:missing])
+                missing, data = missing - len(data[:missing]), data[missing:]
+            if missing or digest.digest() != chunk.sha256:
+                yield number
+
+
+class _Stage:
+    """A thread that does one thing to each of what is put before it, in order, until its end."""
+
+    def __init__(self, do: Callable[[list[int]], None], failed: Callable[[BaseException], None]) -> None:
+        self._do, self._failed = do, failed
+        self._waiting: queue.Queue[list[int] | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def put(self, numbers: list[int]) -> None:
+        """Have something done."""
+        self._waiting.put(numbers)
+
+    def end(self) -> None:
+        """Return once all is done, or something failed."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            while (numbers := self._waiting.get()) is not None:
+                self._do(numbers)
+        except BaseException as error:  # noqa: BLE001 - it is raised again in the caller's thread
+            self._failed(error)
 
 
 def _raw(chunks: Sequence[Chunk], numbers: Iterable[int]) -> int:
     """Return how many bytes of the image some chunks are."""
     return sum(chunks[number].place.length for number in numbers)
+
+
+def _runs(numbers: Iterable[int], chunks: Sequence[Chunk]) -> Iterator[list[int]]:
+    """Yield neighbours together, up to :data:`BATCH_BYTES` of them."""
+    run: list[int] = []
+    size = 0
+    for number in numbers:
+        length = chunks[number].place.length
+        if run and (number != run[-1] + 1 or size + length > BATCH_BYTES):
+            yield run
+            run, size = [], 0
+        run.append(number)
+        size += length
+    if run:
+        yield run
 
 
 def _batched(items: Iterable[_T], weight: Callable[[_T], int]) -> Iterator[list[_T]]:
