@@ -29,6 +29,7 @@ lint: .venv/ready  ## ruff, mypy and the layering
 
 bench: .venv/ready  ## the ratios that the documents quote
 	$(PYTHON) tools/bench.py
+	$(PYTHON) tools/bench_install.py
 
 bench-fleet: .venv/ready  ## a million nodes, a million log lines, and the guard over a thousand seeds
 	$(PYTHON) tools/bench_fleet.py

@@ -14,10 +14,9 @@ from __future__ import annotations
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import TYPE_CHECKING
 
-from updog.image.index import BLOCK_BYTES, fingerprint
+from updog.image.index import BLOCK_BYTES, FINGERPRINT_BYTES, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -63,11 +62,12 @@ def _first_marks(index: Index, marks: Fingerprints | None) -> Mapping[int, bytes
     """Return chunk number → fingerprint of its first block, of the data chunks."""
     if marks is None:
         return {}
-    by_block = marks.by_block(index)
     firsts: dict[int, bytes] = {}
+    at = 0
     for number, chunk in enumerate(index.chunks):
         if not chunk.zeros:
-            (_, firsts[number]), *_ = islice(by_block, chunk.blocks)
+            firsts[number] = marks.blocks[at : at + FINGERPRINT_BYTES]
+            at += chunk.blocks * FINGERPRINT_BYTES
     return firsts
 
 
