@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tests.support.nodes import Node
 
 DONE, REFUSED = 0, 4
+_SOCKET_BYTES = 8 << 20  # sent, but never read by the one that was killed: both ends' buffers on loopback
 
 
 @pytest.fixture
@@ -175,10 +176,10 @@ def test_what_the_slot_has_is_not_fetched_again_by_another_version(node: Node, s
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Node:
-    return make_large_node(tmp_path_factory.mktemp("large"), root_size=24 << 20)
+    return make_large_node(tmp_path_factory.mktemp("large"), root_size=40 << 20)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_killed_at_a_random_point_the_next_run_fetches_only_what_was_in_flight(
     large: Node, tmp_path: Path, seed: int
 ) -> None:
@@ -198,7 +199,7 @@ def test_killed_at_a_random_point_the_next_run_fetches_only_what_was_in_flight(
         process.communicate()
         assert node.updog("update").status in {DONE, 3}
         refetched = _sent(server) - planned
-        assert refetched <= FLIGHT_BYTES + (2 << 20), f"{refetched} bytes of {planned - described}"
+        assert refetched <= FLIGHT_BYTES + _SOCKET_BYTES, f"{refetched} bytes of {planned - described}"
     assert node.holds(Slot.B, NEWER)
 
 
