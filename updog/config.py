@@ -394,7 +394,7 @@ KEYS: tuple[Key, ...] = (
         convert=_flag,
         takes="true or false",
         default=True,
-        meaning="fetch and verify whole images before the inactive slot is touched, where there is room",
+        meaning="keep and verify updates of up to 64 MiB before the slot is touched, where there is room",
     ),
     Key(
         name="cache_dir",
