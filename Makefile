@@ -14,7 +14,7 @@ demo: .venv/ready  ## the main job end to end on real images
 test: .venv/ready lint  ## everything CI runs
 	$(PYTHON) tools/generate_reference.py --check
 	$(PYTHON) -m coverage erase
-	$(PYTHON) -m pytest -n 2 -m "not long" --cov --cov-report=
+	$(PYTHON) -m pytest -n 2 --dist worksteal -m "not long" --cov --cov-report=
 	$(PYTHON) -m coverage report
 
 drill: .venv/ready  ## every rollback drill in QEMU, with a console log for each in drill-results; then a node from firmware on
