@@ -520,13 +520,13 @@ def _play(step: Step, folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def make_large_node(folder: Path, *, root_size: int) -> Node:
+def make_large_node(folder: Path, *, root_size: int, deltas: int = 3) -> Node:
     """Return a node that runs 1.0.0 and has an incompressible 1.1.0 of ``root_size`` bytes to be had."""
     repository = make_repository(folder / "repo", versions=[])
     for version in (RUNNING, NEWER):
         release = repository.synthesize(version)
         release.root.write_bytes(random.Random(version).randbytes(root_size))
-        repository.publish(version)
+        repository.publish(version, deltas=deltas)
     node = Node(folder=folder / "node", repository=repository)
     node.folder.mkdir()
     slot_size = -(-root_size // MEBIBYTE) * MEBIBYTE
