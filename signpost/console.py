@@ -54,6 +54,32 @@ def example(*lines: str) -> Callable[[Command], Command]:
     return add
 
 
+class Parsed(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.3
+    """A click type over one of our parsers.
+
+    Args:
+        name: what help calls it.
+        parser: text to value. Values that are no text, such as defaults, pass.
+        usage: errors that become click's own usage errors; others end the command as they are.
+    """
+
+    def __init__(
+        self, name: str, parser: Callable[[str], Any], *, usage: tuple[type[Exception], ...] = ()
+    ) -> None:
+        self.name = name
+        self._parser = parser
+        self._usage = usage
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the parsed value."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._parser(value)
+        except self._usage as error:
+            self.fail(str(error), param, ctx)
+
+
 def _show_help(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's
     """Print the command's help and end."""
     if value and not context.resilient_parsing:

@@ -12,19 +12,19 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import click
 
 from signpost import console
-from signpost.console import emit, example, json_option, log_level_option, note
+from signpost.console import Parsed, emit, example, json_option, log_level_option, note
 from signpost.errors import ExitStatus
 from signpost.sets import Slot
 from updog import config as configuration
 from updog.errors import HealthError, HostError, NoWayBackError
 from updog.update_metadata.errors import TimeError, VersionError
 from updog.update_metadata.sizes import parse_size
-from updog.update_metadata.times import parse_duration, parse_time
+from updog.update_metadata.times import parse_moment
 from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
@@ -62,59 +62,24 @@ class _Context:
         return Host(self.config, disk=self.disk, active=self.active)
 
 
-class _TimeType(click.ParamType[datetime]):
-    """An RFC 3339 time on the command line, or one from now such as ``in 2 days``."""
-
-    name = "time"
-
-    def convert(
-        self, value: str | datetime, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime:
-        """Return the time, or fail as a usage error."""
-        if isinstance(value, datetime):
-            return value
-        try:
-            return clock() + parse_duration(value) if value.startswith("in ") else parse_time(value)
-        except TimeError as error:
-            self.fail(str(error), param, ctx)
-
-
-class _VersionType(click.ParamType[Version]):
-    """A strict semantic version on the command line; a leading ``v`` is fine."""
-
-    name = "version"
-
-    def convert(
-        self, value: str | Version, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Version:
-        """Return the version, or fail as a usage error."""
-        if isinstance(value, Version):
-            return value
-        try:
-            return Version.parse_friendly(value)
-        except VersionError as error:
-            self.fail(str(error), param, ctx)
-
-
-class _RateType(click.ParamType[int]):
-    """Bytes per second; k, M and G stand for powers of 1024, as curl has them."""
-
-    name = "rate"
-    _units: ClassVar = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-
-    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return bytes per second, or fail as a usage error."""
-        if isinstance(value, int):
-            return value
-        match = re.fullmatch(r"([0-9]{1,12})([kmg]?)", value.lower())
-        if match is None:
-            self.fail(f"{value!r} is no rate; say 500k or 2M (bytes per second)", param, ctx)
-        return int(match[1]) * self._units[match[2]]
-
-
 def clock() -> datetime:
     """Return this moment, UTC. The one place that reads the clock."""
     return datetime.now(UTC)
+
+
+def _rate(text: str) -> int:
+    """Return bytes per second; k, M and G stand for powers of 1024, as curl has them. Raises ValueError."""
+    match = re.fullmatch(r"([0-9]{1,12})([kmg]?)", text.lower())
+    if match is None:
+        raise ValueError(f"{text!r} is no rate; say 500k or 2M (bytes per second)")
+    return int(match[1]) * _RATE_UNITS[match[2]]
+
+
+_RATE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_TIME = Parsed("time", lambda text: parse_moment(text, clock()), usage=(TimeError,))
+_VERSION = Parsed("version", Version.parse_friendly, usage=(VersionError,))
+_RATE = Parsed("rate", _rate, usage=(ValueError,))
+_SIZE = Parsed("size", parse_size)
 
 
 def teller(*, as_json: bool) -> Teller:
@@ -138,17 +103,6 @@ def _agent(context: click.Context, *, as_json: bool = False) -> Agent:
     return Agent(said.config, said.host, clock=clock, teller=teller(as_json=as_json))
 
 
-class _SizeType(click.ParamType[int]):
-    """A number of bytes, or one with a unit such as ``64MiB``."""
-
-    name = "size"
-
-    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the bytes, or fail as a usage error."""
-        del param, ctx
-        return value if isinstance(value, int) else parse_size(value)
-
-
 def _wishes(version: Version | None, *, ignore_waves: bool, most: int | None = None) -> Wishes:
     from updog.agent import Wishes
 
@@ -156,14 +110,14 @@ def _wishes(version: Version | None, *, ignore_waves: bool, most: int | None = N
 
 
 _image_option = click.option(
-    "-i", "--image", "version", type=_VersionType(), metavar="VERSION", help="Take exactly this version."
+    "-i", "--image", "version", type=_VERSION, metavar="VERSION", help="Take exactly this version."
 )
 _waves_option = click.option(
     "-n", "--now", "--ignore-waves", "ignore_waves", is_flag=True, help="Do not wait for the wave."
 )
 _rate_option = click.option(
     "--limit-rate",
-    type=_RateType(),
+    type=_RATE,
     metavar="RATE",
     expose_value=False,
     callback=lambda context, _option, rate: setattr(context.obj, "limit_rate", rate),
@@ -172,7 +126,7 @@ _rate_option = click.option(
 _most_option = click.option(
     "--max-bytes",
     "most",
-    type=_SizeType(),
+    type=_SIZE,
     metavar="SIZE",
     help="Refuse an update that fetches more than this.",
 )
@@ -195,7 +149,7 @@ _reboot_option = click.option("-r", "--reboot", is_flag=True, help="Reboot when 
 )
 @click.option(
     "--accept-expired-until",
-    type=_TimeType(),
+    type=_TIME,
     help="Believe expired metadata until then (an air gap); recorded in the history.",
 )
 @log_level_option
@@ -487,9 +441,7 @@ def verify(context: click.Context, slot: str | None, as_json: bool) -> None:
 
 
 @program.command("deny-list")
-@click.option(
-    "--clear", "version", type=_VersionType(), metavar="VERSION", help="Let this version be taken again."
-)
+@click.option("--clear", "version", type=_VERSION, metavar="VERSION", help="Let this version be taken again.")
 @json_option
 @click.pass_context
 @example("updog deny-list --clear 1.26.1")

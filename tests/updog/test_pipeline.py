@@ -78,11 +78,7 @@ def _carry_out(
 ) -> tuple[frozenset[int], int]:
     """Carry the plan out; return what failed, and how many bytes were proven."""
     medium = medium or OsMedium()
-    written = proven = 0
-
-    def advance(count: int) -> None:
-        nonlocal written
-        written += count
+    proven = 0
 
     def proof(count: int) -> None:
         nonlocal proven
@@ -97,10 +93,10 @@ def _carry_out(
             base=Region(medium=medium, descriptor=descriptor, offset=A, size=SLOT, name="ROOT-A"),
             fetch=release.fetch,
             kept=release.fetch,
-            advance=advance,
         )
         failed = carry_out(work, proof=proof)
-    assert written == proven
+    written = set(range(len(release.index.chunks))) - facts.in_place - failed
+    assert proven == sum(release.index.chunks[number].place.length for number in written)
     return failed, proven
 
 

@@ -61,7 +61,6 @@ class Work:
         index: of the image. delta: head of the delta that the plan uses. plan: what comes from where.
         region: where the image goes. base: the running slot's image.
         fetch: brings the plan's requests. kept: brings those that lie in the spool.
-        advance: told how many bytes of the image were written.
     """
 
     index: Index
@@ -71,7 +70,6 @@ class Work:
     base: Region
     fetch: Fetch
     kept: Fetch
-    advance: Advance
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +98,7 @@ def carry_out(work: Work, *, proof: Advance) -> frozenset[int]:
     writer = _Writer(work)
     prover = _Prover(work.index, work.region, proof)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool, prover:
-        flight = _Flight(pool, lambda done: _note(work, prover, done))
+        flight = _Flight(pool, prover.written)
         try:
             for job in _alternated(writer.local(), writer.fetched()):
                 flight.submit(job)
@@ -110,12 +108,6 @@ def carry_out(work: Work, *, proof: Advance) -> frozenset[int]:
             raise
         prover.finish()
     return frozenset(writer.failed)
-
-
-def _note(work: Work, prover: _Prover, done: list[int]) -> None:
-    """Count what a worker has written and have it proven."""
-    work.advance(sum(work.index.chunks[number].place.length for number in done))
-    prover.written(done)
 
 
 class _Flight:

@@ -105,6 +105,10 @@ class Plan:
         """Bytes of bodies that the requests bring, gaps included."""
         return sum(request.span.length for request in self.requests)
 
+    def asked(self, source: Source) -> frozenset[int]:
+        """Numbers of the parts (DELTA) or chunks (PACK) that the requests bring."""
+        return frozenset(n for request in self.requests if request.source is source for n in request.items)
+
     def wire_of(self, source: Source) -> int:
         """Bytes that come over the network from one source."""
         return sum(request.span.length for request in self.requests if request.source is source)

@@ -21,7 +21,7 @@ from updog.installing.needs import Needs, check_total
 from updog.update_metadata.manifest import Content
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from updog.image.delta import Delta
     from updog.image.index import Fingerprints, Index, Span
@@ -48,7 +48,7 @@ class SeekableImage:
     ) -> None:
         self._means, self._placement, self._region = means, placement, region
         self._pack, self._running = pack, running
-        self._seen: Facts | None = None
+        self._seen: tuple[Facts, Plan] | None = None
         self._held: tuple[Request, bytes] | None = None
 
     @property
@@ -60,7 +60,7 @@ class SeekableImage:
 
     def needs(self) -> Needs:
         """Say what it takes. Raises UnreachableError, DigestError, IndexFormatError or MediumError."""
-        made = self._plan()
+        made = self._plan
         return Needs(
             placement=self._placement,
             size=self._index.image_size,
@@ -72,7 +72,7 @@ class SeekableImage:
 
     def keep(self) -> None:
         """Fetch and verify every piece into the spool. Raises DigestError, ImageError, UnreachableError."""
-        made = self._plan()
+        made = self._plan
         with self._means.teller.phase(f"fetch {self._placement.role}", made.wire) as advance:
             for request in made.requests:
                 target = self._target(request.source)
@@ -80,11 +80,17 @@ class SeekableImage:
                     self._means.spool.keep(target, place.offset, piece)
                 advance(request.span.length)
         self._means.spool.settle({self._target(request.source) for request in made.requests})
-        self._seen = self._with_spool(self._facts)
+        self._know(
+            replace(
+                self._facts,
+                spooled_parts=self._facts.spooled_parts | made.asked(Source.DELTA),
+                spooled=self._facts.spooled | made.asked(Source.PACK),
+            )
+        )
 
     def prime(self) -> None:
         """Fetch and verify the first piece that is needed, and hold it."""
-        made = self._plan()
+        made = self._plan
         if made.requests:
             ((_, piece),) = self._verified(made.requests[0])
             self._held = (made.requests[0], piece)
@@ -97,12 +103,12 @@ class SeekableImage:
             TooManyBytesError: the new plan takes more than may be fetched.
             UnreachableError, MediumError: a piece could not be had, or written.
         """
-        while failed := self._write_once(self._plan()):
+        while failed := self._write_once(self._plan):
             # the delta is given up as well: its base is not what it should be
-            self._seen = Facts(in_place=frozenset(range(len(self._index.chunks))) - failed)
+            self._know(Facts(in_place=frozenset(range(len(self._index.chunks))) - failed))
             self._means.teller.say(
                 f"The running slot does not have {len(failed)} chunks of the {self._placement.role} image as "
-                f"it should: fetching {self._plan().wire} bytes instead."
+                f"it should: fetching {self._plan.wire} bytes instead."
             )
             check_total([self.needs()], self._means.most)
         return Content(size=self._index.image_size, sha256=self._index.image_sha256.hex())
@@ -120,7 +126,6 @@ class SeekableImage:
                 base=self._running.region,
                 fetch=self._fetch,
                 kept=self._read_kept,
-                advance=lambda _count: None,
             )
             with self._blaming(made):
                 failed = carry_out(work, proof=advance)
@@ -151,14 +156,21 @@ class SeekableImage:
     def _delta(self) -> Delta | None:
         return self._described.head.delta if self._described.head else None
 
-    def _plan(self) -> Plan:
-        return plan(self._index, self._facts)
-
     @property
     def _facts(self) -> Facts:
-        """What the node has; looked at once."""
-        if self._seen is None:
-            self._seen = self._with_spool(self._look())
+        return self._known()[0]
+
+    @property
+    def _plan(self) -> Plan:
+        return self._known()[1]
+
+    def _known(self) -> tuple[Facts, Plan]:
+        """Return what the node has, and the plan from it; looked at once."""
+        return self._seen or self._know(self._with_spool(self._look()))
+
+    def _know(self, facts: Facts) -> tuple[Facts, Plan]:
+        """Go by these facts from now on."""
+        self._seen = (facts, plan(self._index, facts))
         return self._seen
 
     def _look(self) -> Facts:
@@ -186,20 +198,24 @@ class SeekableImage:
         return replace(facts, spooled_parts=self._kept_parts(local), spooled=self._kept_frames(local))
 
     def _kept_parts(self, local: frozenset[int]) -> frozenset[int]:
-        head = self._described.head
-        if head is None or not self._means.spool.has_pieces(head.target):
-            return frozenset()
-        read = self._means.spool.reader(head.target)
-        parts = [(n, part) for n, part in enumerate(head.delta.parts) if not local.issuperset(part.chunks)]
-        return frozenset(n for n, part in parts if _sha256(read(part.place)) == part.seal.sha256)
+        parts = self._delta.parts if self._delta else ()
+        return self._kept(
+            Source.DELTA, (n for n, part in enumerate(parts) if not local.issuperset(part.chunks))
+        )
 
     def _kept_frames(self, local: frozenset[int]) -> frozenset[int]:
-        target = self._placement.target
+        chunks = self._index.chunks
+        return self._kept(
+            Source.PACK, (n for n, chunk in enumerate(chunks) if n not in local and not chunk.zeros)
+        )
+
+    def _kept(self, source: Source, numbers: Iterable[int]) -> frozenset[int]:
+        """Return which of some parts or frames lie in the spool and are good."""
+        target = self._target(source)
         if not self._means.spool.has_pieces(target):
             return frozenset()
         read = self._means.spool.reader(target)
-        chunks = [(n, c) for n, c in enumerate(self._index.chunks) if n not in local and not c.zeros]
-        return frozenset(n for n, chunk in chunks if self._is_good(Source.PACK, n, read(chunk.frame)))
+        return frozenset(n for n in numbers if self._is_good(source, n, read(self._place(source, n))))
 
     # -- bytes -------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from updog.update_metadata import fields
+from updog.update_metadata.by_role import by_role_from_json, by_role_to_json
 from updog.update_metadata.errors import (
     DuplicateUpdateError,
     Fault,
@@ -308,8 +309,8 @@ def _update(value: object) -> Update:
         version=members.take("version", fields.version),
         max_version=members.take("max_version", fields.version),
         waves=members.take("waves", Waves.from_json),
-        images=members.take("images", _images),
-        contents=members.maybe("contents", _contents),
+        images=members.take("images", lambda three: by_role_from_json(three, Images, fields.text)),
+        contents=members.maybe("contents", lambda three: by_role_from_json(three, Contents, _content)),
         packs=members.maybe("packs", packs_from_json),
         floor=members.maybe("floor", fields.version),
         hold=members.maybe("hold", _hold),
@@ -334,30 +335,6 @@ def _hold(value: object) -> Hold:
     )
     members.done()
     return hold
-
-
-def _images(value: object) -> Images:
-    members = fields.Fields(value)
-    images = Images(
-        boot=members.take("boot", fields.text),
-        root=members.take("root", fields.text),
-        hash=members.take("hash", fields.text),
-        extra=members.rest(),
-    )
-    members.done()
-    return images
-
-
-def _contents(value: object) -> Contents:
-    members = fields.Fields(value)
-    contents = Contents(
-        boot=members.take("boot", _content),
-        root=members.take("root", _content),
-        hash=members.take("hash", _content),
-        extra=members.rest(),
-    )
-    members.done()
-    return contents
 
 
 def _content(value: object) -> Content:
@@ -386,10 +363,10 @@ def update_to_json(update: Update) -> dict[str, Any]:
         "version": str(update.version),
         "max_version": str(update.max_version),
         "waves": update.waves.to_json(),
-        "images": _three_to_json(update.images, str),
+        "images": by_role_to_json(update.images, str),
     }
     if update.contents is not None:
-        document["contents"] = _three_to_json(update.contents, _content_to_json)
+        document["contents"] = by_role_to_json(update.contents, _content_to_json)
     if update.packs is not None:
         document["packs"] = packs_to_json(update.packs)
     if update.floor is not None:
@@ -402,11 +379,6 @@ def update_to_json(update: Update) -> dict[str, Any]:
 def _hold_to_json(hold: Hold) -> dict[str, Any]:
     reason = {"reason": hold.reason} if hold.reason else {}
     return {"since": format_time(hold.since), **reason, **hold.extra}
-
-
-def _three_to_json(three: Any, write: Callable[[Any], Any]) -> dict[str, Any]:
-    members = {"boot": write(three.boot), "root": write(three.root), "hash": write(three.hash)}
-    return members | dict(three.extra)
 
 
 def _content_to_json(content: Content) -> dict[str, Any]:

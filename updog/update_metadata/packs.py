@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from updog.update_metadata import fields
+from updog.update_metadata.by_role import by_role_from_json, by_role_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -76,21 +77,12 @@ class Packs:
 
 def packs_from_json(value: object) -> Packs:
     """Return what the member ``packs`` of an update says. Raises FaultsError."""
-    members = fields.Fields(value)
-    packs = Packs(
-        boot=members.take("boot", _pack),
-        root=members.take("root", _pack),
-        hash=members.take("hash", _pack),
-        extra=members.rest(),
-    )
-    members.done()
-    return packs
+    return by_role_from_json(value, Packs, _pack)
 
 
 def packs_to_json(packs: Packs) -> dict[str, Any]:
     """Return the member ``packs`` of an update as JSON values."""
-    images = {"boot": packs.boot, "root": packs.root, "hash": packs.hash}
-    return {role: _pack_to_json(pack) for role, pack in images.items()} | dict(packs.extra)
+    return by_role_to_json(packs, _pack_to_json)
 
 
 def _pack(value: object) -> Pack:

@@ -79,6 +79,11 @@ def parse_duration(text: str) -> timedelta:
     return duration
 
 
+def parse_moment(text: str, now: datetime) -> datetime:
+    """Return an RFC 3339 time, or one from ``now`` such as ``in 2 days``. Raises TimeError."""
+    return now + parse_duration(text) if text.startswith("in ") else parse_time(text)
+
+
 def format_duration(duration: timedelta) -> str:
     """Return whole minutes in the largest unit that fits; the inverse of :func:`parse_duration`."""
     unit = next((unit for unit in _UNITS if not duration % _UNITS[unit]), "minute")

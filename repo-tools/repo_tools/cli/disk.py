@@ -9,8 +9,8 @@ import click
 
 from repo_tools.cli.words import (
     PATH,
+    SIZE,
     VERSION,
-    Parsed,
     channel_option,
     emit_last,
     existing,
@@ -18,7 +18,6 @@ from repo_tools.cli.words import (
     which_release,
 )
 from signpost.console import example, json_option
-from updog.update_metadata.sizes import parse_size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +35,7 @@ def disk() -> None:
 @click.argument("file", metavar="DISK", type=PATH)
 @click.option("--version", required=True, type=VERSION, help="The release to put in slot A.")
 @family_options
-@click.option("--size", type=Parsed("size", parse_size), help="Of the whole disk.  [default: what it takes]")
+@click.option("--size", type=SIZE, help="Of the whole disk.  [default: what it takes]")
 @click.option(
     "--sector-size",
     type=click.Choice(["512", "4096"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,12 +25,22 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from repo_tools.release import Which
     from repo_tools.steer import Decide
     from updog.update_metadata.version import Version
 
 
 def steering_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what every command that steers a release takes."""
+    """Add what every command that steers a release takes.
+
+    It is called with ``which`` release and ``reason``; the rest is for :func:`_steer`.
+    """
+
+    @wraps(command)
+    def named(*, version: Version, variant: str | None, arch: str | None, **others: Any) -> Any:
+        return command(which=which_release(version, variant, arch), **others)
+
+    wrapped: Callable[..., Any] = named
     for option in (
         json_option,
         family_options,
@@ -40,8 +51,8 @@ def steering_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.argument("version", type=VERSION),
     ):
-        command = option(command)
-    return command
+        wrapped = option(wrapped)
+    return wrapped
 
 
 def _steer(repo: Path, decide: Decide, *, channel: str | None, dry_run: bool, as_json: bool) -> None:
@@ -111,15 +122,11 @@ def waves_set(
     repo: Path,
     /,
     *,
-    version: Version,
+    which: Which,
     policy: str,
     start_at: datetime | None,
-    variant: str | None,
-    arch: str | None,
     reason: str,
-    channel: str | None,
-    dry_run: bool,
-    as_json: bool,
+    **how: Any,
 ) -> None:
     """Give a published release other waves, and sign.
 
@@ -131,8 +138,8 @@ def waves_set(
     from repo_tools.steer import setting
 
     planned = waves_of(policy_named(policy), start_at or current_time())
-    decide = setting(which_release(version, variant, arch), planned, reason=reason)
-    _steer(repo, decide, channel=channel, dry_run=dry_run, as_json=as_json)
+    decide = setting(which, planned, reason=reason)
+    _steer(repo, decide, **how)
 
 
 @waves.command("hold")
@@ -143,13 +150,9 @@ def waves_hold(
     repo: Path,
     /,
     *,
-    version: Version,
-    variant: str | None,
-    arch: str | None,
+    which: Which,
     reason: str,
-    channel: str | None,
-    dry_run: bool,
-    as_json: bool,
+    **how: Any,
 ) -> None:
     """Hold a release back: no node that does not run it takes it, and its clock stands still.
 
@@ -160,8 +163,8 @@ def waves_hold(
     """
     from repo_tools.steer import holding
 
-    decide = holding(which_release(version, variant, arch), reason=reason)
-    _steer(repo, decide, channel=channel, dry_run=dry_run, as_json=as_json)
+    decide = holding(which, reason=reason)
+    _steer(repo, decide, **how)
 
 
 @waves.command("resume")
@@ -176,15 +179,11 @@ def waves_resume(
     repo: Path,
     /,
     *,
-    version: Version,
+    which: Which,
     policy: str | None,
     start_at: datetime | None,
-    variant: str | None,
-    arch: str | None,
     reason: str,
-    channel: str | None,
-    dry_run: bool,
-    as_json: bool,
+    **how: Any,
 ) -> None:
     """Go on with a held release: what was left of its waves moves by the length of the hold.
 
@@ -198,8 +197,8 @@ def waves_resume(
     if start_at and policy is None:
         raise click.UsageError("--start-at needs --policy: without one the waves of before go on")
     others = waves_of(policy_named(policy), start_at or current_time()) if policy else None
-    decide = resuming(which_release(version, variant, arch), waves=others, reason=reason)
-    _steer(repo, decide, channel=channel, dry_run=dry_run, as_json=as_json)
+    decide = resuming(which, waves=others, reason=reason)
+    _steer(repo, decide, **how)
 
 
 @waves.command("open")
@@ -210,13 +209,9 @@ def waves_open(
     repo: Path,
     /,
     *,
-    version: Version,
-    variant: str | None,
-    arch: str | None,
+    which: Which,
     reason: str,
-    channel: str | None,
-    dry_run: bool,
-    as_json: bool,
+    **how: Any,
 ) -> None:
     """Open a release to the whole fleet at once.
 
@@ -224,8 +219,8 @@ def waves_open(
     """
     from repo_tools.steer import opening
 
-    decide = opening(which_release(version, variant, arch), reason=reason)
-    _steer(repo, decide, channel=channel, dry_run=dry_run, as_json=as_json)
+    decide = opening(which, reason=reason)
+    _steer(repo, decide, **how)
 
 
 @click.command()
@@ -236,13 +231,9 @@ def withdraw(
     repo: Path,
     /,
     *,
-    version: Version,
-    variant: str | None,
-    arch: str | None,
+    which: Which,
     reason: str,
-    channel: str | None,
-    dry_run: bool,
-    as_json: bool,
+    **how: Any,
 ) -> None:
     """Take a release back: nodes that run it go down to the one below, no other node takes it.
 
@@ -252,5 +243,5 @@ def withdraw(
     """
     from repo_tools.steer import withdrawing
 
-    decide = withdrawing(which_release(version, variant, arch), reason=reason)
-    _steer(repo, decide, channel=channel, dry_run=dry_run, as_json=as_json)
+    decide = withdrawing(which, reason=reason)
+    _steer(repo, decide, **how)

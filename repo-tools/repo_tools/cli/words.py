@@ -12,9 +12,9 @@ import click
 
 from repo_tools.changes import one_line
 from repo_tools.quantities import parse_share, parse_span
-from signpost.console import emit
+from signpost.console import Parsed, emit
 from updog.update_metadata.sizes import parse_size
-from updog.update_metadata.times import parse_duration, parse_time
+from updog.update_metadata.times import parse_moment
 from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
@@ -27,26 +27,8 @@ PASSPHRASE = "REPO_TOOLS_PASSPHRASE"  # noqa: S105 - the name of a variable
 TOKEN_PIN = "REPO_TOOLS_PIN"  # noqa: S105 - the same
 
 
-class Parsed(click.ParamType):  # type: ignore[type-arg]
-    """A click type over one of our parsers; its error ends the command as any other ToolError."""
-
-    def __init__(self, name: str, parser: Callable[[str], Any]) -> None:
-        self.name = name
-        self._parser = parser
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the parsed value; defaults that are values already pass."""
-        del param, ctx
-        return self._parser(value) if isinstance(value, str) else value
-
-
-def _moment(text: str) -> datetime:
-    """Return an RFC 3339 time, or a time from now such as ``in 2 days``. Raises TimeError."""
-    return current_time() + parse_duration(text) if text.startswith("in ") else parse_time(text)
-
-
 VERSION = Parsed("version", Version.parse)
-TIME = Parsed("time", _moment)
+TIME = Parsed("time", lambda text: parse_moment(text, current_time()))
 SPAN = Parsed("span", parse_span)
 SHARE = Parsed("share", parse_share)
 SIZE = Parsed("size", parse_size)
