@@ -6,7 +6,9 @@ bytes and the time of an update by difference), ``resume`` (what is fetched twic
 
 Whole processes are run in turn, A B A B …, and the ratio is taken pair by pair. Bytes are those that nginx
 says it sent: what a killed client never read from its socket is in them. The peers are Debian's packages and
-are only used here; one that is missing is named.
+are only used here; one that is missing is named. ``updog`` is installed as on a node, without what only a
+publisher needs: securesystemslib imports a key service's library wherever it finds one, which takes longer
+than all of ``updog``.
 """
 
 from __future__ import annotations
@@ -92,10 +94,12 @@ class Node:
     """A drilled node and how it was when new."""
 
     folder: Path
+    tools: Path
 
     @classmethod
-    def new(cls, folder: Path, repo: Path, server: Server, version: str, sizes: str) -> Node:
+    def new(cls, bench: Bench, name: str, repo: Path, version: str, sizes: str) -> Node:
         """Make a node that runs ``version`` of a repository."""
+        folder, server = bench.folder / name, bench.server
         folder.mkdir()
         disk, url = str(folder / "disk.img"), f"{server.url}/{repo.name}"
         tool = [str(_BIN / "repo-tools"), "--repo", str(repo)]
@@ -103,11 +107,11 @@ class Node:
         places = ["--metadata-url", f"{url}/metadata/", "--targets-url", f"{url}/targets/"]
         root = ["--trusted-root", str(repo / "metadata/1.root.json")]
         named = ["--variant", VARIANT, "--version", version]
-        run(str(_BIN / "updog"), "drill", "new", str(folder), *places, *root, *named)
+        run(str(bench.tools / "updog"), "drill", "new", str(folder), *places, *root, *named)
         shutil.copytree(folder / "state", folder / "saved")
         with (folder / "disk.img").open("rb") as file:
             (folder / "table").write_bytes(file.read(_MIB))
-        return cls(folder=folder)
+        return cls(folder=folder, tools=bench.tools)
 
     @property
     def disk(self) -> Path:
@@ -116,7 +120,7 @@ class Node:
 
     def updog(self, *words: str) -> list[str]:
         """Return a command line of updog on it."""
-        return [str(_BIN / "updog"), "--config", str(self.folder / "updog.toml"), *words]
+        return [str(self.tools / "updog"), "--config", str(self.folder / "updog.toml"), *words]
 
     def place(self) -> tuple[int, int]:
         """Return offset and size (bytes) of the second slot's root partition."""
@@ -132,7 +136,7 @@ class Node:
         shutil.copytree(self.folder / "saved", self.folder / "state")
         with self.disk.open("r+b") as file:
             file.write((self.folder / "table").read_bytes())
-        run(str(_BIN / "signpost"), "--disk", str(self.disk), "repair")
+        run(str(self.tools / "signpost"), "--disk", str(self.disk), "repair")
         offset, size = self.place()
         run("fallocate", "--zero-range", "--offset", str(offset), "--length", str(size), str(self.disk))
         run("sync", str(self.disk))
@@ -146,10 +150,11 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bench:
-    """What all parts use."""
+    """What all parts use; ``tools`` is the folder of a node's commands."""
 
     folder: Path
     server: Server
+    tools: Path
     options: argparse.Namespace
 
     def repo(self, name: str) -> Path:
@@ -180,8 +185,16 @@ class Bench:
             self.repo("big")
             self.publish(repo, "1.0.0", self.tiny())
             self.publish(repo, "1.1.0", [first, image, third], "--level", "3", "--deltas", "0")
-            Node.new(self.folder / "big-node", repo, self.server, "1.0.0", _sizes(image, "1MiB"))
-        return repo, Node(folder=self.folder / "big-node"), image
+            Node.new(self, "big-node", repo, "1.0.0", _sizes(image, "1MiB"))
+        return repo, Node(folder=self.folder / "big-node", tools=self.tools), image
+
+
+def install_node_tools(folder: Path) -> Path:
+    """Install the project as a node has it; return the folder of its commands."""
+    run(sys.executable, "-m", "venv", str(folder))
+    project = str(Path(__file__).resolve().parent.parent)
+    run(str(folder / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", project)
+    return folder / "bin"
 
 
 def real_image(image: Path, tree: Path, size: int) -> None:
@@ -361,8 +374,7 @@ def minor(bench: Bench) -> None:
     bench.publish(repo, "1.1.0", new, "--deltas", "1")
     sizes = _sizes(new[1], "64MiB")
     nodes = {
-        name: Node.new(bench.folder / f"node-{name}", repo, bench.server, version, sizes)
-        for name, version in versions.items()
+        name: Node.new(bench, f"node-{name}", repo, version, sizes) for name, version in versions.items()
     }
     wire = {}
     for name, node in nodes.items():
@@ -468,14 +480,14 @@ def check(bench: Bench) -> None:
     """Look for an update where there is none."""
     repo = bench.repo("quiet")
     bench.publish(repo, "1.0.0", bench.tiny())
-    node = Node.new(bench.folder / "node-quiet", repo, bench.server, "1.0.0", "root=1MiB,boot=1MiB,hash=1MiB")
+    node = Node.new(bench, "node-quiet", repo, "1.0.0", "root=1MiB,boot=1MiB,hash=1MiB")
     command = node.updog("check-update")
     seconds(command)
     sent = bench.server.sent(lambda: seconds(command))
     print(f"\nNo-update check: {len(sent)} requests, {sum(count for count, _ in sent)} bytes of bodies:")
     for count, path in sent:
         print(f"  {count} {path.partition('?')[0]}")
-    other = [sys.executable, "-c", "import tuf.ngclient"]
+    other = [str(bench.tools / "python"), "-c", "import tuf.ngclient"]
     print(_HEAD)
     pairs = max(bench.options.pairs, 11)
     print(compare("no-update check / `python3 -c 'import tuf.ngclient'`", lambda: seconds(command),
@@ -496,8 +508,7 @@ def memory(bench: Bench) -> None:
     bench.publish(repo, "1.1.0", [tiny[0], new, tiny[2]], "--deltas", "1", "--level", "1")
     print("\nPeak memory, 4 GiB image\n| how | MiB | wall | identical |\n|---|---|---|---|")
     for name, version in (("full", "0.9.0"), ("by delta", "1.0.0")):
-        folder = bench.folder / f"node-4-{version}"
-        node = Node.new(folder, repo, bench.server, version, _sizes(new, "1MiB"))
+        node = Node.new(bench, f"node-4-{version}", repo, version, _sizes(new, "1MiB"))
         node.reset()
         began = time.perf_counter()
         peak = _peak(node.updog("update-image"))
@@ -505,7 +516,7 @@ def memory(bench: Bench) -> None:
             f"| {name} | {peak / 1024:.0f} | {time.perf_counter() - began:.0f} s | {node.has(new)} |",
             flush=True,
         )
-        shutil.rmtree(folder)
+        shutil.rmtree(node.folder)
 
 
 def _four_gib(path: Path, real: Path, *, shift: int) -> None:
@@ -549,9 +560,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         Path(name).chmod(0o755)
         server = Server(Path(name))
+        tools = install_node_tools(Path(name) / "tools")
+        bench = Bench(folder=Path(name), server=server, tools=tools, options=options)
         try:
             for part in options.only or _PARTS:
-                globals()[part](Bench(folder=Path(name), server=server, options=options))
+                globals()[part](bench)
         finally:
             server.close()
             for loop in options.loops:
