@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
@@ -23,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fixtures.os.build import build_releases
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 _BIN = Path(sys.executable).parent
 VARIANT = "demo"
@@ -31,13 +30,12 @@ VARIANT = "demo"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """Two commands to compare, and what has to be put right before each run of the first."""
+    """Two commands to compare."""
 
     name: str
     ours: Sequence[str]
     other: Sequence[str]
     runs: int = 41
-    reset: Callable[[], None] = lambda: None
 
 
 def seconds(command: Sequence[str], *, accept: tuple[int, ...] = (0, 3)) -> float:
@@ -55,7 +53,6 @@ def compare(pair: Pair) -> str:
     """Run a pair in turn and return one row of the table."""
     ratios, ours, others = [], [], []
     for number in range(pair.runs + 1):
-        pair.reset()
         mine, theirs = seconds(pair.ours), seconds(pair.other)
         if number:  # the first pair warms up
             ours.append(mine)
@@ -71,8 +68,8 @@ def run(*words: str) -> None:
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
 
 
-def prepare(folder: Path, cache: Path) -> tuple[Path, str]:
-    """Make a repository with 1.0.0 and 1.1.0 and a node on 1.0.0; return its configuration and an image."""
+def prepare(folder: Path, cache: Path) -> None:
+    """Make a repository with 1.0.0 and 1.1.0, and the disk of a node on 1.0.0."""
     releases = build_releases(cache, lambda line: print(line, file=sys.stderr))
     tool = [str(_BIN / "repo-tools"), "--repo", str(folder / "repo")]
     run(tool[0], "new", str(folder / "repo"))
@@ -80,46 +77,17 @@ def prepare(folder: Path, cache: Path) -> tuple[Path, str]:
         images = [f"--{role}={path}" for role, path in releases[version].images().items()]
         named = ["--variant", VARIANT, "--arch", platform.machine(), "--version", version, "--waves", "none"]
         run(*tool, "publish", *named, *images)
-    node = folder / "node"
-    node.mkdir()
-    run(*tool, "disk", "create", str(node / "disk.img"), "--version", "1.0.0")
-    base = (folder / "repo").as_uri()
-    places = ["--metadata-url", f"{base}/metadata/", "--targets-url", f"{base}/targets/"]
-    root = ["--trusted-root", str(folder / "repo/metadata/1.root.json")]
-    named = ["--variant", VARIANT, "--version", "1.0.0"]
-    run(str(_BIN / "updog"), "drill", "new", str(node), *places, *root, *named)
-    (image,) = (folder / "repo/targets").glob("*-1.1.0-root.erofs.zst")
-    return node, str(image)
+    run(*tool, "disk", "create", str(folder / "disk.img"), "--version", "1.0.0")
 
 
-def pairs(folder: Path, node: Path, image: str) -> list[Pair]:
+def pairs(folder: Path) -> list[Pair]:
     """Return what is compared."""
-    python = sys.executable
-    updog = [str(_BIN / "updog"), "--config", str(node / "updog.toml")]
-    signpost = [str(_BIN / "signpost"), "--disk", str(node / "disk.img"), "--active", "A", "status"]
-    peer = f"zstd -dc {image} | dd of={folder}/peer.img bs=1M conv=fsync"
+    signpost = [str(_BIN / "signpost"), "--disk", str(folder / "disk.img"), "--active", "A", "status"]
     targets = folder / "repo" / "targets"
     hashes = f"sha256sum {targets}/*; for f in {targets}/*.zst; do zstd -dcq $f | sha256sum; done"
-    saved = folder / "saved"
-    shutil.copytree(node / "state", saved)
-    with (node / "disk.img").open("rb") as file:
-        table = file.read(1 << 20)
-
-    def reset() -> None:
-        shutil.rmtree(node / "state")
-        shutil.copytree(saved, node / "state")
-        with (node / "disk.img").open("r+b") as file:
-            file.write(table)
-        subprocess.run([str(_BIN / "signpost"), "--disk", str(node / "disk.img"), "repair"], check=True,
-                       stdout=subprocess.DEVNULL)  # fmt: skip
-
     return [
         Pair(name="`signpost status` / `python3 -c 'import click'`", ours=signpost,
-             other=[python, "-c", "import click"]),
-        Pair(name="no-update check / `python3 -c 'import tuf.ngclient'`",
-             ours=[*updog, "check-update", "--image", "0.9.0"], other=[python, "-c", "import tuf.ngclient"]),
-        Pair(name=r"full install, proven / `zstd -dc \| dd conv=fsync` of its root image, unverified",
-             ours=[*updog, "update-image"], other=["sh", "-c", peer], reset=reset, runs=7),
+             other=[sys.executable, "-c", "import click"]),
         Pair(name="`validate` of two releases / `sha256sum` of every file and of every unpacked image",
              ours=[str(_BIN / "repo-tools"), "validate", str(folder / "repo")], other=["sh", "-c", hashes],
              runs=9),
@@ -134,10 +102,10 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
-        node, image = prepare(folder, options.cache.resolve())
+        prepare(folder, options.cache.resolve())
         print(f"{platform.machine()}, Python {platform.python_version()}")
         print("| ours / other | ours, median | other, median | ratio min / median / max |\n|---|---|---|---|")
-        for pair in (pair for pair in pairs(folder, node, image) if options.only in pair.name):
+        for pair in (pair for pair in pairs(folder) if options.only in pair.name):
             print(compare(pair), flush=True)
 
 

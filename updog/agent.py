@@ -31,9 +31,7 @@ from updog.errors import (
     NoWayBackError,
     ReadBackError,
 )
-from updog.image.install import read_content
-from updog.installing.installer import Installer, record_of, region_of
-from updog.installing.means import Means
+from updog.image.install import Region, read_content
 from updog.memory import Memory
 from updog.outcome import Outcome
 from updog.select import Node, VerdictCode, decide
@@ -54,6 +52,7 @@ if TYPE_CHECKING:
     from signpost.sets import Slot
     from updog.config import Config
     from updog.host import Host, Running
+    from updog.installing.installer import Installer
     from updog.installing.needs import Needs
     from updog.progress import Teller
     from updog.repository import Repository
@@ -193,14 +192,14 @@ class Agent:
         update = manifest.find(running.variant, self._config.arch, running.version)
         if update is None or update.contents is None:
             raise HostError(f"the repository does not say what {running.variant} {running.version} contains")
-        return record_of(update, {role: getattr(update.contents, role) for role in WRITE_ORDER})
+        return SlotRecord.of(update, {role: getattr(update.contents, role) for role in WRITE_ORDER})
 
     def _image_check(
         self, record: SlotRecord, role: str, view: View, slot: Slot, descriptor: int
     ) -> ImageCheck:
         """Read one image of a slot back."""
         wanted = record.images[role]
-        region = region_of(self._medium, descriptor, getattr(view.slots[slot], role))
+        region = Region.of(self._medium, descriptor, getattr(view.slots[slot], role))
         with self._teller.phase(f"verify {role}", wanted.size) as advance:
             found = read_content(region, wanted.size, advance=advance)
         return ImageCheck(role=role, size=wanted.size, good=found == wanted)
@@ -296,6 +295,9 @@ class Agent:
         self._spool.clear()
 
     def _installer(self, session: Session, repository: Repository, wishes: Wishes) -> Installer:
+        from updog.installing.installer import Installer
+        from updog.installing.means import Means
+
         means = Means(repository=repository, spool=self._spool, teller=self._teller, most=wishes.most)
         return Installer(self._config, self._medium, session, means)
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from signpost.errors import MediumError
 from signpost.medium import opened
 from updog.errors import DigestError
-from updog.image.codec import BLOCK_BYTES, verified
+from updog.image.codec import verified
+from updog.image.install import BLOCK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

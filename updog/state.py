@@ -31,6 +31,8 @@ from updog.update_metadata.version import Version
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
+    from updog.update_metadata.manifest import Update
+
 FORMAT = 1
 MAX_HISTORY = 500  # events; about 100 KiB, years of updates
 MAX_OUTBOX = 32  # lines; a node that cannot report for so many updates has other news
@@ -102,6 +104,11 @@ class SlotRecord:
     arch: str
     version: Version
     images: Mapping[str, Content]
+
+    @classmethod
+    def of(cls, update: Update, images: Mapping[str, Content]) -> Self:
+        """Return what a slot holds once ``images`` of ``update`` are in it."""
+        return cls(variant=update.variant, arch=update.arch, version=update.version, images=images)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values."""

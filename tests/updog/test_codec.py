@@ -15,7 +15,8 @@ import zstandard
 
 from signpost.errors import ExitStatus
 from updog.errors import DigestError, ImageError
-from updog.image.codec import BLOCK_BYTES, MAX_WINDOW_BYTES, decompressed, verified
+from updog.image.codec import MAX_WINDOW_BYTES, decompressed, verified
+from updog.image.install import BLOCK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

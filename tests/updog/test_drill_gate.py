@@ -63,9 +63,10 @@ def test_only_the_repository_is_served(gate: Gate, path: str) -> None:
     assert _get(gate, path.replace("..", "%2e%2e")).status_code == 404
 
 
-def test_an_answer_is_held_at_a_byte_until_it_is_released(gate: Gate) -> None:
-    gate.hold(100_000)
+def test_the_answer_that_was_named_is_held_at_a_byte_until_it_is_released(gate: Gate) -> None:
+    gate.hold(2, 100_000 / len(CONTENT))
     assert _get(gate, "metadata/1.root.json").content == b"{}"  # metadata are never held
+    assert _get(gate, "targets/a%20b.img").content == CONTENT  # nor is the first answer here
     got = bytearray()
 
     def fetch() -> None:
@@ -80,6 +81,7 @@ def test_an_answer_is_held_at_a_byte_until_it_is_released(gate: Gate) -> None:
     gate.release()
     fetcher.join(10)
     assert bytes(got) == CONTENT
+    assert _get(gate, "targets/a%20b.img").content == CONTENT
 
 
 def test_a_server_that_is_not_there_is_a_bad_gateway() -> None:

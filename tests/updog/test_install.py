@@ -12,8 +12,7 @@ from signpost.errors import ExitStatus, MediumError
 from signpost.medium import OsMedium, opened
 from tests.support.nodes import FailingMedium, LyingMedium
 from updog.errors import DigestError, ImageError, ReadBackError
-from updog.image.codec import BLOCK_BYTES
-from updog.image.install import Region, prove, read_content, write_image
+from updog.image.install import BLOCK_BYTES, Region, prove, read_content, write_image
 from updog.update_metadata.manifest import Content
 
 if TYPE_CHECKING:

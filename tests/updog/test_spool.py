@@ -12,7 +12,7 @@ from signpost.errors import MediumError
 from signpost.medium import OsMedium
 from tests.support.http_server import HttpServer, plain
 from updog.errors import DigestError, EndlessDataError, UnreachableError
-from updog.image.codec import BLOCK_BYTES
+from updog.image.install import BLOCK_BYTES
 from updog.spool import Spool
 from updog.transport import HttpTransport, Settings
 from updog.trust import Target

@@ -52,7 +52,8 @@ class Gate:
         self._server.gate = self
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._changed = Condition()
-        self._left: int | None = None
+        self._answers: int | None = None
+        self._share = 0.0
         self.reached = Event()
 
     def __enter__(self) -> Self:
@@ -70,16 +71,16 @@ class Gate:
         """Where it listens."""
         return int(self._server.server_address[1])
 
-    def hold(self, after: int) -> None:
-        """Hold every answer once so many more bytes of targets were sent."""
+    def hold(self, answer: int, share: float) -> None:
+        """Hold the first, second, … answer with a target from now on after this share of its bytes."""
         with self._changed:
-            self._left = after
+            self._answers, self._share = answer, share
             self.reached.clear()
 
     def release(self) -> None:
         """Let everything through again."""
         with self._changed:
-            self._left = None
+            self._answers = None
             self._changed.notify_all()
 
     def answer(self, path: str, wanted: str | None) -> Answer:
@@ -91,21 +92,30 @@ class Gate:
         found = (
             _from_file(base + name, wanted) if base.startswith("file:") else _from_web(base + name, wanted)
         )
-        return found._replace(blocks=self._held(found.blocks)) if folder == "targets" else found
+        if folder != "targets" or not self._is_held():
+            return found
+        length = int(found.headers.get("Content-Length", 0))
+        return found._replace(blocks=self._held(found.blocks, int(self._share * length)))
 
-    def _held(self, blocks: Blocks) -> Blocks:
-        """Yield blocks, and stop where they are held."""
+    def _is_held(self) -> bool:
+        """Count an answer with a target; tell whether it is the one to hold."""
+        with self._changed:
+            self._answers = None if self._answers is None else self._answers - 1
+            return self._answers == 0
+
+    def _held(self, blocks: Blocks, after: int) -> Blocks:
+        """Yield blocks, and stop for a while after so many bytes."""
+        seen = 0
         with closing(blocks):
             for block in blocks:
-                with self._changed:
-                    first = block if self._left is None else block[: self._left]
-                    self._left = None if self._left is None else self._left - len(first)
+                first, rest = block[: max(0, after - seen)], block[max(0, after - seen) :]
+                seen += len(block)
                 yield first
-                if len(first) < len(block):
+                if rest and seen > after:
                     self.reached.set()
                     with self._changed:
-                        self._changed.wait_for(lambda: self._left is None)
-                    yield block[len(first) :]
+                        self._changed.wait_for(lambda: self._answers is None)
+                yield rest
 
 
 def _nothing() -> Blocks:

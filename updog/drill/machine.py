@@ -65,7 +65,6 @@ class Supply:
         arch: architecture of the releases.
         releases: the version of each kind there is.
         contents: version → image → what was signed.
-        wire: version → bytes of its targets.
     """
 
     disk: Path
@@ -77,7 +76,6 @@ class Supply:
     arch: str
     releases: Mapping[Kind, Version]
     contents: Mapping[Version, Mapping[str, Content]] = field(default_factory=dict)
-    wire: Mapping[Version, int] = field(default_factory=dict)
 
 
 class Machine(Protocol):

@@ -42,14 +42,9 @@ def find(wanted: Supply, *, now: datetime) -> Supply:
         repository = Repository(config, settings, medium=OsMedium(), now=now, latest_known=None)
         newest = _root_version((config.state_dir / "tuf" / "root.json").read_bytes())
         updates = {v: _update(repository.manifest(), wanted, v) for v in wanted.releases.values()}
-        wire = {
-            version: sum(repository.target(getattr(update.images, role)).length for role in ROLES)
-            for version, update in updates.items()
-        }
     return replace(
         wanted,
         contents={version: _contents(update) for version, update in updates.items()},
-        wire=wire,
         roots_behind=newest - _root_version(wanted.root),
     )
 

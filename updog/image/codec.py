@@ -17,15 +17,12 @@ import itertools
 import secrets
 from typing import IO, TYPE_CHECKING, cast
 
-import lz4.frame
-import zstandard
-
 from updog.errors import DigestError, ImageError
+from updog.image.install import BLOCK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-BLOCK_BYTES = 1 << 20  # one write to the medium; larger gains nothing measurable
 MAX_WINDOW_BYTES = 1 << 27  # what `zstd -d` accepts by default (--long=27)
 
 
@@ -62,6 +59,8 @@ def decompressed(blocks: Iterator[bytes], *, name: str) -> Iterator[bytes]:
 
 def _translated(raw: Iterator[bytes], name: str) -> Iterator[bytes]:
     """Yield ``raw``, turning the libraries' errors into ours."""
+    import zstandard
+
     try:
         yield from raw
     except (RuntimeError, zstandard.ZstdError, _MalformedError) as error:
@@ -74,6 +73,8 @@ class _MalformedError(Exception):
 
 def _lz4(blocks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield the content of one LZ4 frame that ends where the stream ends."""
+    import lz4.frame
+
     frame = lz4.frame.LZ4FrameDecompressor()
     for block in filter(None, blocks):
         if frame.eof:
@@ -100,6 +101,8 @@ def _zstd(blocks: Iterator[bytes]) -> Iterator[bytes]:
     end in it, and repeated, so that its frame does not contain it literally. It comes in two pieces: the
     library forgets the first bytes of a frame's header when a whole frame follows them in one piece.
     """
+    import zstandard
+
     sentinel = secrets.token_bytes(16) * 8
     frame = zstandard.ZstdCompressor().compress(sentinel)
     source = cast("IO[bytes]", _Reader(itertools.chain(blocks, [frame[:1], frame[1:]])))

@@ -11,19 +11,22 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from updog.errors import DigestError, ImageError, ReadBackError
-from updog.image.codec import BLOCK_BYTES
 from updog.update_metadata.manifest import Content
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from signpost.app import PartitionView
     from signpost.medium import Medium
 
     Advance = Callable[[int], None]
     """Told about every block that is done, in bytes."""
+
+
+BLOCK_BYTES = 1 << 20  # one write to the medium; larger gains nothing measurable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +38,12 @@ class Region:
     offset: int
     size: int
     name: str
+
+    @classmethod
+    def of(cls, medium: Medium, descriptor: int, partition: PartitionView) -> Self:
+        """Return a partition of the open disk."""
+        place = {"offset": partition.offset, "size": partition.size}
+        return cls(medium=medium, descriptor=descriptor, name=partition.label, **place)
 
     def write(self, data: bytes | memoryview, position: int) -> None:
         """Write at ``position`` inside the region.

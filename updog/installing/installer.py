@@ -70,7 +70,7 @@ class Installer:
             self._means.teller.say(sentence_of(needs))
             if not (installation.is_worth_keeping(needs) and self._kept(installation, needs)):
                 self._means.teller.say("Not kept here first: streaming into the slot.")
-            return record_of(update, installation.write(self._give_up))
+            return SlotRecord.of(update, installation.write(self._give_up))
 
     def _give_up(self) -> None:
         """Let the inactive slot boot no more; while it can, what is in it stays known."""
@@ -110,11 +110,11 @@ class Installer:
                 update,
                 placements,
                 base,
-                lambda partition: region_of(self._medium, descriptor, partition),
+                lambda partition: Region.of(self._medium, descriptor, partition),
             )
 
     def _regions(self, descriptor: int) -> Callable[[PartitionView], Region]:
-        return lambda partition: region_of(self._medium, descriptor, partition)
+        return lambda partition: Region.of(self._medium, descriptor, partition)
 
     def _running_images(self) -> Mapping[str, Content]:
         """Return what is in the running slot, as recorded here or else as the repository says."""
@@ -135,19 +135,3 @@ class Installer:
             return False
         installation.keep()
         return True
-
-
-def region_of(medium: Medium, descriptor: int, partition: PartitionView) -> Region:
-    """Return a partition as a stretch of the open disk."""
-    return Region(
-        medium=medium,
-        descriptor=descriptor,
-        offset=partition.offset,
-        size=partition.size,
-        name=partition.label,
-    )
-
-
-def record_of(update: Update, images: Mapping[str, Content]) -> SlotRecord:
-    """Return what a slot holds once ``images`` of ``update`` are in it."""
-    return SlotRecord(variant=update.variant, arch=update.arch, version=update.version, images=images)
