@@ -106,9 +106,12 @@ class OsMedium:
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
 
     def close(self, descriptor: int) -> None:
-        """Close a descriptor."""
+        """Close a descriptor and give up its lock, which a child that a thread just forked may still have."""
         with _translated("close", descriptor):
-            os.close(descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+            finally:
+                os.close(descriptor)
 
     def read_at(self, descriptor: int, length: int, offset: int) -> bytes:
         """Read until ``length`` bytes or the end of the medium. Raises MediumError."""

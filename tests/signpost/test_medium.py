@@ -67,6 +67,20 @@ def test_rename_and_remove(medium: OsMedium, tmp_path: Path) -> None:
     assert not new.exists()
 
 
+def test_the_lock_ends_although_a_child_just_forked_has_a_copy_of_the_descriptor(
+    medium: OsMedium, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "file")
+    medium.close(medium.create(path))
+    descriptor = medium.open(path, write=True)
+    medium.lock(descriptor)
+    copy = os.dup(descriptor)
+    medium.close(descriptor)
+    with opened(medium, path, write=True) as again:
+        medium.lock(again)
+    os.close(copy)
+
+
 def test_the_lock_ends_with_its_descriptor(medium: OsMedium, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.touch()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -287,6 +290,27 @@ def test_nothing_reaches_a_medium_after_its_power_is_cut(tmp_path: Path) -> None
         with pytest.raises(PowerCutError):
             medium.remove(str(disk))
         assert disk.exists()
+
+
+def test_power_goes_at_its_call_whichever_thread_makes_it(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(1000))
+    medium = CuttingMedium(disk, at=700)
+    descriptor = medium.open(str(disk), write=True)
+
+    def write(first: int) -> None:
+        with suppress(PowerCutError):
+            for place in range(first, 1000, 4):
+                medium.write_at(descriptor, b"x", place)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(write, range(4)))
+    finally:
+        sys.setswitchinterval(before)
+    assert (len(medium.calls), disk.read_bytes().count(b"x")) == (700, 700)
 
 
 def _write_twice(medium: CuttingMedium, disk: Path) -> None:

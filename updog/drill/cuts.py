@@ -6,14 +6,16 @@ nothing could after a real one.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from signpost.medium import OsMedium
 from updog.drill.script import Moment
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 TABLE_BYTES = 1 << 20
@@ -34,7 +36,7 @@ class Call:
 
 @dataclass
 class CuttingMedium(OsMedium):
-    """The real storage until call number ``at``, counted from 0; None: to the end.
+    """The real storage until call number ``at``, counted from 0; None: to the end. Threads may share it.
 
     Attributes:
         calls: what was done so far.
@@ -45,6 +47,7 @@ class CuttingMedium(OsMedium):
     calls: list[Call] = field(default_factory=list)
     _dead: bool = False
     _paths: dict[int, str] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def open(self, path: str, *, write: bool) -> int:
         """Open a file; no change."""
@@ -65,9 +68,8 @@ class CuttingMedium(OsMedium):
         path = self._paths[descriptor]
         on_disk = path == str(self.disk)
         in_slot = on_disk and TABLE_BYTES <= offset < self.disk.stat().st_size - TABLE_BYTES
-        if self.at == len(self.calls) and not self._dead:
-            super().write_at(descriptor, data[: len(data) // 2], offset)
-        self._note(Call(path=path, in_slot=in_slot))
+        half = partial(super().write_at, descriptor, data[: len(data) // 2], offset)
+        self._note(Call(path=path, in_slot=in_slot), half)
         super().write_at(descriptor, data, offset)
 
     def flush(self, descriptor: int) -> None:
@@ -90,10 +92,15 @@ class CuttingMedium(OsMedium):
         self._note(Call(path=path))
         super().flush_folder(path)
 
-    def _note(self, call: Call) -> None:
-        self._dead = self._dead or self.at == len(self.calls)
-        self._alive()
-        self.calls.append(call)
+    def _note(self, call: Call, half: Callable[[], None] = lambda: None) -> None:
+        """Count a call; at the cut do ``half`` of it, and nothing after that."""
+        with self._lock:
+            self._alive()
+            if len(self.calls) == self.at:
+                self._dead = True
+                half()
+            self._alive()
+            self.calls.append(call)
 
     def _alive(self) -> None:
         """Fail once power is gone, so that nobody tidies up."""
