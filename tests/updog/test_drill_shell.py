@@ -122,6 +122,16 @@ def test_nobody_answers_on_a_port_where_nobody_is(tmp_path: Path) -> None:
             assert not shell.answers(0.2)
 
 
+def test_a_port_that_is_there_before_it_is_listened_to_is_waited_for(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "port"))
+        later = threading.Timer(0.3, listener.listen)
+        later.start()
+        with Shell(tmp_path / "port", lambda: False) as shell:
+            assert not shell.answers(0.2)
+        later.join()
+
+
 def test_how_much_was_written_is_read_from_the_events_of_update() -> None:
     said = (
         '{"event": "progress", "phase": "fetch root", "done": 9, "total": 9}\n'

@@ -114,6 +114,8 @@ class Series:
             verdict, cause = Verdict.SKIPPED, error.message
         except ToolError as error:
             verdict, cause = Verdict.FAILED, error.message
+        except OSError as error:  # of a socket or a file between us and the machine: the others go on
+            verdict, cause = Verdict.FAILED, str(error)
         finally:
             if machine is not None:
                 self._machines.discard(machine)

@@ -24,7 +24,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LOOK_SECONDS = 0.1
+_CONNECT_SECONDS = 30
 _PROMPTLESS = "stty -echo -onlcr; PS1="
+
+
+def _connected(path: Path) -> socket.socket:
+    """Connect to a socket that is there and may not be listened to yet. Raises DrillFailedError."""
+    deadline = time.monotonic() + _CONNECT_SECONDS
+    while True:
+        client = socket.socket(socket.AF_UNIX)
+        try:
+            client.connect(str(path))
+        except OSError as error:
+            client.close()
+            if time.monotonic() > deadline:
+                raise DrillFailedError(f"no machine behind {path}: {error}") from error
+            time.sleep(_LOOK_SECONDS)
+        else:
+            return client
 
 
 class GoneError(DrillFailedError):
@@ -42,9 +59,8 @@ class Shell:
     def __init__(self, path: Path, is_gone: Callable[[], bool]) -> None:
         self._is_gone = is_gone
         self._said = b""
-        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket = _connected(path)
         self._socket.settimeout(_LOOK_SECONDS)
-        self._socket.connect(str(path))
 
     def __enter__(self) -> Self:
         return self
