@@ -30,6 +30,7 @@ from updog.drill.machine import Supply
 from updog.drill.played import PlayedMachine
 from updog.drill.player import play
 from updog.drill.script import Drill, Kind, Moment, Until, parse
+from updog.drill.series import Series, Verdict
 from updog.drill.shelf import choose, shipped
 from updog.errors import DrillFailedError
 from updog.update_metadata.version import Version
@@ -162,6 +163,24 @@ def test_a_drill_that_does_not_end_as_it_must_fails_and_keeps_its_node(yard: Yar
     failure = ET.parse(tmp_path / "own.xml").getroot()[0][0].find("failure")  # noqa: S314 - ours
     assert failure is not None
     assert "1.0.0 runs" in str(failure.text)
+
+
+class LostMachine(PlayedMachine):
+    """A machine that cannot be spoken to."""
+
+    def start(self, until: Until) -> bool:
+        raise ConnectionRefusedError(f"nobody there ({until})")
+
+
+def test_a_machine_that_cannot_be_spoken_to_fails_its_drill_and_no_other(yard: Yard, tmp_path: Path) -> None:
+    def make(drill: Drill, supply: Supply, folder: Path) -> PlayedMachine:
+        kind = LostMachine if drill.name == "good-update" else PlayedMachine
+        return kind(folder=folder, supply=supply, drill=drill, clock=now, dice=random.Random(0))
+
+    series = Series(supply=yard.supply(), make=make, folder=tmp_path)
+    lost, fine = series.play(choose(["good-update", "bad-kernel"]))
+    assert (lost.verdict, lost.cause) == (Verdict.FAILED, "nobody there (judged)")
+    assert fine.verdict is Verdict.PASSED
 
 
 @pytest.mark.parametrize(
