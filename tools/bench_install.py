@@ -180,7 +180,7 @@ class Bench:
         """Return a repository, a node on a tiny release of it, and the root image of the release after."""
         repo, image = self.folder / "big", self.folder / "big.erofs"
         if not repo.exists():
-            real_image(image, self.folder / "tree", 430 * _MIB)
+            real_image(image, self.folder / "tree", self.options.root * _MIB)
             _, first, third = self.tiny(), *self.tiny()[::2]
             self.repo("big")
             self.publish(repo, "1.0.0", self.tiny())
@@ -550,6 +550,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--slow-pairs", type=int, default=5, help="of casync, which takes long")
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--root", type=int, default=430, metavar="MIB", help="of files in the large root")
     options = parser.parse_args()
     options.loops = []
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed wheel keeps its compiled modules

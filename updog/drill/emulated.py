@@ -15,50 +15,33 @@ Rules it enforces:
 from __future__ import annotations
 
 import json
-import logging
-import re
 import shutil
-import tempfile
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from signpost.errors import ExitStatus
 from updog.drill import sparse
 from updog.drill.gate import Gate
+from updog.drill.line import ANSWER_SECONDS, START_SECONDS, Line, status_of, wait_until_judged
 from updog.drill.machine import Command
-from updog.drill.qemu import Emulator
 from updog.drill.script import Moment, Until
-from updog.drill.shell import GoneError, Shell
+from updog.drill.shell import GoneError
 from updog.errors import DrillFailedError
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Mapping
+    from pathlib import Path
 
     from updog.drill.machine import Order, Supply
     from updog.drill.qemu import Hardware
     from updog.drill.script import Drill
 
-log = logging.getLogger(__name__)
-
 CONFIRM_UNIT = "updog-confirm.service"
-TIMERS = "updog-check.timer updog-update.timer updog-check.service updog-update.service"
-"""Are stopped at every start: the drill says when the node updates."""
-
-TAKING = re.compile(r"taking slot [AB]\b")
-"""What the boot stage says on the console when it starts a slot."""
-
-NOTHING_LEFT = "no slot can boot"
-"""What it says when there is none."""
-
-START_SECONDS = 600  # a start takes 25 on two quiet cores
 ORDER_SECONDS = 900
-JUDGE_SECONDS = 900
-_ANSWER_SECONDS = 180
 _HELD_ANSWERS = (2, 3, 4)
 """Which answer is held: the first has the manifest, and any update takes three files more."""
 
@@ -122,124 +105,16 @@ class Emulation:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
             sparse.copy(source, self.disk)
-            machine = _Line(self.hardware, self.disk, self.folder / "console.log")
+            machine = Line(self.hardware, self.disk, self.folder / "console.log")
             try:
                 machine.switch_on()
                 machine.wait_until_up(START_SECONDS)
                 wait_until_judged(machine)
-                machine.run("sync", _ANSWER_SECONDS)
+                machine.run("sync", ANSWER_SECONDS)
                 machine.emulator.save(self.state)
             finally:
                 machine.close()
             self._prepared = True
-
-
-class _Line:
-    """An emulator and the shell in it, over any number of starts.
-
-    Attributes:
-        emulator: the machine.
-        boots: how often a slot was taken when it was last looked.
-    """
-
-    def __init__(self, hardware: Hardware, disk: Path, console: Path) -> None:
-        self._sockets = Path(tempfile.mkdtemp(prefix="drill-"))  # a socket's path has to be short
-        self.emulator = Emulator(hardware, [disk], console, self._sockets / "shell")
-        self.boots = 0
-        self._shell: Shell | None = None
-
-    def switch_on(self, state: Path | None = None) -> None:
-        """Start it."""
-        self._drop_shell()
-        self.boots = self.boots_now()
-        self.emulator.switch_on(state)
-        self._shell = Shell(self.emulator.shell, self.is_gone)
-
-    def switch_off(self) -> None:
-        """Cut the power."""
-        self._drop_shell()
-        self.emulator.switch_off()
-
-    def close(self) -> None:
-        """Switch off and remove the sockets."""
-        self.switch_off()
-        shutil.rmtree(self._sockets, ignore_errors=True)
-
-    def boots_now(self) -> int:
-        """Count how often a slot was taken, on the console."""
-        return len(TAKING.findall(self.emulator.said())) if self.emulator.console.exists() else 0
-
-    def is_gone(self) -> bool:
-        """Whether the system that was spoken to restarted."""
-        return self.boots_now() != self.boots or not self.emulator.is_on
-
-    @property
-    def shell(self) -> Shell:
-        """The shell. Raises GoneError while the machine is off."""
-        if self._shell is None:
-            raise GoneError("the machine is off")
-        return self._shell
-
-    def run(self, command: str, seconds: float) -> tuple[int, str]:
-        """Run a command on the node."""
-        return self.shell.run(command, seconds)
-
-    def wait_until_up(self, seconds: float) -> bool:
-        """Wait until a system answers; False when the boot stage has nothing left to start.
-
-        Every slot that is taken has `seconds` to answer. Raises DrillFailedError.
-        """
-        before = len(self.emulator.said())
-        deadline = time.monotonic() + seconds
-        while True:
-            if self.boots_now() != self.boots:
-                self.boots, deadline = self.boots_now(), time.monotonic() + seconds
-                before = len(self.emulator.said())
-            if NOTHING_LEFT in self.emulator.said()[before:]:
-                return False
-            with suppress(GoneError):
-                if self.shell.answers() and not self.is_gone():
-                    self.run(f"systemctl stop {TIMERS}", _ANSWER_SECONDS)
-                    return True
-            if time.monotonic() > deadline or not self.emulator.is_on:
-                lines = self.emulator.last_lines()
-                raise DrillFailedError(f"no system answered in {seconds:.0f} s; the console ends:\n{lines}")
-
-    def _drop_shell(self) -> None:
-        if self._shell is not None:
-            self._shell.__exit__()
-            self._shell = None
-
-
-def wait_until_judged(line: _Line) -> Mapping[str, Any] | None:
-    """Wait until the running system is confirmed, through as many restarts as it takes.
-
-    Returns its `updog status`, or None when nothing is left to start. Raises DrillFailedError.
-    """
-    deadline = time.monotonic() + JUDGE_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            # Asked first: it costs a tenth of our status, and nothing is confirmed while a job is left.
-            _, jobs = line.run("systemctl list-jobs --no-legend", _ANSWER_SECONDS)
-            if not jobs.strip() and (status := status_of(line))["running"]["confirmed"]:
-                return status
-        except GoneError:
-            if not line.wait_until_up(START_SECONDS):
-                return None
-        except DrillFailedError:
-            log.info("no status from the node; it may be on its way down")
-        time.sleep(0.5)
-    raise DrillFailedError(f"the boot was neither confirmed nor left in {JUDGE_SECONDS} s")
-
-
-def status_of(line: _Line) -> Mapping[str, Any]:
-    """Return the document of `updog status --json`. Raises DrillFailedError."""
-    status, text = line.run("updog status --json", _ANSWER_SECONDS)
-    try:
-        document: Mapping[str, Any] = json.loads(text[text.index("{") :])
-    except ValueError as error:
-        raise DrillFailedError(f"`updog status` ended in status {status} and said {text!r}") from error
-    return document
 
 
 class EmulatedMachine:
@@ -262,7 +137,7 @@ class EmulatedMachine:
         self.console = folder / "console.log"
         self._supply, self._drill, self._emulation, self._dice = supply, drill, emulation, dice
         sparse.copy(emulation.disk, self.disk)
-        self._line = _Line(emulation.hardware, self.disk, self.console)
+        self._line = Line(emulation.hardware, self.disk, self.console)
         self._gate = Gate(supply.metadata_url, supply.targets_url)
         self._gate.__enter__()
         self._is_fresh = True
@@ -292,7 +167,7 @@ class EmulatedMachine:
             return self.start(until)
         self._status = None
         with suppress(GoneError):
-            self._line.run("systemctl reboot", _ANSWER_SECONDS)
+            self._line.run("systemctl reboot", ANSWER_SECONDS)
         self._line.emulator.wait_for(self._line.is_gone, START_SECONDS, "the node did not restart")
         return self._come_up(until)
 
@@ -302,7 +177,7 @@ class EmulatedMachine:
         if self._is_up and until is Until.JUDGED:
             return self.judge()
         if self._is_up:
-            self._line.run(f"systemctl stop {CONFIRM_UNIT}", _ANSWER_SECONDS)
+            self._line.run(f"systemctl stop {CONFIRM_UNIT}", ANSWER_SECONDS)
         return self._is_up
 
     def cut(self) -> None:
@@ -314,7 +189,7 @@ class EmulatedMachine:
     def judge(self) -> bool:
         """Wait until the running system is confirmed or was left."""
         with suppress(GoneError):
-            self._line.run(f"systemctl start --no-block {CONFIRM_UNIT}", _ANSWER_SECONDS)
+            self._line.run(f"systemctl start --no-block {CONFIRM_UNIT}", ANSWER_SECONDS)
         self._status = wait_until_judged(self._line)
         self._is_up = self._status is not None
         return self._is_up
@@ -361,15 +236,15 @@ class EmulatedMachine:
         """Write the configuration of this start: the node's own, with our URLs and tries."""
         url = f"http://{_HOST}:{self._gate.port}"
         command = _CONFIGURE.format(own=_OWN_CONFIG, new=_CONFIG, url=url, tries=self._drill.tries)
-        self._line.run(f"{command}; systemctl start network-online.target", _ANSWER_SECONDS)
+        self._line.run(f"{command}; systemctl start network-online.target", ANSWER_SECONDS)
 
     def _kill(self, order: Order, words: str) -> None:
         """Kill the process at a random moment; the machine stays on."""
         moment = self._moment(order)
         if order.command is Command.CONFIRM:
-            self._line.run(f"systemctl start --no-block {CONFIRM_UNIT}", _ANSWER_SECONDS)
+            self._line.run(f"systemctl start --no-block {CONFIRM_UNIT}", ANSWER_SECONDS)
             time.sleep(moment)
-            self._line.run(f"systemctl kill --signal=KILL {CONFIRM_UNIT}", _ANSWER_SECONDS)
+            self._line.run(f"systemctl kill --signal=KILL {CONFIRM_UNIT}", ANSWER_SECONDS)
         else:
             self._line.run(f"timeout -s KILL {moment:.2f} {words}", ORDER_SECONDS)
 
