@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from signpost.medium import Medium
 
 LOCK_PATIENCE = 5.0
-"""Seconds to wait for the disk's lock: udev holds it while it looks at a disk that somebody wrote to and closed,
-and takes more than half a second for that on a slow or busy machine."""
+"""Seconds to wait for the disk's lock: udev holds it while it looks at a disk that somebody wrote to and
+closed, and takes more than half a second for that on a slow or busy machine."""
 
 _LOCK_PAUSE = 0.02
 
