@@ -17,7 +17,7 @@ test: .venv/ready lint  ## everything CI runs
 	$(PYTHON) -m pytest -n 2 --dist worksteal -m "not long" --cov --cov-report=
 	$(PYTHON) -m coverage report
 
-drill: .venv/ready  ## every rollback drill in QEMU, with a console log for each in drill-results; then a node from firmware on
+drill: .venv/ready  ## the rollback drills in QEMU, with a console log for each in drill-results; then a node from firmware on
 	$(PYTHON) tools/drill.py
 	$(PYTHON) -m pytest -m long
 
