@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from signpost.medium import Medium
 
-LOCK_PATIENCE = 5.0
+LOCK_PATIENCE = 10.0
 """Seconds to wait for the disk's lock: udev holds it while it looks at a disk that somebody wrote to and
-closed, and takes more than half a second for that on a slow or busy machine."""
+closed, and takes a second and more for that on a slow or busy machine."""
 
 _LOCK_PAUSE = 0.02
 

@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from signpost.errors import ExitStatus
+from signpost.errors import DiskBusyError, ExitStatus
 from updog.drill import sparse
 from updog.drill.gate import Gate
 from updog.drill.line import ANSWER_SECONDS, START_SECONDS, Line, status_of, wait_until_judged
@@ -227,8 +227,8 @@ class EmulatedMachine:
         """Run a command; wait for an updog that a timer started, which no drill has asked for."""
         deadline = time.monotonic() + ORDER_SECONDS
         while True:
-            status, _ = self._line.run(words, ORDER_SECONDS)
-            if status != ExitStatus.BUSY or time.monotonic() > deadline:
+            status, said = self._line.run(words, ORDER_SECONDS)
+            if status != ExitStatus.BUSY or DiskBusyError.code in said or time.monotonic() > deadline:
                 return status
             time.sleep(1)
 
