@@ -10,7 +10,6 @@ Rules it enforces:
 
 from __future__ import annotations
 
-import atexit
 import gc
 import inspect
 import sys
@@ -25,7 +24,9 @@ if TYPE_CHECKING:
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _INTERRUPTED = 128 + 2  # the shell's convention for SIGINT
-_OBJECTS_BEFORE_COLLECTION = 100_000  # Python's own is 700
+_OBJECTS_BEFORE_COLLECTION = 100_000
+"""Python's own is 700. Importing makes a hundred thousand objects and next to no garbage, and looking through
+them again and again takes a good part of a command that finds nothing to do."""
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
@@ -147,7 +148,7 @@ def run(program: click.Group, arguments: Sequence[str] | None = None) -> int:
         arguments: the words after the program's name; None takes them from ``sys.argv``.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    _collect_seldom()
+    gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
     try:
         return int(program.main(words, standalone_mode=False, prog_name=program.name) or 0)
     except ToolError as error:
@@ -160,17 +161,6 @@ def run(program: click.Group, arguments: Sequence[str] | None = None) -> int:
         return _INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the boundary: a defect must still end in one clear line
         return _report_defect(program, error, trace="debug" in words)
-
-
-def _collect_seldom() -> None:
-    """Have Python look for cycles seldom, and not once more at the end.
-
-    Importing makes a hundred thousand objects and next to no garbage: looking through them again and again
-    was a quarter of the processor time of a command that finds nothing to do.
-    """
-    gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
-    atexit.unregister(gc.freeze)
-    atexit.register(gc.freeze)
 
 
 def _report(program: click.Group, error: ToolError, *, as_json: bool) -> int:

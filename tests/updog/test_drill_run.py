@@ -268,7 +268,7 @@ def _unbootable(disk: Path) -> bytes:
     [
         (SpoiltMachine, "good-update", "root of the running slot A is not as signed"),
         (LazyMachine, "kernel-panic", "1.3.0 runs, which is a release of kind panic"),
-        (LazyMachine, "health-failing", "exit status 0, not 4"),
+        (LazyMachine, "health-failing", "1.5.0 runs, not 1.0.0 (first)"),
         (ForgetfulMachine, "good-update", "no slot can be booted any more"),
     ],
 )
@@ -278,6 +278,15 @@ def test_a_machine_that_breaks_an_invariant_is_caught(
     with pytest.raises(ToolError) as caught:
         _play(yard, tmp_path, choose([drill])[0], kind)
     assert said in caught.value.message
+
+
+def test_an_order_that_ends_otherwise_than_it_must_is_caught(yard: Yard, tmp_path: Path) -> None:
+    drill = parse(
+        "own",
+        'title = "Own"\nsteps = [{ do = "update", to = "good", exit = 4 }]\n[end]\nrunning = "first"\n',
+    )
+    with pytest.raises(DrillFailedError, match="exit status 0, not 4"):
+        _play(yard, tmp_path, drill, PlayedMachine)
 
 
 def test_a_disk_is_not_changed_under_a_running_system(yard: Yard, tmp_path: Path) -> None:
