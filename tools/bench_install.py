@@ -7,8 +7,7 @@ bytes and the time of an update by difference), ``resume`` (what is fetched twic
 Whole processes are run in turn, A B A B …, and the ratio is taken pair by pair. Bytes are those that nginx
 says it sent: what a killed client never read from its socket is in them. The peers are Debian's packages and
 are only used here; one that is missing is named. ``updog`` is installed as on a node, without what only a
-publisher needs: securesystemslib imports a key service's library wherever it finds one, which takes longer
-than all of ``updog``.
+publisher needs: securesystemslib imports a key service's library wherever it finds one.
 """
 
 from __future__ import annotations

@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from tests.support.nodes import Node
 
 DONE, REFUSED = 0, 4
-_SLACK_BYTES = (
-    1 << 20
-)  # blocks on their way through updog and the server, heads of frames, gaps fetched through
+# Blocks on their way through updog and the server, heads of frames, gaps that were fetched through.
+_SLACK_BYTES = 1 << 20
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING
 
 from signpost.medium import OsMedium
@@ -68,9 +67,11 @@ class CuttingMedium(OsMedium):
         path = self._paths[descriptor]
         on_disk = path == str(self.disk)
         in_slot = on_disk and TABLE_BYTES <= offset < self.disk.stat().st_size - TABLE_BYTES
-        half = partial(super().write_at, descriptor, data[: len(data) // 2], offset)
-        self._note(Call(path=path, in_slot=in_slot), half)
-        super().write_at(descriptor, data, offset)
+        write = super().write_at
+        self._note(
+            Call(path=path, in_slot=in_slot), lambda: write(descriptor, data[: len(data) // 2], offset)
+        )
+        write(descriptor, data, offset)
 
     def flush(self, descriptor: int) -> None:
         """Flush a file."""

@@ -42,8 +42,13 @@ class Region:
     @classmethod
     def of(cls, medium: Medium, descriptor: int, partition: PartitionView) -> Self:
         """Return a partition of the open disk."""
-        place = {"offset": partition.offset, "size": partition.size}
-        return cls(medium=medium, descriptor=descriptor, name=partition.label, **place)
+        return cls(
+            medium=medium,
+            descriptor=descriptor,
+            offset=partition.offset,
+            size=partition.size,
+            name=partition.label,
+        )
 
     def write(self, data: bytes | memoryview, position: int) -> None:
         """Write at ``position`` inside the region.

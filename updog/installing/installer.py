@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from signpost.medium import opened
@@ -17,9 +18,8 @@ from updog.session import WRITE_ORDER
 from updog.state import SlotRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
-    from signpost.app import PartitionView
     from signpost.medium import Medium
     from updog.config import Config
     from updog.installing import Installation
@@ -105,16 +105,8 @@ class Installer:
             images=self._running_images(),
         )
         with opened(self._medium, self._session.view.disk, write=write) as descriptor:
-            yield assemble(
-                self._means,
-                update,
-                placements,
-                base,
-                lambda partition: Region.of(self._medium, descriptor, partition),
-            )
-
-    def _regions(self, descriptor: int) -> Callable[[PartitionView], Region]:
-        return lambda partition: Region.of(self._medium, descriptor, partition)
+            region_of = partial(Region.of, self._medium, descriptor)
+            yield assemble(self._means, update, placements, base, region_of)
 
     def _running_images(self) -> Mapping[str, Content]:
         """Return what is in the running slot, as recorded here or else as the repository says."""
