@@ -14,12 +14,11 @@ demo: .venv/ready  ## the main job end to end on real images
 test: .venv/ready lint  ## everything CI runs
 	$(PYTHON) tools/generate_reference.py --check
 	$(PYTHON) -m coverage erase
-	$(PYTHON) -m pytest -n 2 --dist worksteal -m "not long" --cov --cov-report=
+	$(PYTHON) -m pytest -n 2 --dist worksteal --cov --cov-report=
 	$(PYTHON) -m coverage report
 
-drill: .venv/ready  ## the rollback drills in QEMU, with a console log for each in drill-results; then a node from firmware on
+drill: .venv/ready  ## the rollback drills in QEMU, with a console log for each in drill-results
 	$(PYTHON) tools/drill.py
-	$(PYTHON) -m pytest -m long
 
 lint: .venv/ready  ## ruff, mypy and the layering
 	.venv/bin/ruff check .

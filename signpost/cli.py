@@ -9,7 +9,6 @@ Rules it enforces:
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -396,4 +395,4 @@ def _flag_lines(view: app.View) -> list[str]:
 
 def main() -> NoReturn:
     """Run signpost and exit with its status."""
-    sys.exit(console.run(program))
+    console.leave(console.run(program))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import gc
 import inspect
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -161,6 +161,16 @@ def run(program: click.Group, arguments: Sequence[str] | None = None) -> int:
         return _INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the boundary: a defect must still end in one clear line
         return _report_defect(program, error, trace="debug" in words)
+
+
+def leave(status: int) -> NoReturn:
+    """Exit; what the program still holds is left to the operating system, which asks no object for leave.
+
+    Collecting it first takes 30 ms, a tenth of a look for updates. Libraries that count what they gave out
+    then report leaks, so that a program with such a one simply exits.
+    """
+    gc.freeze()
+    sys.exit(status)
 
 
 def _report(program: click.Group, error: ToolError, *, as_json: bool) -> int:

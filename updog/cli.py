@@ -521,7 +521,7 @@ def main() -> None:
     """Run updog and exit with its status, or by the signal that ended it."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        sys.exit(console.run(program))
+        console.leave(console.run(program))
     except _Terminated:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTERM)  # as it would have ended; a service manager takes that for clean

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from fixtures.os.release import Release
     from repo_tools.bootstage.image import Stage
 
-pytestmark = [pytest.mark.qemu, pytest.mark.long]
+pytestmark = pytest.mark.qemu
 
 CONFIRMED = "This boot is confirmed."
 

@@ -212,22 +212,30 @@ class Fingerprints:
         )
         return _FINGERPRINTS.pack(*header) + self.blocks
 
+    def by_chunk(self, index: Index) -> Iterator[tuple[int, bytes]]:
+        """Yield (number, fingerprints of its blocks in one piece) of each chunk that is not zeros."""
+        at = 0
+        for number, chunk in enumerate(index.chunks):
+            if not chunk.zeros:
+                end = at + chunk.blocks * FINGERPRINT_BYTES
+                yield number, self.blocks[at:end]
+                at = end
+
     def by_block(self, index: Index) -> Iterator[tuple[int, bytes]]:
         """Yield (offset in the image, fingerprint) of each block that is not part of a chunk of zeros."""
-        offsets = (
-            offset
-            for chunk in index.chunks
-            if not chunk.zeros
-            for offset in range(chunk.place.offset, chunk.place.end, BLOCK_BYTES)
-        )
-        for number, offset in enumerate(offsets):
-            at = number * FINGERPRINT_BYTES
-            yield offset, self.blocks[at : at + FINGERPRINT_BYTES]
+        for number, marks in self.by_chunk(index):
+            offsets = range(index.chunks[number].place.offset, index.chunks[number].place.end, BLOCK_BYTES)
+            yield from zip(offsets, each_mark(marks), strict=True)
 
 
 def fingerprint(block: bytes | memoryview) -> bytes:
     """Return the fingerprint of one block."""
     return hashlib.sha256(block).digest()[:FINGERPRINT_BYTES]
+
+
+def each_mark(marks: bytes) -> Iterator[bytes]:
+    """Yield fingerprints that lie one after the other."""
+    return (marks[at : at + FINGERPRINT_BYTES] for at in range(0, len(marks), FINGERPRINT_BYTES))
 
 
 def blocks_in(length: int) -> int:

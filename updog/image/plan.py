@@ -17,13 +17,13 @@ Rules it enforces:
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import islice
 from typing import TYPE_CHECKING
 
-from updog.image.index import BLOCK_BYTES, Fingerprints, Index, Span
+from updog.image.index import BLOCK_BYTES, FINGERPRINT_BYTES, Fingerprints, Index, Span, each_mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from updog.image.delta import Delta
 
 DEFAULT_GAP_BYTES = 16 * 1024  # 20 ms at 800 kB/s: a slow line, because there bytes cost most
-_BEGINNING_BYTES = 3  # of a fingerprint: 2 MiB of bits, of which a million blocks set one in sixteen
+_BEGINNING = struct.Struct(f"<I{FINGERPRINT_BYTES - 4}x")
+_BEGINNING_BITS = 24  # of a fingerprint: 2 MiB of bits, of which a million blocks set one in sixteen
+_BEGINNING_MASK = (1 << (_BEGINNING_BITS - 3)) - 1
 
 Recipe = tuple[Span, ...]
 """Stretches of the active slot's image that make a chunk, one behind the other."""
@@ -147,16 +149,12 @@ def found(index: Index, marks: Fingerprints, active: Iterable[tuple[bytes, int]]
         marks: its fingerprints.
         active: fingerprint and offset of each block of the image in the running slot.
     """
-    places = _places(marks, index, active)
-    by_block = marks.by_block(index)
+    places = _places(marks, active)
     recipes = {}
-    for number, chunk in enumerate(index.chunks):
-        if chunk.zeros:
-            continue
-        blocks = islice(by_block, chunk.blocks)
-        recipe = tuple(_recipe(chunk.place, [(offset, places.get(mark)) for offset, mark in blocks]))
+    for number, blocks in marks.by_chunk(index):
+        recipe = _recipe(index.chunks[number].place, map(places.get, each_mark(blocks)))
         if recipe:
-            recipes[number] = recipe
+            recipes[number] = tuple(recipe)
     return recipes
 
 
@@ -241,28 +239,27 @@ def _raw(index: Index, sources: tuple[Source, ...]) -> dict[Source, int]:
     return {source: total[source] for source in Source}
 
 
-def _places(marks: Fingerprints, index: Index, active: Iterable[tuple[bytes, int]]) -> dict[bytes, int]:
+def _places(marks: Fingerprints, active: Iterable[tuple[bytes, int]]) -> dict[bytes, int]:
     """Return the first place of each block of the running slot's image that may be wanted.
 
     Which ones those are is remembered by a bit for each beginning of a fingerprint: a set of all of them
     takes 128 MiB for an image of 4 GiB.
     """
-    beginnings = bytearray(1 << (8 * _BEGINNING_BYTES - 3))
-    for _, mark in marks.by_block(index):
-        bit = int.from_bytes(mark[:_BEGINNING_BYTES], "big")
-        beginnings[bit >> 3] |= 1 << (bit & 7)
+    beginnings = bytearray(1 << (_BEGINNING_BITS - 3))
+    for (bit,) in _BEGINNING.iter_unpack(marks.blocks):
+        beginnings[bit >> 3 & _BEGINNING_MASK] |= 1 << (bit & 7)
     places: dict[bytes, int] = {}
     for mark, offset in active:
-        bit = int.from_bytes(mark[:_BEGINNING_BYTES], "big")
-        if beginnings[bit >> 3] >> (bit & 7) & 1:
+        (bit,) = _BEGINNING.unpack(mark)
+        if beginnings[bit >> 3 & _BEGINNING_MASK] >> (bit & 7) & 1:
             places.setdefault(mark, offset)
     return places
 
 
-def _recipe(place: Span, blocks: Iterable[tuple[int, int | None]]) -> list[Span]:
-    """Return the stretches that the blocks are, neighbours together; none unless they make the chunk."""
+def _recipe(place: Span, offsets: Iterable[int | None]) -> list[Span]:
+    """Return the stretches that blocks at these offsets are, neighbours together; none if one is missing."""
     recipe: list[Span] = []
-    for at, offset in blocks:
+    for at, offset in zip(range(place.offset, place.end, BLOCK_BYTES), offsets, strict=True):
         if offset is None:
             return []
         length = min(BLOCK_BYTES, place.end - at)

@@ -62,13 +62,7 @@ def _first_marks(index: Index, marks: Fingerprints | None) -> Mapping[int, bytes
     """Return chunk number → fingerprint of its first block, of the data chunks."""
     if marks is None:
         return {}
-    firsts: dict[int, bytes] = {}
-    at = 0
-    for number, chunk in enumerate(index.chunks):
-        if not chunk.zeros:
-            firsts[number] = marks.blocks[at : at + FINGERPRINT_BYTES]
-            at += chunk.blocks * FINGERPRINT_BYTES
-    return firsts
+    return {number: blocks[:FINGERPRINT_BYTES] for number, blocks in marks.by_chunk(index)}
 
 
 def _is_there(chunk: Chunk, first: bytes | None, region: Region) -> bool:
