@@ -117,8 +117,8 @@ class Disk:
         for offset, data in table.writes():
             self._medium.write_at(descriptor, data, offset)
         self._medium.flush(descriptor)
-        self._medium.forget(descriptor)
         for offset, data in table.writes():
+            self._medium.forget(descriptor, offset, len(data))  # and nothing that an update reads meanwhile
             if self._medium.read_at(descriptor, len(data), offset) != data:
                 raise ReadBackError(f"{self.path}: {len(data)} bytes written at {offset} read back different")
 

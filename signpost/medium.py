@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 from contextlib import contextmanager
 
+_FOLIO_BYTES = 1 << 21  # the largest that readahead and writes make, on bounds of its own size
 _BLKSSZGET = 0x1268  # linux/fs.h: logical sector size in bytes
 
 
@@ -54,8 +55,8 @@ class Medium(Protocol):
         """Return once everything written through this descriptor is on the medium (fsync)."""
         ...
 
-    def forget(self, descriptor: int) -> None:
-        """Drop the kernel's cached pages, so that the next read comes from the medium."""
+    def forget(self, descriptor: int, offset: int = 0, length: int = 0) -> None:
+        """Drop what the kernel has of a stretch (length 0: all), so that reading it asks the medium."""
         ...
 
     def rename(self, source: str, target: str) -> None:
@@ -138,10 +139,16 @@ class OsMedium:
         with _translated("flush", descriptor):
             os.fsync(descriptor)
 
-    def forget(self, descriptor: int) -> None:
-        """Advise the kernel to drop its pages of this file; call :meth:`flush` first."""
+    def forget(self, descriptor: int, offset: int = 0, length: int = 0) -> None:
+        """Advise the kernel to drop its copy; call :meth:`flush` first.
+
+        What it caches in one piece (a folio) and is only partly in the stretch would stay: so to the next
+        bounds of folios, on both sides.
+        """
+        start = offset // _FOLIO_BYTES * _FOLIO_BYTES
+        end = -(-(offset + length) // _FOLIO_BYTES) * _FOLIO_BYTES
         with _translated("drop cached pages of", descriptor):
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(descriptor, start, end - start if length else 0, os.POSIX_FADV_DONTNEED)
 
     def rename(self, source: str, target: str) -> None:
         """Rename over ``target``. Raises MediumError."""

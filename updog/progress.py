@@ -7,6 +7,7 @@ and plain lines off it.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
@@ -30,7 +31,7 @@ class Teller(Protocol):
         ...
 
     def phase(self, name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Open a phase of ``total`` bytes: a context manager that yields ``advance(bytes)``."""
+        """Open a phase of ``total`` bytes: a context manager of ``advance(bytes)``, for any thread."""
         ...
 
 
@@ -72,14 +73,16 @@ class LineTeller:
         """Write a line at the start, now and then, and at the end."""
         started = last = self._monotonic()
         done = 0
+        lock = threading.Lock()
 
         def advance(count: int) -> None:
             nonlocal done, last
-            done += count
-            now = self._monotonic()
-            if now - last >= (_EVENT_SECONDS if self._as_json else _PLAIN_SECONDS):
-                last = now
-                self._line(name, done, total, now - started)
+            with lock:
+                done += count
+                now = self._monotonic()
+                if now - last >= (_EVENT_SECONDS if self._as_json else _PLAIN_SECONDS):
+                    last = now
+                    self._line(name, done, total, now - started)
 
         yield advance
         self._line(name, done, total, self._monotonic() - started)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,6 +36,28 @@ def test_what_is_written_is_read(medium: OsMedium, tmp_path: Path) -> None:
     assert medium.sector_size(descriptor) is None
     medium.close(descriptor)
     medium.flush_folder(str(tmp_path))
+
+
+def cached(path: Path) -> int:
+    """Return how many bytes of a file the kernel holds."""
+    command = ["fincore", "--bytes", "--noheadings", "--output", "RES", str(path)]
+    return int(subprocess.check_output(command))
+
+
+def test_only_the_stretch_is_forgotten_with_all_that_is_cached_in_one_piece_with_it(
+    medium: OsMedium, tmp_path: Path
+) -> None:
+    path, mebibyte = tmp_path / "file", 1 << 20
+    descriptor = medium.create(str(path))
+    medium.write_at(descriptor, bytes(8 * mebibyte), 0)
+    medium.flush(descriptor)
+    assert cached(path) == 8 * mebibyte
+    medium.forget(descriptor, 3 * mebibyte, 4096)
+    forgotten = 8 * mebibyte - cached(path)
+    medium.forget(descriptor)
+    if cached(path):
+        pytest.skip("this file system keeps everything in memory")
+    assert forgotten == 2 * mebibyte
 
 
 def test_a_new_file_has_its_mode_and_must_be_new(medium: OsMedium, tmp_path: Path) -> None:

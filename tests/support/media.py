@@ -70,7 +70,7 @@ class MemoryMedium:
     def flush(self, descriptor: int) -> None:
         self.path(descriptor)
 
-    def forget(self, descriptor: int) -> None:
+    def forget(self, descriptor: int, offset: int = 0, length: int = 0) -> None:  # noqa: ARG002
         self.path(descriptor)
 
     def rename(self, source: str, target: str) -> None:
@@ -144,9 +144,9 @@ class ForwardingMedium:
         self.note(Call("flush", self._paths[descriptor]))
         self._inner.flush(descriptor)
 
-    def forget(self, descriptor: int) -> None:
+    def forget(self, descriptor: int, offset: int = 0, length: int = 0) -> None:
         self.note(Call("forget", self._paths[descriptor]))
-        self._inner.forget(descriptor)
+        self._inner.forget(descriptor, offset, length)
 
     def rename(self, source: str, target: str) -> None:
         self.note(Call("rename", target, data=source.encode()))

@@ -437,9 +437,9 @@ class FailingMedium(HastyMedium):
         self._step("flush", descriptor)
         super().flush(descriptor)
 
-    def forget(self, descriptor: int) -> None:
+    def forget(self, descriptor: int, offset: int = 0, length: int = 0) -> None:
         self._step("forget", descriptor)
-        super().forget(descriptor)
+        super().forget(descriptor, offset, length)
 
     def rename(self, source: str, target: str) -> None:
         self._step("rename", target, source=source)

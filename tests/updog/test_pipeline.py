@@ -17,7 +17,7 @@ from updog.image.index import Span
 from updog.image.install import Region
 from updog.image.pipeline import Work, carry_out, pieces
 from updog.image.plan import Facts, Source, copied, found, plan
-from updog.image.survey import blocks_of, in_place
+from updog.image.survey import blocks_of, in_place, published_firsts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -228,6 +228,7 @@ def test_a_killed_pass_is_taken_up_from_what_the_medium_has(disk: Path, release:
     recorded = FailingMedium(only=["write"])
     _carry_out(disk, release, Facts(), medium=recorded)
     original = random.Random(8).randbytes(SLOT)
+    firsts = published_firsts(release.index, release.marks)
     for at in range(len(recorded.steps)):
         with disk.open("r+b") as file:
             file.seek(B)
@@ -237,7 +238,7 @@ def test_a_killed_pass_is_taken_up_from_what_the_medium_has(disk: Path, release:
         medium = OsMedium()
         with opened(medium, str(disk)) as descriptor:
             region = Region(medium=medium, descriptor=descriptor, offset=B, size=SLOT, name="ROOT-B")
-            there = in_place(release.index, release.marks, region, advance=lambda _count: None)
+            there = in_place(release.index, firsts, region, advance=lambda _count: None)
         assert len(there) >= at
         release.asked = 0
         assert not _carry_out(disk, release, Facts(in_place=there))[0]

@@ -31,6 +31,7 @@ import lzma
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -54,6 +55,8 @@ Read = Callable[[int, int], bytes]
 _MAGIC = b"abdelta\x01"
 _NUMBER_BYTES = 9  # of a variable-length number: 63 bits
 ADD_BYTES = 1 << 16  # added at once; more is no faster
+_BASE_BLOCK_BYTES, _BASE_BLOCKS = 1 << 14, 256  # of the base, 4 MiB a part: one in seven reads is left
+_STEPS_AT_ONCE = 1 << 10
 _LOW = int.from_bytes(b"\x7f" * ADD_BYTES, "little")
 _HIGH = int.from_bytes(b"\x80" * ADD_BYTES, "little")
 
@@ -253,6 +256,23 @@ def rebuilt(
     machine.end()
 
 
+def in_blocks(read: Read) -> Read:
+    """Return a reader of the base for one part, which remembers what was read last.
+
+    Instructions are short, go to and fro between a few places, and a read costs more than what it brings.
+    """
+    block = lru_cache(_BASE_BLOCKS)(lambda number: read(number * _BASE_BLOCK_BYTES, _BASE_BLOCK_BYTES))
+
+    def collected(offset: int, length: int) -> bytes:
+        first, at = divmod(offset, _BASE_BLOCK_BYTES)
+        if at + length <= _BASE_BLOCK_BYTES:
+            return block(first)[at : at + length]
+        last = (offset + length - 1) // _BASE_BLOCK_BYTES
+        return b"".join(map(block, range(first, last + 1)))[at : at + length]
+
+    return collected
+
+
 def added(data: bytes, base: bytes) -> bytes:
     """Return the byte-wise sum modulo 256 of two strings of at most 64 KiB and the same length."""
     left, right = int.from_bytes(data, "little"), int.from_bytes(base, "little")
@@ -268,18 +288,26 @@ def subtracted(data: bytes, base: bytes) -> bytes:
     return total.to_bytes(len(data), "little")
 
 
+_Step = tuple[int, int, int]
+"""One instruction: kind, length, and offset in the base."""
+
+
 class _Machine:
     """Runs a part's program."""
 
     def __init__(self, streams: list[bytes], read: Read) -> None:
-        self._program, self._differences, self._literals = streams
-        self._at = self._difference = self._literal = 0
+        program, self._differences, self._literals = streams
+        self._numbers = _numbers(program)
+        self._difference = self._literal = 0
         self._distance = 0
         self._read = read
 
     def chunk(self, chunk: Chunk) -> bytes:
         """Return the next chunk, which must be this one."""
-        made = [self._run(*step) for step in self._steps(chunk.place)]
+        steps = self._steps(chunk.place)
+        made: list[bytes] = []
+        while some := list(islice(steps, _STEPS_AT_ONCE)):
+            made += self._run(some)
         return b"".join(made)
 
     def skip(self, chunk: Chunk) -> None:
@@ -289,26 +317,39 @@ class _Machine:
 
     def end(self) -> None:
         """Check that nothing is left over."""
-        used = (self._at, self._difference, self._literal)
-        if used != (len(self._program), len(self._differences), len(self._literals)):
+        used = (next(self._numbers, None), self._difference, self._literal)
+        if used != (None, len(self._differences), len(self._literals)):
             raise ImageError("a part of the delta goes on after its last chunk")
 
-    def _steps(self, place: Span) -> Iterator[tuple[int, int, int]]:
-        """Yield (kind, length, offset in the base) until the chunk is full."""
-        position = place.offset
-        while position < place.end:
+    def _steps(self, place: Span) -> Iterator[_Step]:
+        """Yield instructions until the chunk is full."""
+        position, end = place.offset, place.end
+        while position < end:
             length, kind = divmod(self._number(), 4)
-            if kind > COPY or not 0 < length <= place.end - position:
+            if kind > COPY or not 0 < length <= end - position:
                 raise ImageError(f"an instruction of the delta is not possible at byte {position}")
             if kind != LITERAL:
                 self._distance += _signed(self._number())
             yield kind, length, position + self._distance
             position += length
 
-    def _run(self, kind: int, length: int, offset: int) -> bytes:
-        data = self._take(kind, length)
+    def _run(self, steps: list[_Step]) -> Iterator[bytes]:
+        """Yield what instructions make; whatever they add is added at once."""
+        bases = [self._base(*step) for step in steps]
+        base = b"".join(data for (kind, _, _), data in zip(steps, bases, strict=True) if kind == ADD)
+        total = _added(self._take(ADD, len(base)), base)
+        at = 0
+        for (kind, length, _), data in zip(steps, bases, strict=True):
+            if kind == ADD:
+                yield total[at : at + length]
+                at += length
+            else:
+                yield data or self._take(LITERAL, length)
+
+    def _base(self, kind: int, length: int, offset: int) -> bytes:
+        """Return the bytes of the base that an instruction uses."""
         if kind == LITERAL:
-            return data
+            return b""
         if offset < 0:
             raise ImageError("an instruction of the delta reads before the base")
         if offset + length > MAX_IMAGE_BYTES:  # no reader is asked for what no system call can take
@@ -316,7 +357,7 @@ class _Machine:
         base = self._read(offset, length)
         if len(base) != length:
             raise ImageError("an instruction of the delta reads past the base")
-        return base if kind == COPY else _added(data, base)
+        return base
 
     def _take(self, kind: int, length: int) -> bytes:
         """Return the bytes of its stream that an instruction uses."""
@@ -335,17 +376,25 @@ class _Machine:
         return taken
 
     def _number(self) -> int:
-        """Return the next variable-length number of the program."""
-        value = 0
-        for shift in range(0, 7 * _NUMBER_BYTES, 7):
-            if self._at >= len(self._program):
-                raise ImageError("a part of the delta ends inside a chunk")
-            byte = self._program[self._at]
-            self._at += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:  # noqa: PLR2004 - the bit that says: more follows
-                return value
-        raise ImageError("a number in the delta has no end")
+        """Return the next number of the program."""
+        value = next(self._numbers, None)
+        if value is None:
+            raise ImageError("a part of the delta ends inside a chunk")
+        return value
+
+
+def _numbers(program: bytes) -> Iterator[int]:
+    """Yield variable-length numbers. Raises ImageError."""
+    value = shift = 0
+    for byte in program:
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:  # noqa: PLR2004 - the bit that says: more follows
+            yield value
+            value = shift = 0
+        elif (shift := shift + 7) == 7 * _NUMBER_BYTES:
+            raise ImageError("a number in the delta has no end")
+    if shift:
+        raise ImageError("a part of the delta ends inside a number")
 
 
 def number(value: int) -> bytes:

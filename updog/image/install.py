@@ -75,7 +75,7 @@ class Region:
     def settle(self) -> None:
         """Flush what was written and drop the kernel's copy, so that reading asks the medium."""
         self.medium.flush(self.descriptor)
-        self.medium.forget(self.descriptor)
+        self.medium.forget(self.descriptor, self.offset, self.size)
 
 
 def write_image(

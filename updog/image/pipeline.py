@@ -1,11 +1,12 @@
 """Carry a plan out: fetch, verify, unpack, write and read back at the same time, in bounded memory.
 
 One thread fetches and cuts what comes into pieces; workers unpack, verify and write them; another thread
-flushes what was written and drops the kernel's copy, and yet another reads it back meanwhile. Chunks that lie
+flushes what was written and drops the kernel's copy, and yet others read it back meanwhile. Chunks that lie
 side by side are written and read in one go. Rules:
 
 * every chunk is hashed before it is written, whatever its source;
-* at most :data:`FLIGHT_BYTES` are between the network and the medium; a fast line waits;
+* at most :data:`FLIGHT_BYTES` are between the network and the medium, :data:`PARTS_FLIGHT_BYTES` where
+  parts of a delta are among them, which are large; a fast line waits;
 * an image counts as there when the medium has returned each of its chunks;
 * a chunk that the running slot (or a delta from it) turns out not to make is reported, not fetched in
   silence: whoever asked makes a new plan.
@@ -15,17 +16,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-import queue
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from heapq import merge
 from itertools import chain, islice, zip_longest
+from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from updog.errors import DigestError, ImageError, ReadBackError
-from updog.image.delta import rebuilt
+from updog.image.delta import in_blocks, rebuilt
 from updog.image.frames import unpacked_chunk, verified_chunk
 from updog.image.plan import Source
 
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
     from updog.image.install import Advance, Region
     from updog.image.plan import Plan, Request
 
-FLIGHT_BYTES = 12 << 20  # raw bytes that workers hold; a part of a delta may exceed it, alone
+FLIGHT_BYTES = 12 << 20  # raw bytes that workers hold
+PARTS_FLIGHT_BYTES = 32 << 20  # the same: some parts of a delta at a time; a larger one may exceed it, alone
 BATCH_BYTES = 1 << 20  # raw bytes of one job, or one chunk: long beside the cost of handing it over
 WINDOW_BYTES = 32 << 20  # written before it is flushed and read back
 _ZEROS = bytes(1 << 20)
@@ -74,8 +77,14 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Job:
-    """Something for a worker: ``weight`` is the memory it holds, in bytes; ``do`` returns chunk numbers."""
+    """Something for a worker.
 
+    Attributes:
+        first: number of its first chunk. weight: the memory it holds, in bytes.
+        do: does it; returns the numbers of the chunks that are written.
+    """
+
+    first: int
     weight: int
     do: Callable[[], list[int]]
 
@@ -98,7 +107,7 @@ def carry_out(work: Work, *, proof: Advance) -> frozenset[int]:
     writer = _Writer(work)
     prover = _Prover(work.index, work.region, proof)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool, prover:
-        flight = _Flight(pool, prover.written)
+        flight = _Flight(pool, prover.written, most=_most_in_flight(work.plan))
         try:
             for job in _alternated(writer.local(), writer.fetched()):
                 flight.submit(job)
@@ -110,17 +119,22 @@ def carry_out(work: Work, *, proof: Advance) -> frozenset[int]:
     return frozenset(writer.failed)
 
 
+def _most_in_flight(plan: Plan) -> int:
+    parts = any(request.source is Source.DELTA for request in (*plan.requests, *plan.kept))
+    return PARTS_FLIGHT_BYTES if parts else FLIGHT_BYTES
+
+
 class _Flight:
     """Jobs at work, bounded by their weight; results are taken in order, in the caller's thread."""
 
-    def __init__(self, pool: ThreadPoolExecutor, landed: Callable[[list[int]], None]) -> None:
-        self._pool, self._landed = pool, landed
+    def __init__(self, pool: ThreadPoolExecutor, landed: Callable[[list[int]], None], *, most: int) -> None:
+        self._pool, self._landed, self._most = pool, landed, most
         self._jobs = deque[tuple[int, Future[list[int]]]]()
         self._weight = 0
 
     def submit(self, job: _Job) -> None:
         """Hand a job over as soon as there is room for it. Raises what earlier jobs raised."""
-        while self._jobs and (self._weight + job.weight > FLIGHT_BYTES or self._jobs[0][1].done()):
+        while self._jobs and (self._weight + job.weight > self._most or self._jobs[0][1].done()):
             self._land_one()
         self._jobs.append((job.weight, self._pool.submit(job.do)))
         self._weight += job.weight
@@ -145,19 +159,32 @@ class _Writer:
         self.failed: set[int] = set()
 
     def fetched(self) -> Iterator[_Job]:
-        """Yield the jobs of everything that comes over the network."""
-        return self._requested(self._work.plan.requests, self._work.fetch)
+        """Yield the jobs of everything that comes over the network, file by file."""
+        return chain.from_iterable(self._requested(self._work.plan.requests, self._work.fetch))
 
     def local(self) -> Iterator[_Job]:
-        """Yield the jobs of everything that is on this node already."""
-        return chain(self._requested(self._work.plan.kept, self._work.kept), self._copied())
+        """Yield the jobs of everything that is on this node already, in the order of the image.
 
-    def _requested(self, requests: Sequence[Request], fetch: Fetch) -> Iterator[_Job]:
+        So neighbours, whatever their source, are flushed and read back together.
+        """
+        kept = self._requested(self._work.plan.kept, self._work.kept)
+        return merge(*kept, self._copied(), key=attrgetter("first"))
+
+    def _requested(self, requests: Sequence[Request], fetch: Fetch) -> Iterator[Iterator[_Job]]:
+        """Yield the jobs of one file after the other, each in the order of the image."""
         for source, cut in ((Source.DELTA, self._parts), (Source.PACK, self._frames)):
             mine = [request for request in requests if request.source is source]
             if mine:
-                for number, blocks in fetch(source, [request.span for request in mine]):
-                    yield from cut(mine[number], blocks)
+                yield self._brought(mine, fetch(source, [request.span for request in mine]), cut)
+
+    def _brought(
+        self,
+        requests: Sequence[Request],
+        spans: Iterator[tuple[int, Iterator[bytes]]],
+        cut: Callable[[Request, Iterator[bytes]], Iterator[_Job]],
+    ) -> Iterator[_Job]:
+        for number, blocks in spans:
+            yield from cut(requests[number], blocks)
 
     def _parts(self, request: Request, blocks: Iterator[bytes]) -> Iterator[_Job]:
         """Yield one job a part of the delta."""
@@ -167,7 +194,8 @@ class _Writer:
         places = [delta.parts[number].place for number in request.items]
         for number, body in zip(request.items, pieces(blocks, request.span, places), strict=True):
             raw = sum(stream.length for stream in delta.parts[number].seal.streams)
-            yield _Job(weight=raw + len(body), do=partial(self._rebuild, number, body))
+            first = delta.parts[number].chunks[0]
+            yield _Job(first=first, weight=raw + len(body), do=partial(self._rebuild, number, body))
 
     def _frames(self, request: Request, blocks: Iterator[bytes]) -> Iterator[_Job]:
         """Yield jobs of a few frames of the pack each."""
@@ -175,7 +203,8 @@ class _Writer:
         frames = pieces(blocks, request.span, (chunks[number].frame for number in request.items))
         numbered = zip(request.items, frames, strict=True)
         for batch in _batched(numbered, lambda item: chunks[item[0]].place.length):
-            yield _Job(weight=_raw(chunks, (n for n, _ in batch)), do=partial(self._unpack, batch))
+            weight = _raw(chunks, (number for number, _ in batch))
+            yield _Job(first=batch[0][0], weight=weight, do=partial(self._unpack, batch))
 
     def _copied(self) -> Iterator[_Job]:
         """Yield jobs of a few chunks of zeros or of the running slot each."""
@@ -183,7 +212,7 @@ class _Writer:
         numbers = (n for n, source in enumerate(sources) if source in {Source.ZEROS, Source.ACTIVE})
         for batch in _batched(numbers, lambda number: chunks[number].place.length):
             weight = _raw(chunks, (n for n in batch if not chunks[n].zeros))
-            yield _Job(weight=weight, do=partial(self._copy, batch))
+            yield _Job(first=batch[0], weight=weight, do=partial(self._copy, batch))
 
     def _unpack(self, frames: list[tuple[int, bytes]]) -> list[int]:
         """Write the chunks behind some frames, of which all are verified first."""
@@ -232,7 +261,7 @@ class _Writer:
 
         done: list[int] = []
         try:
-            for chunk_number, raw in rebuilt(part, body, work.index, read, wanted=wanted):
+            for chunk_number, raw in rebuilt(part, body, work.index, in_blocks(read), wanted=wanted):
                 self._put(work.index.chunks[chunk_number], raw)
                 done.append(chunk_number)
         except (DigestError, ImageError):  # the body is what was signed: the base is not
@@ -278,15 +307,15 @@ def pieces(blocks: Iterator[bytes], span: Span, places: Iterable[Span]) -> Itera
 
 
 class _Prover:
-    """Flushes what was written, window by window, and reads it back, each in a thread of its own."""
+    """Flushes what was written, window by window, in a thread of its own, and reads it back in others."""
 
     def __init__(self, index: Index, region: Region, proof: Advance) -> None:
         self._index, self._region, self._proof = index, region, proof
         self._window: list[int] = []
         self._bytes = 0
         self._error: BaseException | None = None
-        self._read = _Stage(self._read_back, self._failed)
-        self._flush = _Stage(self._settle, self._failed)
+        self._flushing = ThreadPoolExecutor(1)
+        self._reading = ThreadPoolExecutor(os.cpu_count() or 1)
 
     def __enter__(self) -> Self:
         return self
@@ -294,8 +323,8 @@ class _Prover:
     def __exit__(self, kind: object, *_exception: object) -> None:
         if kind is not None:
             self._error = self._error or InterruptedError()
-        self._flush.end()
-        self._read.end()
+        self._flushing.shutdown()
+        self._reading.shutdown()
 
     def written(self, numbers: list[int]) -> None:
         """Take note of chunks; once there are enough, they are proven. Raises what proving raised."""
@@ -309,37 +338,37 @@ class _Prover:
         """Return once everything is proven. Raises ReadBackError or MediumError."""
         if self._window:
             self._hand_over()
-        self._flush.end()
-        self._read.end()
+        self._flushing.shutdown()
+        self._reading.shutdown()
         self._check()
 
     def _check(self) -> None:
         if self._error is not None:
             raise self._error
 
-    def _failed(self, error: BaseException) -> None:
-        self._error = self._error or error
-
     def _hand_over(self) -> None:
-        self._flush.put(self._window)
+        self._flushing.submit(self._unless_failed, self._settle, sorted(self._window))
         self._window, self._bytes = [], 0
 
-    def _settle(self, numbers: list[int]) -> None:
-        if self._error is None:
-            self._region.settle()
-            self._read.put(sorted(numbers))
+    def _unless_failed(self, do: Callable[[list[int]], None], numbers: list[int]) -> None:
+        """Do one thing to chunks unless another failed; what this raises is raised in the caller's thread."""
+        try:
+            if self._error is None:
+                do(numbers)
+        except BaseException as error:  # noqa: BLE001 - see above
+            self._error = self._error or error
 
-    def _read_back(self, numbers: list[int]) -> None:
-        """Read chunks, neighbours at once. Raises ReadBackError."""
+    def _settle(self, numbers: list[int]) -> None:
+        self._region.settle()
         for run in _runs(numbers, self._index.chunks):
-            if self._error is not None:
-                return
-            for number in self._differing(run):
-                offset = self._index.chunks[number].place.offset
-                raise ReadBackError(
-                    f"{self._region.name} does not read back as it was written, from {offset}"
-                )
-            self._proof(_raw(self._index.chunks, run))
+            self._reading.submit(self._unless_failed, self._read_back, run)
+
+    def _read_back(self, run: list[int]) -> None:
+        """Read some neighbours. Raises ReadBackError."""
+        for number in self._differing(run):
+            offset = self._index.chunks[number].place.offset
+            raise ReadBackError(f"{self._region.name} does not read back as it was written, from {offset}")
+        self._proof(_raw(self._index.chunks, run))
 
     def _differing(self, run: list[int]) -> Iterator[int]:
         """Yield which of some neighbours the medium does not return."""
@@ -356,32 +385,6 @@ class _Prover:
                 missing, data = missing - len(data[:missing]), data[missing:]
             if missing or digest.digest() != chunk.sha256:
                 yield number
-
-
-class _Stage:
-    """A thread that does one thing to each of what is put before it, in order, until its end."""
-
-    def __init__(self, do: Callable[[list[int]], None], failed: Callable[[BaseException], None]) -> None:
-        self._do, self._failed = do, failed
-        self._waiting: queue.Queue[list[int] | None] = queue.Queue()
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._thread.start()
-
-    def put(self, numbers: list[int]) -> None:
-        """Have something done."""
-        self._waiting.put(numbers)
-
-    def end(self) -> None:
-        """Return once all is done, or something failed."""
-        self._waiting.put(None)
-        self._thread.join()
-
-    def _work(self) -> None:
-        try:
-            while (numbers := self._waiting.get()) is not None:
-                self._do(numbers)
-        except BaseException as error:  # noqa: BLE001 - it is raised again in the caller's thread
-            self._failed(error)
 
 
 def _raw(chunks: Sequence[Chunk], numbers: Iterable[int]) -> int:

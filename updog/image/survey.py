@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from updog.image.index import Chunk, Fingerprints, Index
     from updog.image.install import Region
+    from updog.image.plan import Recipe
 
     Advance = Callable[[int], None]
     """Told about every stretch that was looked at, in bytes."""
@@ -32,12 +33,14 @@ _STRETCH_BYTES = 1 << 20  # of the running slot, read at once
 _ZERO_BLOCK = bytes(BLOCK_BYTES)
 
 
-def in_place(index: Index, marks: Fingerprints | None, region: Region, *, advance: Advance) -> frozenset[int]:
+def in_place(
+    index: Index, firsts: Mapping[int, bytes], region: Region, *, advance: Advance
+) -> frozenset[int]:
     """Return the numbers of the chunks that lie in their place already.
 
     Args:
         index: of the wanted image.
-        marks: its fingerprints, where they are known: they spare most of the reading.
+        firsts: chunk number → fingerprint of its first block, as far as known: it spares most of the reading.
         region: the inactive slot's partition.
         advance: told how many bytes of the image were looked at.
 
@@ -45,7 +48,6 @@ def in_place(index: Index, marks: Fingerprints | None, region: Region, *, advanc
         MediumError: the medium failed.
     """
     region.settle()
-    firsts = _first_marks(index, marks)
 
     def look(numbers: range) -> list[int]:
         there = [n for n in numbers if _is_there(index.chunks[n], firsts.get(n), region)]
@@ -58,11 +60,21 @@ def in_place(index: Index, marks: Fingerprints | None, region: Region, *, advanc
         return frozenset(number for there in pool.map(look, batches) for number in there)
 
 
-def _first_marks(index: Index, marks: Fingerprints | None) -> Mapping[int, bytes]:
+def published_firsts(index: Index, marks: Fingerprints) -> dict[int, bytes]:
     """Return chunk number → fingerprint of its first block, of the data chunks."""
-    if marks is None:
-        return {}
     return {number: blocks[:FINGERPRINT_BYTES] for number, blocks in marks.by_chunk(index)}
+
+
+def copied_firsts(copied: Mapping[int, Recipe], running: Region) -> dict[int, bytes]:
+    """Return the same of the chunks that the running slot is said to have, from its own blocks.
+
+    A block that rotted there costs a look at the chunk in the inactive slot, which is then fetched if the
+    running slot turns out not to have it. Raises MediumError.
+    """
+    return {
+        number: fingerprint(running.read(min(BLOCK_BYTES, spans[0].length), spans[0].offset))
+        for number, spans in copied.items()
+    }
 
 
 def _is_there(chunk: Chunk, first: bytes | None, region: Region) -> bool:

@@ -15,7 +15,7 @@ from updog.errors import DigestError, ImageError
 from updog.image.frames import unpacked_chunk
 from updog.image.pipeline import Work, carry_out, pieces
 from updog.image.plan import Facts, Plan, Request, Source, copied, found, plan
-from updog.image.survey import blocks_of, in_place
+from updog.image.survey import blocks_of, copied_firsts, in_place, published_firsts
 from updog.installing.description import Describer, Description
 from updog.installing.needs import Needs, check_total
 from updog.update_metadata.manifest import Content
@@ -175,15 +175,14 @@ class SeekableImage:
 
     def _look(self) -> Facts:
         """Look at both slots."""
-        described = self._described
-        with self._means.teller.phase(f"look at {self._placement.role}", self._index.image_size) as advance:
-            there = in_place(self._index, described.marks, self._region, advance=advance)
-        if described.head:
-            delta = described.head.delta
-            return Facts(in_place=there, active=copied(self._index, delta), delta=delta)
-        if described.marks and len(there) < len(self._index.chunks):
-            return Facts(in_place=there, active=self._found(described.marks))
-        return Facts(in_place=there)
+        index, marks, delta = self._index, self._described.marks, self._delta
+        copies = copied(index, delta) if delta else {}
+        firsts = published_firsts(index, marks) if marks else copied_firsts(copies, self._running.region)
+        with self._means.teller.phase(f"look at {self._placement.role}", index.image_size) as advance:
+            there = in_place(index, firsts, self._region, advance=advance)
+        if marks and len(there) < len(index.chunks):
+            copies = self._found(marks)
+        return Facts(in_place=there, active=copies, delta=delta)
 
     def _found(self, marks: Fingerprints) -> dict[int, Recipe]:
         """Find the chunks that blocks of the running slot make."""
