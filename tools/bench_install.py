@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,23 +122,24 @@ class Node:
         """Return a command line of updog on it."""
         return [str(self.tools / "updog"), "--config", str(self.folder / "updog.toml"), *words]
 
-    def place(self) -> tuple[int, int]:
-        """Return offset and size (bytes) of the second slot's root partition."""
+    def place(self, role: str = "ROOT") -> tuple[int, int]:
+        """Return offset and size (bytes) of a partition of the second slot."""
         shown = subprocess.check_output(
             ["partx", "--raw", "--noheadings", "-o", "START,SECTORS,NAME", str(self.disk)], text=True
         )
-        (row,) = (line.split() for line in shown.splitlines() if line.endswith("ROOT-B"))
+        (row,) = (line.split() for line in shown.splitlines() if line.endswith(f"{role}-B"))
         return int(row[0]) * 512, int(row[1]) * 512
 
     def reset(self) -> None:
-        """Put it back to how it was, with zeros in the second slot's root, all of it allocated."""
+        """Put it back to how it was, with zeros in the second slot, all of it allocated."""
         shutil.rmtree(self.folder / "state")
         shutil.copytree(self.folder / "saved", self.folder / "state")
         with self.disk.open("r+b") as file:
             file.write((self.folder / "table").read_bytes())
         run(str(self.tools / "signpost"), "--disk", str(self.disk), "repair")
-        offset, size = self.place()
-        run("fallocate", "--zero-range", "--offset", str(offset), "--length", str(size), str(self.disk))
+        for role in ("BOOT", "ROOT", "HASH"):
+            offset, size = self.place(role)
+            run("fallocate", "--zero-range", "--offset", str(offset), "--length", str(size), str(self.disk))
         run("sync", str(self.disk))
 
     def has(self, image: Path) -> bool:
@@ -248,10 +250,11 @@ def full(bench: Bench) -> None:
     out = bench.folder / "peer.img"
     run("fallocate", "--length", str(node.place()[1]), str(out))
     url = f"{bench.server.url}/big/targets/{pack.name}"
-    curl = f"curl -sS {url} | zstd -dcq | dd of={out} bs=1M conv=fsync,notrunc"
+    curl = f"curl -sS {url} | zstd -dcq | dd of={out} conv=fsync,notrunc"
     often, seldom = bench.options.pairs, bench.options.slow_pairs
     peers: dict[str, tuple[str, Callable[[], Sequence[str]], int]] = {
         "curl": (r"`curl \| zstd -d \| dd conv=fsync`, unverified", lambda: ["sh", "-c", curl], often),
+        "dd": ("the same with `dd bs=1M`", lambda: ["sh", "-c", f"{curl} bs=1M"], often),
         "swupdate": ("`swupdate`, signed, raw, local file", lambda: _swupdate(bench, pack, out), often),
         "rauc": ("`rauc install`, plain bundle, local file", lambda: _rauc(bench, image), often),
         "casync": ("`casync extract` over HTTP", lambda: _casync(bench, image), seldom),
@@ -387,11 +390,13 @@ def minor(bench: Bench) -> None:
     print(_bytes("with delta / smaller of `patch-from` and `xdelta3`, each image", wire["delta"], patches))
     print(_bytes("without delta / missing 4 KiB blocks, `zstd -16` each", wire["plain"], blocks))
     print(f"\n{_HEAD}")
-    for name in ("delta", "plain"):
+    lines = (("", "0"), (", at 1 Gbit/s", "125M"))
+    for (line, rate), name in product(lines, ("delta", "plain")):
+        words = ("update-image", "--limit-rate", rate)
         row = compare(
-            f"minor update, {name} / full install of the same",
-            lambda name=name: seconds(nodes[name].updog("update-image"), accept=(0,)),  # type: ignore[misc]
-            lambda: seconds(nodes["full"].updog("update-image"), accept=(0,)),
+            f"minor update, {name} / full install of the same{line}",
+            lambda name=name, words=words: seconds(nodes[name].updog(*words), accept=(0,)),  # type: ignore[misc]
+            lambda words=words: seconds(nodes["full"].updog(*words), accept=(0,)),  # type: ignore[misc]
             pairs=bench.options.pairs,
             reset=lambda name=name: _reset(nodes[name], nodes["full"]),  # type: ignore[misc]
         )

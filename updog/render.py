@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from updog.image.plan import Source
 from updog.outcome import Outcome
 from updog.progress import megabytes
 from updog.update_metadata.manifest import update_to_json
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from signpost.sets import Slot
     from signpost.state import State
     from updog.agent import ImageCheck, Status, UpdatePlan
+    from updog.image.plan import Source
     from updog.installing.needs import Needs
     from updog.select import Decision, Verdict
     from updog.state import Event, NodeState
@@ -226,6 +226,8 @@ def _flags_by_slot(state: State, inactive: Slot) -> list[tuple[Slot, Flags]]:
 
 def plan_text(plan: UpdatePlan) -> str:
     """Return `updog plan`: one row an image, one column a source, then the partitions and the flags."""
+    from updog.image.plan import Source  # `updog status` and `confirm` have no use for it
+
     sources = [s for s in Source if any(need.raw.get(s) for need in plan.needs)]
     heads = ["image", "size", *(source.value for source in sources), "fetched", "index", "requests", "into"]
     rows = [heads, *(_need_cells(need, sources) for need in plan.needs)]
