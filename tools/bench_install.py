@@ -536,14 +536,19 @@ def _four_gib(path: Path, real: Path, *, shift: int) -> None:
         file.truncate(4096 * _MIB)
 
 
+_WEIGH = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
 def _peak(command: Sequence[str]) -> int:
-    """Run a command; return the most memory its process had, in KiB."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{command[0]} ended in status {process.returncode}")
-    return usage.ru_maxrss
+    """Run a command; return the most memory its process had, in KiB.
+
+    Started by a small process: the kernel counts what a process was before it became the command.
+    """
+    return int(subprocess.check_output([sys.executable, "-c", _WEIGH, *command]))
 
 
 def main() -> None:
