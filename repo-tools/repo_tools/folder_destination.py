@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 import hashlib
+import stat
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -50,8 +51,8 @@ class FolderDestination:
     def held(self, folder: str) -> Mapping[str, Held]:
         """Return every file below ``folder`` by its path."""
         with self._translated("look into", folder):
-            files = [path for path in sorted((self._folder / folder).rglob("*")) if path.is_file()]
-            return {str(path.relative_to(self._folder)): _held(path) for path in files}
+            found = ((path, _held(path)) for path in sorted((self._folder / folder).rglob("*")))
+            return {str(path.relative_to(self._folder)): held for path, held in found if held}
 
     def read(self, path: str, most: int) -> Tagged | None:
         """Return a file of at most ``most`` bytes, None where there is none."""
@@ -129,8 +130,14 @@ class FolderDestination:
             raise DestinationError(error.message) from error
 
 
-def _held(path: Path) -> Held:
-    facts = path.stat()
+def _held(path: Path) -> Held | None:
+    """Return what is known of a file; None for a folder, and for what another publisher renamed meanwhile."""
+    try:
+        facts = path.stat()
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(facts.st_mode):
+        return None
     return Held(size=facts.st_size, modified=datetime.fromtimestamp(facts.st_mtime, UTC))
 
 

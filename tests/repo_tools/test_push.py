@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from repo_tools.errors import (
     NothingToPushError,
     TargetError,
 )
+from repo_tools.folder_destination import FolderDestination
 from repo_tools.listing import TIMESTAMP
 from repo_tools.push import push
 from repo_tools.serve import serving
@@ -395,6 +397,27 @@ def test_the_command_line(
         assert path.read_bytes() == (repository.folder / "targets" / path.name).read_bytes()
     assert run(cli, [*words]) == 3
     assert "has everything already" in capfd.readouterr().err
+
+
+def test_a_folder_is_looked_into_while_another_publisher_renames_its_files(tmp_path: Path) -> None:
+    destination = FolderDestination(tmp_path)
+    (tmp_path / "targets").mkdir()
+    (tmp_path / "targets/kept").write_bytes(b"kept")
+    done = threading.Event()
+
+    def rename() -> None:
+        temporary = tmp_path / "targets/new.tmp"
+        while not done.is_set():
+            temporary.write_bytes(b"new")
+            temporary.rename(tmp_path / "targets/new")
+
+    thread = threading.Thread(target=rename)
+    thread.start()
+    try:
+        assert all("targets/kept" in destination.held("targets") for _ in range(2000))
+    finally:
+        done.set()
+        thread.join()
 
 
 def _forget(repository: SmallRepository, place: Place) -> str:
