@@ -215,7 +215,7 @@ def _op(kind: int, length: int, shift: int = 0) -> bytes:
 FULL = bytes(4096)
 PROGRAMS: dict[str, tuple[tuple[bytes, bytes, bytes], str]] = {
     "nothing": ((b"", b"", b""), "ends inside a chunk"),
-    "half a number": ((b"\x80", b"", b""), "ends inside a number"),
+    "half a number": ((b"\x80", b"", b""), "ends inside a chunk"),
     "no shift": ((number(4096 * 4 + COPY), b"", b""), "ends inside a chunk"),
     "a number without end": ((b"\xff" * 12, b"", b""), "has no end"),
     "an unknown kind": ((_op(3, 4096), b"", b""), "not possible at byte 0"),

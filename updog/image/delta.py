@@ -394,7 +394,7 @@ def _numbers(program: bytes) -> Iterator[int]:
         elif (shift := shift + 7) == 7 * _NUMBER_BYTES:
             raise ImageError("a number in the delta has no end")
     if shift:
-        raise ImageError("a part of the delta ends inside a number")
+        raise ImageError("a part of the delta ends inside a chunk")
 
 
 def number(value: int) -> bytes:
