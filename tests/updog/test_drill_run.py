@@ -108,7 +108,7 @@ def test_every_shipped_drill_passes_and_its_console_is_kept(yard: Yard) -> None:
     assert result["drills"] == [{k: v for k, v in event.items() if k != "event"} for event in events]
     boots = {row["drill"]: row["boots"] for row in result["drills"]}
     assert boots["good-update"] == 2
-    assert boots["power-cycles"] == 6
+    assert boots["power-cycles"] == 7
     assert boots["cut-anywhere"] >= 21
     for row in result["drills"]:
         assert "slot A, 1.0.0: up" in Path(row["console"]).read_text()
