@@ -10,6 +10,7 @@ Rules:
 * chunks that lie in the base as they are cost sixteen bytes a run; zeros cost nothing;
 * the rest is cut into parts of at most :data:`PART_BYTES`, each of which can be applied by itself;
 * memory is bounded by :data:`MAX_SEEDS`, whatever the images; streams are packed on all processors;
+* what hardly packs is stored: unpacking it would cost a node more than fetching it;
 * the same images always give the same file;
 * a delta that saves nothing is told apart by :func:`saving`, so that it is not published.
 """
@@ -20,6 +21,8 @@ import bisect
 import hashlib
 import lzma
 import os
+import struct
+import zlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby, pairwise
@@ -62,7 +65,12 @@ _BACK = 256  # bytes a better distance may begin before it was found
 _GRAIN = 64  # bytes that become difference or literal together
 _NEAR = 32  # of them equal: the difference packs better than the literal
 _COPY_BYTES = 1 << 10  # shorter equal runs cost less as zeros of the differences
-_PRESET = 9 | lzma.PRESET_EXTREME
+_DENSE_BLOCK_BYTES = 1 << 18  # of a stream, looked at at once
+_DENSE = 0.9  # of its length is left by a quick packer: unpacking costs a node more than fetching
+_STORED_BYTES = 1 << 16  # at most, in one chunk of LZMA2
+_STORED_CHUNK = struct.Struct(">BH")  # head of such a chunk: control, length - 1
+_LZMA2_STORED, _LZMA2_END = 1, b"\0"  # control: stored, and nothing before it is needed; no more chunks
+_PACKER = [{**STREAM_FILTER, "preset": 9 | lzma.PRESET_EXTREME}]
 
 
 def make_delta(
@@ -364,11 +372,7 @@ def _packed(programs: Iterable[_Program], workers: int | None) -> Iterator[tuple
 
 
 def _sealed(program: _Program) -> tuple[Seal, bytes]:
-    filters = [{**STREAM_FILTER, "preset": _PRESET}]
-    program_, differences, literals = (
-        lzma.compress(stream, format=lzma.FORMAT_RAW, filters=filters) for stream in program.streams
-    )
-    packed = (program_, differences, literals)
+    packed = [_packed_stream(stream) for stream in program.streams]
     first, second, third = (
         Stream(length=len(stream), packed=len(data))
         for stream, data in zip(program.streams, packed, strict=True)
@@ -377,3 +381,27 @@ def _sealed(program: _Program) -> tuple[Seal, bytes]:
     return Seal(
         chunks=program.chunks, streams=(first, second, third), sha256=hashlib.sha256(body).digest()
     ), body
+
+
+def _packed_stream(stream: bytes) -> bytes:
+    """Return one LZMA2 stream, in which blocks that hardly pack (an initrd's, say) are stored."""
+    starts = range(0, len(stream), _DENSE_BLOCK_BYTES)
+    blocks = (stream[start : start + _DENSE_BLOCK_BYTES] for start in starts)
+    runs = ((dense, b"".join(run)) for dense, run in groupby(blocks, _is_dense))
+    return b"".join(_stored(run) if dense else _squeezed(run) for dense, run in runs) + _LZMA2_END
+
+
+def _is_dense(block: bytes) -> bool:
+    return len(zlib.compress(block, 1)) > _DENSE * len(block)
+
+
+def _squeezed(data: bytes) -> bytes:
+    """Return LZMA2 chunks that need nothing of what is before them, without the end of a stream."""
+    return lzma.compress(data, format=lzma.FORMAT_RAW, filters=_PACKER).removesuffix(_LZMA2_END)
+
+
+def _stored(data: bytes) -> bytes:
+    """Return LZMA2 chunks that are not packed."""
+    starts = range(0, len(data), _STORED_BYTES)
+    chunks = (data[start : start + _STORED_BYTES] for start in starts)
+    return b"".join(_STORED_CHUNK.pack(_LZMA2_STORED, len(chunk) - 1) + chunk for chunk in chunks)

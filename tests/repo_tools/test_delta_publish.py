@@ -31,6 +31,9 @@ def _noise(seed: int, size: int) -> bytes:
 OLD = blocks(_noise(1, 70_000), program(2, 900, 0), _noise(3, 40_000), b"text\n" * 9000, bytes(1 << 16))
 NEW = blocks(_noise(1, 70_000), program(2, 900, 88) + _noise(9, 99), _noise(3, 40_000), b"text!\n" * 9000)
 
+DENSE = bytes(byte * 181 >> 8 for byte in _noise(10, 1 << 19))
+"""Packs by a sixteenth: as an initrd's modules do."""
+
 PAIRS = {
     "built again, and moved": (blocks(b"a new file before all") + NEW, OLD),
     "the same": (OLD, OLD),
@@ -45,6 +48,7 @@ PAIRS = {
     "files in another order": (OLD[BLOCK * 20 :] + OLD[: BLOCK * 20], OLD),
     "a byte put in early": (OLD[:5000] + b"!" + OLD[5000:], OLD),
     "a byte taken out early": (OLD[:5000] + OLD[5001:], OLD),
+    "what hardly packs, between what does": (b"text\n" * 99_000 + DENSE + OLD * 2, OLD),
 }
 
 
@@ -121,6 +125,14 @@ def test_what_a_delta_saves_is_what_the_plan_saves() -> None:
 def test_a_delta_that_saves_nothing_says_so() -> None:
     described, delta = delta_of(_noise(5, 200_000), _noise(6, 200_000))[1:]
     assert saving(delta, described.index) <= 0
+
+
+def test_what_hardly_packs_is_stored_for_the_node_to_take_as_it_is() -> None:
+    image = DENSE + b"text\n" * 99_000
+    file, _, delta = delta_of(image, OLD)
+    stretch = 1 << 16
+    assert all(DENSE[at : at + stretch] in file for at in range(0, len(DENSE), stretch))
+    assert delta.size < len(DENSE) + 4096
 
 
 def test_programs_built_again_cost_less_than_with_the_public_tools(tmp_path: Path) -> None:
