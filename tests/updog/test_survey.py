@@ -11,7 +11,7 @@ from repo_tools.pack import pack
 from signpost.medium import OsMedium, opened
 from updog.image.index import BLOCK_BYTES, Fingerprints, Index, fingerprint
 from updog.image.install import Region
-from updog.image.survey import blocks_of, in_place, published_firsts
+from updog.image.survey import blocks_of, copied_firsts, in_place, published_firsts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,3 +116,17 @@ def test_the_running_slot_is_told_block_by_block(tmp_path: Path) -> None:
     assert blocks == [
         (fingerprint(IMAGE[at : at + BLOCK_BYTES]), at) for at in range(0, len(IMAGE), BLOCK_BYTES)
     ]
+
+
+def test_what_the_running_slot_has_is_marked_as_the_publisher_would(
+    tmp_path: Path, packed: tuple[Index, Fingerprints]
+) -> None:
+    index = packed[0]
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(OFFSET) + IMAGE)
+    copied = {number: (chunk.place,) for number, chunk in enumerate(index.chunks) if not chunk.zeros}
+    with opened(OsMedium(), str(path)) as descriptor:
+        running = Region(
+            medium=OsMedium(), descriptor=descriptor, offset=OFFSET, size=len(IMAGE), name="ROOT-A"
+        )
+        assert copied_firsts(copied, running) == published_firsts(*packed)

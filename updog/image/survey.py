@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from updog.image.index import Chunk, Fingerprints, Index
     from updog.image.install import Region
+    from updog.image.plan import Recipe
 
     Advance = Callable[[int], None]
     """Told about every stretch that was looked at, in bytes."""
@@ -62,6 +63,18 @@ def in_place(
 def published_firsts(index: Index, marks: Fingerprints) -> dict[int, bytes]:
     """Return chunk number → fingerprint of its first block, of the data chunks."""
     return {number: blocks[:FINGERPRINT_BYTES] for number, blocks in marks.by_chunk(index)}
+
+
+def copied_firsts(copied: Mapping[int, Recipe], running: Region) -> dict[int, bytes]:
+    """Return the same of the chunks that the running slot is said to have, from its own blocks.
+
+    A block that rotted there costs a look at the chunk in the inactive slot, which is then fetched if the
+    running slot turns out not to have it. Raises MediumError.
+    """
+    return {
+        number: fingerprint(running.read(min(BLOCK_BYTES, spans[0].length), spans[0].offset))
+        for number, spans in copied.items()
+    }
 
 
 def _is_there(chunk: Chunk, first: bytes | None, region: Region) -> bool:
