@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     Bytes = bytes | mmap.mmap
     """An image, in memory or mapped: a slice of it is bytes."""
 
-PART_BYTES = 1 << 23  # raw bytes one part rebuilds: half the limit of a stream, and what a node repeats
+PART_BYTES = 1 << 22  # raw bytes one part rebuilds: what a node repeats; short enough for all its processors
 MAX_SEEDS = 1 << 22  # places of the base that are remembered; about 120 bytes of memory each
 SEED_BYTES = 16  # shorter strings agree by chance, longer ones miss short functions
 SEED_STRIDE = 16  # of remembered places, where they are few enough: that of compilers' alignment
@@ -66,7 +66,7 @@ _GRAIN = 64  # bytes that become difference or literal together
 _NEAR = 32  # of them equal: the difference packs better than the literal
 _COPY_BYTES = 1 << 10  # shorter equal runs cost less as zeros of the differences
 _DENSE_BLOCK_BYTES = 1 << 18  # of a stream, looked at at once
-_DENSE = 0.9  # of its length is left by a quick packer: unpacking costs a node more than fetching
+_DENSE = 0.85  # of its length is left by a quick packer: unpacking costs a node more than fetching
 _STORED_BYTES = 1 << 16  # at most, in one chunk of LZMA2
 _STORED_CHUNK = struct.Struct(">BH")  # head of such a chunk: control, length - 1
 _LZMA2_STORED, _LZMA2_END = 1, b"\0"  # control: stored, and nothing before it is needed; no more chunks

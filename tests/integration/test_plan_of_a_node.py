@@ -179,7 +179,7 @@ def test_what_the_slot_has_is_not_fetched_again_by_another_version(node: Node, s
 
 # What a run holds when it is killed: what its workers have, and one job more that is being fetched for them.
 _HELD_OF_A_PACK = FLIGHT_BYTES + BATCH_BYTES
-_HELD_OF_A_DELTA = 2 * PART_BYTES  # with what it makes, a part alone is more than the workers may hold
+_HELD_OF_A_DELTA = 3 * PART_BYTES  # two parts at work, with what they make, and one that waits for room
 
 
 @pytest.fixture(scope="module", params=[(0, _HELD_OF_A_PACK), (3, _HELD_OF_A_DELTA)], ids=["pack", "delta"])

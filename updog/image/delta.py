@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAX_STREAM_BYTES = 1 << 24  # unpacked, each of three; a node holds one part at a time
-MAX_PARTS = 1 << 12  # beyond any image: parts carry megabytes
+MAX_PARTS = 1 << 13  # beyond any image: parts carry megabytes
 DICTIONARY_BYTES = 1 << 23  # of the decoder, fixed so that no stream can ask for more
 LITERAL, ADD, COPY = 0, 1, 2
 STREAM_FILTER = {"id": lzma.FILTER_LZMA2, "dict_size": DICTIONARY_BYTES, "pb": 0}

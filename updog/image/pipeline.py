@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from updog.image.plan import Plan, Request
 
 FLIGHT_BYTES = 12 << 20  # raw bytes that workers hold
-PARTS_FLIGHT_BYTES = 32 << 20  # the same: some parts of a delta at a time; a larger one may exceed it, alone
+PARTS_FLIGHT_BYTES = 20 << 20  # the same: two parts of a delta, or three; a larger one may exceed it, alone
 BATCH_BYTES = 1 << 20  # raw bytes of one job, or one chunk: long beside the cost of handing it over
 WINDOW_BYTES = 32 << 20  # written before it is flushed and read back
 _ZEROS = bytes(1 << 20)
