@@ -36,15 +36,29 @@ def yard() -> Yard:
         pytest.skip(str(error))
 
 
+BEGINS_LIKE_GOOD_UPDATE = """
+title = "An update is taken back; good-update begins with the same one"
+steps = [
+    { do = "update", to = "good", then = { running = "first", standing = "waiting for a restart" } },
+    { do = "revert", then = { standing = "staged" } },
+]
+[end]
+running = "first"
+untouched = ["A"]
+"""
+
+
 def test_a_good_update_stays_and_bad_ones_are_fallen_back_from(yard: Yard, tmp_path: Path) -> None:
-    drills = ("good-update", "kernel-panic", "health-failing")
+    (tmp_path / "taken-back.toml").write_text(BEGINS_LIKE_GOOD_UPDATE)
+    drills = ("good-update", "kernel-panic", "health-failing", "taken-back")
     words = ["drill", "run", "--qemu", *yard.words(KINDS), "--results", str(tmp_path / "results")]
     with one_at_a_time():
-        said = command_line([*words, "--jobs", "2", "--json", *drills])
+        said = command_line([*words, "--jobs", "2", "--json", *drills[:3], str(tmp_path / "taken-back.toml")])
     assert said.status == 0, said.out
     *_, result = said.events
     assert {row["drill"]: row["result"] for row in result["drills"]} == dict.fromkeys(drills, "passed")
-    good, panic, unhealthy = (Path(row["console"]).read_text(errors="replace") for row in result["drills"])
+    assert result["drills"][-1]["boots"] == 0, "it began where the update ended, and never restarted"
+    good, panic, unhealthy, _ = (Path(row["console"]).read_text(errors="replace") for row in result["drills"])
     assert "taking slot B" in good
     assert "Kernel panic" in panic
     assert "taking slot A" in panic

@@ -8,6 +8,7 @@ import pytest
 
 from signpost.sets import Slot
 from updog.drill.player import _ACTIONS, Sight, differences
+from updog.drill.prepared import shared_openings
 from updog.drill.script import FAULTS, KEYS, Action, Expectation, Kind, Moment, Until, parse
 from updog.drill.shelf import choose, shipped
 from updog.errors import DrillFileError
@@ -94,6 +95,25 @@ def test_drills_are_chosen_by_name_or_by_path(tmp_path: object) -> None:
         choose(["kernel-panick"])
     with pytest.raises(DrillFileError, match="cannot read"):
         choose([f"{tmp_path}/none.toml"])
+
+
+def test_drills_that_begin_with_the_same_command_begin_alike() -> None:
+    plain, tries, cut, other, expecting = (
+        parse(name, text)
+        for name, text in {
+            "plain": GOOD.replace("tries = 3\n", "").replace(', cut = "download"', ""),
+            "tries": GOOD.replace(', cut = "download"', ""),
+            "cut": GOOD,
+            "other": GOOD.replace("tries = 3\n", "").replace('"good", cut = "download"', '"panic"'),
+            "expecting": GOOD.replace("tries = 3\n", "").replace(
+                'cut = "download"', 'exit = 4, then = { slot = "A" }'
+            ),
+        }.items()
+    )
+    assert cut.opening is None, "its cut is left to chance"
+    assert plain.opening == expecting.opening, "what is expected does not change what is done"
+    assert shared_openings([plain, tries, cut, cut, other]) == frozenset()
+    assert shared_openings([plain, tries, cut, other, expecting]) == {plain.opening}
 
 
 SEEN = Sight(

@@ -8,18 +8,17 @@ Rules it enforces:
 
 * the node updates itself over the emulator's network, from :mod:`updog.drill.gate`; only the URLs and the
   number of tries differ from its own configuration;
-* drills begin from one prepared state, the first release up and confirmed, so that its start is waited for
-  once; a machine that restarts or loses power starts as any other.
+* drills begin from one prepared state (:mod:`updog.drill.prepared`), the first release up and confirmed, and
+  go on from another where several begin with the same command; a machine that restarts or loses power starts
+  as any other.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from signpost.errors import DiskBusyError, ExitStatus
@@ -27,6 +26,7 @@ from updog.drill import sparse
 from updog.drill.gate import Gate
 from updog.drill.line import ANSWER_SECONDS, START_SECONDS, Line, status_of, wait_until_judged
 from updog.drill.machine import Command
+from updog.drill.prepared import Prepared
 from updog.drill.script import Moment, Until
 from updog.drill.shell import GoneError
 from updog.errors import DrillFailedError
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from updog.drill.machine import Order, Supply
-    from updog.drill.qemu import Hardware
+    from updog.drill.prepared import Emulation
     from updog.drill.script import Drill
 
 CONFIRM_UNIT = "updog-confirm.service"
@@ -61,60 +61,6 @@ _WORDS = {
     Command.ROLLBACK: "signpost rollback-to-inactive",
     Command.CONFIRM: "systemctl start {unit}",
 }
-_USUAL_SECONDS = {
-    Command.UPDATE: 25.0,
-    Command.INSTALL: 25.0,
-    Command.APPLY: 2.5,
-    Command.REVERT: 2.5,
-    Command.ROLLBACK: 1.0,
-    Command.CONFIRM: 6.0,
-}
-"""How long commands take where nobody measured it yet: the span in which a random moment lies."""
-
-
-@dataclass
-class Emulation:
-    """What the machines of one series share.
-
-    Attributes:
-        hardware: what each is made of.
-        folder: where the prepared state is kept; made anew.
-    """
-
-    hardware: Hardware
-    folder: Path
-    seconds: dict[Command, float] = field(default_factory=lambda: dict(_USUAL_SECONDS))
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
-    _prepared: bool = field(default=False, init=False)
-
-    @property
-    def disk(self) -> Path:
-        """The disk in the prepared state."""
-        return self.folder / "disk.img"
-
-    @property
-    def state(self) -> Path:
-        """The machine's memory in the prepared state."""
-        return self.folder / "memory"
-
-    def prepare(self, source: Path) -> None:
-        """Start a copy of a disk once, let it be judged, and freeze it. Raises DrillFailedError."""
-        with self._lock:
-            if self._prepared:
-                return
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
-            sparse.copy(source, self.disk)
-            machine = Line(self.hardware, self.disk, self.folder / "console.log")
-            try:
-                machine.switch_on()
-                machine.wait_until_up(START_SECONDS)
-                wait_until_judged(machine)
-                machine.run("sync", ANSWER_SECONDS)
-                machine.emulator.save(self.state)
-            finally:
-                machine.close()
-            self._prepared = True
 
 
 class EmulatedMachine:
@@ -131,16 +77,17 @@ class EmulatedMachine:
     def __init__(
         self, folder: Path, supply: Supply, drill: Drill, emulation: Emulation, dice: random.Random
     ) -> None:
-        emulation.prepare(supply.disk)
+        self._first = emulation.first(supply.disk)
         folder.mkdir(parents=True)
         self.disk = folder / "disk.img"
         self.console = folder / "console.log"
         self._supply, self._drill, self._emulation, self._dice = supply, drill, emulation, dice
-        sparse.copy(emulation.disk, self.disk)
+        sparse.copy(self._first.disk, self.disk)
         self._line = Line(emulation.hardware, self.disk, self.console)
         self._gate = Gate(supply.metadata_url, supply.targets_url)
         self._gate.__enter__()
         self._is_fresh = True
+        self._opening = drill.opening if drill.opening in emulation.shared else None  # not done yet
         self._is_up = False
         self._status: Mapping[str, Any] | None = None  # of a node to which nothing was done since
 
@@ -156,9 +103,11 @@ class EmulatedMachine:
 
     def start(self, until: Until) -> bool:
         """Switch on; the first time, go on from the prepared state."""
+        if self._is_fresh:
+            self._is_fresh = False
+            return self._go_on(self._first)
         self._status = None
-        self._line.switch_on(self._emulation.state if self._is_fresh else None)
-        self._is_fresh = False
+        self._line.switch_on()
         return self._come_up(until)
 
     def restart(self, until: Until) -> bool:
@@ -170,6 +119,13 @@ class EmulatedMachine:
             self._line.run("systemctl reboot", ANSWER_SECONDS)
         self._line.emulator.wait_for(self._line.is_gone, START_SECONDS, "the node did not restart")
         return self._come_up(until)
+
+    def _go_on(self, state: Prepared) -> bool:
+        """Go on from a prepared state, whose disk is ours already."""
+        self._line.switch_on(state.memory)
+        self._is_up = self._line.wait_until_up(START_SECONDS)
+        self._status = state.status
+        return self._is_up
 
     def _come_up(self, until: Until) -> bool:
         """Wait until a system answers; what is only to be up has its confirm held back for `judge`."""
@@ -207,7 +163,25 @@ class EmulatedMachine:
         self._gate.__exit__()
 
     def order(self, order: Order) -> int | None:
-        """Carry an order out; stopped half way by a held answer, by what it says, or after a random time."""
+        """Carry an order out, or go on from where it was: what drills begin with alike is done once."""
+        opening, self._opening = self._opening, None
+        if opening is None:
+            return self._carry_out(order)
+        state = self._emulation.after(opening, partial(self._opened, order))
+        self._line.switch_off()
+        sparse.copy(state.disk, self.disk)
+        self._go_on(state)
+        return state.answer
+
+    def _opened(self, order: Order, folder: Path) -> Prepared:
+        """Carry out what the drill begins with, and stop there."""
+        answer = self._carry_out(order)
+        if answer is None:
+            raise DrillFailedError("an order that was interrupted is nobody's to go on from")
+        return Prepared.of(self._line, self.disk, folder, status=self.status(), answer=answer)
+
+    def _carry_out(self, order: Order) -> int | None:
+        """Do it; stopped half way by a held answer, by what it says, or after a random time."""
         self._status = None
         self._configure()
         words = _WORDS[order.command].format(config=_CONFIG, version=order.version, unit=CONFIRM_UNIT)

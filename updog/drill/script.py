@@ -10,10 +10,10 @@ Rules it enforces:
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from signpost.sets import Slot
 from updog.drill import Stage
@@ -134,6 +134,17 @@ class Step:
         return " ".join(str(word) for word in (self.do, *details) if word)
 
 
+class Opening(NamedTuple):
+    """What a drill begins with and others may begin with, too: a command that is let end.
+
+    Attributes:
+        tries: of the drill. step: without what is expected of it.
+    """
+
+    tries: int
+    step: Step
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drill:
     """A drill.
@@ -162,6 +173,14 @@ class Drill:
         named = {step.to for step in self.steps if step.to} | {Kind.FIRST}
         roaming = {Kind.GOOD} if any(step.do is Action.ROAM for step in self.steps) else set()
         return frozenset(named | roaming)
+
+    @property
+    def opening(self) -> Opening | None:
+        """What it begins with; None if that is no command, or one that is interrupted at random."""
+        first = self.steps[0]
+        if first.do not in {Action.UPDATE, Action.INSTALL} or first.cut or first.kill:
+            return None
+        return Opening(tries=self.tries, step=replace(first, exit=0, then=None))
 
 
 class _BadValueError(ValueError):

@@ -6,7 +6,7 @@ import platform
 import shutil
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from updog.drill.machine import Machine, Supply
-    from updog.drill.qemu import Hardware
+    from updog.drill.prepared import Emulation
     from updog.drill.script import Drill, Kind
     from updog.drill.series import MachineMaker, Result
 
@@ -123,6 +123,7 @@ def run(
     from updog.cli import clock
     from updog.drill import shelf
     from updog.drill.machine import Supply
+    from updog.drill.prepared import Emulation, shared_openings
     from updog.drill.qemu import Hardware
     from updog.drill.series import Series, require_passed
     from updog.drill.supply import find
@@ -142,11 +143,15 @@ def run(
     for drill in drills:
         shutil.rmtree(results / drill.name, ignore_errors=True)
     results.mkdir(parents=True, exist_ok=True)
-    hardware = Hardware(stage=boot_stage and boot_stage.resolve(), options=qemu_options)
-    make = _emulated(dice, supply.roots_behind, hardware, results) if in_qemu else _played(dice)
+    emulation = Emulation(
+        hardware=Hardware(stage=boot_stage and boot_stage.resolve(), options=qemu_options),
+        folder=results.resolve() / "prepared",
+        shared=shared_openings(drills),
+    )
+    make = _emulated(dice, supply.roots_behind, emulation) if in_qemu else _played(dice)
     series = Series(supply=supply, make=make, folder=results.resolve(), jobs=jobs)
     done = []
-    with _terminable():
+    with _terminable(), closing(emulation):
         for result in series.play(drills):
             done.append(result)
             _tell(result, len(done), len(drills), as_json=as_json)
@@ -178,16 +183,15 @@ def _played(dice: int) -> MachineMaker:
     return make
 
 
-def _emulated(dice: int, roots_behind: int, hardware: Hardware, results: Path) -> MachineMaker:
+def _emulated(dice: int, roots_behind: int, emulation: Emulation) -> MachineMaker:
     """Return the maker of machines in QEMU. Raises DrillSkippedError where QEMU is not installed."""
     import random
 
-    from updog.drill.emulated import EmulatedMachine, Emulation
+    from updog.drill.emulated import EmulatedMachine
     from updog.drill.qemu import require
     from updog.errors import DrillSkippedError
 
-    require(hardware)
-    emulation = Emulation(hardware=hardware, folder=results.resolve() / "prepared")
+    require(emulation.hardware)
 
     def make(drill: Drill, supply: Supply, folder: Path) -> Machine:
         if drill.rotations > roots_behind:  # the node trusts what is in its image
