@@ -20,7 +20,7 @@ import click
 from signpost.errors import ExitStatus, ToolError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _INTERRUPTED = 128 + 2  # the shell's convention for SIGINT
@@ -123,6 +123,14 @@ def start_logging(level: str) -> None:
     import logging
 
     logging.basicConfig(stream=sys.stderr, level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
+
+
+def commands_of(group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    """Yield the name and the command of each member of a group, those that are imported late as well."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        if command := group.get_command(context, name):
+            yield name, command
 
 
 def emit(document: Mapping[str, Any] | Sequence[Any], text: str, *, as_json: bool) -> None:

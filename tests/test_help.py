@@ -9,6 +9,7 @@ import pytest
 
 from repo_tools.cli import cli as repo_tools
 from signpost.cli import program as signpost
+from signpost.console import commands_of
 from updog.cli import program as updog
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def _commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Co
     if not isinstance(command, click.Group):
         yield path, command
         return
-    for name, below in sorted(command.commands.items()):
+    for name, below in commands_of(command):
         yield from _commands(below, f"{path} {name}")
 
 

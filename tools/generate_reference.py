@@ -17,6 +17,7 @@ import click
 from repo_tools.cli import cli as repo_tools
 from repo_tools.findings import CODES as FINDINGS
 from signpost.cli import program as signpost
+from signpost.console import commands_of
 from signpost.errors import ExitStatus, ToolError
 from updog import errors as updog_errors
 from updog.cli import program as updog
@@ -66,7 +67,7 @@ def _helps(command: click.Command, path: str, parent: click.Context | None) -> I
     context = click.Context(command, info_name=path.rpartition(" ")[2], parent=parent, terminal_width=100)
     yield path, command.get_help(context)
     if isinstance(command, click.Group):
-        for name, below in sorted(command.commands.items()):
+        for name, below in commands_of(command):
             if not below.hidden:
                 yield from _helps(below, f"{path} {name}", context)
 

@@ -34,7 +34,6 @@ from updog.errors import (
 from updog.image.install import Region, read_content
 from updog.memory import Memory
 from updog.outcome import Outcome
-from updog.select import Node, VerdictCode, decide
 from updog.session import WRITE_ORDER, Session
 from updog.spool import Spool
 from updog.state import CHECKING, Code, Event, SlotRecord
@@ -308,6 +307,8 @@ class Agent:
             NothingToDoError: there is none, and why.
             DeniedVersionError: the one that was asked for by hand fell back here.
         """
+        from updog.select import VerdictCode
+
         decision = self._decide(session, repository, wishes)
         if decision.update is not None:
             repository.announce(decision.update.version)
@@ -319,6 +320,8 @@ class Agent:
 
     def _decide(self, session: Session, repository: Repository, wishes: Wishes) -> Decision:
         """Decide on the repository's manifest; remember that this moment was seen with valid metadata."""
+        from updog.select import Node, decide
+
         now, running, config = self._clock(), session.running, self._config
         node = Node(
             variant=running.variant,

@@ -11,8 +11,9 @@ import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import click
 
@@ -28,6 +29,8 @@ from updog.update_metadata.times import parse_moment
 from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from updog.agent import Agent, Wishes
     from updog.config import Config
     from updog.host import Host
@@ -133,7 +136,23 @@ _most_option = click.option(
 _reboot_option = click.option("-r", "--reboot", is_flag=True, help="Reboot when done.")
 
 
-@click.group("updog", context_settings={"help_option_names": ["-h", "--help"]})
+class _Program(console.QuickGroup):
+    """Imports the subordinate command lines when they are asked for: a node starts without them."""
+
+    _LATER: ClassVar[Mapping[str, str]] = {"drill": "updog.drill.cli", "tuf": "updog.conformance"}
+    """Name of a group, in the module of the same meaning."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *self._LATER])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._LATER:
+            return super().get_command(ctx, cmd_name)
+        found: click.Command = getattr(import_module(self._LATER[cmd_name]), cmd_name)
+        return found
+
+
+@click.group("updog", cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -495,17 +514,7 @@ def _reboot(context: click.Context, *, wanted: bool) -> None:
         note("No reboot_command is configured: restart the node yourself.")
 
 
-def _add_groups() -> None:
-    """Hang the subordinate command lines into the tree."""
-    from updog.conformance import tuf
-    from updog.drill.cli import drill
-
-    program.add_command(drill)
-    program.add_command(tuf)
-    program.add_command(console.completion)
-
-
-_add_groups()
+program.add_command(console.completion)
 
 
 class _Terminated(BaseException):

@@ -13,8 +13,7 @@ The table :data:`KEYS` is the one home of names, types, defaults and meanings; t
 
 from __future__ import annotations
 
-import difflib
-import platform
+import os
 import tomllib
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from updog.errors import ConfigError
 from updog.update_metadata.errors import TimeError, VersionError
+from updog.update_metadata.seeds import MAX_SEED, machine_seed
 from updog.update_metadata.times import parse_time
 from updog.update_metadata.version import Version
-from updog.update_metadata.waves import MAX_SEED, machine_seed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -323,7 +322,7 @@ KEYS: tuple[Key, ...] = (
         name="arch",
         convert=_text,
         takes="a text",
-        default=platform.machine(),
+        default=os.uname().machine,
         meaning="overrides the machine's architecture",
     ),
     Key(
@@ -573,5 +572,7 @@ def _take(key: Key, document: dict[str, Any], folder: Path, values: dict[str, An
 
 def _unknown(name: str) -> str:
     """Say that a key is unknown, and which known one is nearest."""
+    import difflib
+
     near = difflib.get_close_matches(name, _BY_NAME, n=1)
     return f"unknown key {name!r}" + (f", did you mean {near[0]!r}?" if near else "")

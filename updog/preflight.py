@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from signpost.app import PartitionView, View
     from updog.state import NodeState
     from updog.trust import Target
-    from updog.update_metadata.manifest import Content
+    from updog.update_metadata.content import Content
 
 SPOOL_MARGIN_BYTES = 64 << 20  # left free beside the spool, for the state itself and for logs
 

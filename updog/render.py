@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from updog.outcome import Outcome
 from updog.progress import megabytes
-from updog.update_metadata.manifest import update_to_json
 from updog.update_metadata.times import format_time
 
 if TYPE_CHECKING:
@@ -154,6 +153,10 @@ def _moment(event: Event) -> str:
 
 def decision_document(decision: Decision, *, everything: bool) -> Json | list[Json]:
     """Return what upstream prints: the update (an object), or with ``everything`` a list of all."""
+    from updog.update_metadata.manifest import (
+        update_to_json,  # `updog status` and `confirm` have no use for it
+    )
+
     if everything:
         return [verdict_document(verdict) for verdict in decision.verdicts]
     update = decision.update
@@ -164,6 +167,8 @@ def decision_document(decision: Decision, *, everything: bool) -> Json | list[Js
 
 def verdict_document(verdict: Verdict) -> Json:
     """Return what was decided about one release, and why."""
+    from updog.update_metadata.manifest import update_to_json
+
     return {
         **update_to_json(verdict.update),
         "verdict": verdict.code.value,

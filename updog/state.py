@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from signpost.sets import Slot
 from updog.errors import ConfigError
+from updog.update_metadata.content import Content
 from updog.update_metadata.errors import FaultsError
-from updog.update_metadata.manifest import Content
 from updog.update_metadata.outcomes import OutcomeLine
 from updog.update_metadata.version import Version
 

@@ -14,8 +14,8 @@ from repo_tools.journey import ROLES, journey
 from repo_tools.session import MANIFEST
 from updog.update_metadata.errors import MigrationError
 from updog.update_metadata.migrations import find_migrations
+from updog.update_metadata.seeds import MAX_SEED
 from updog.update_metadata.times import spoken_duration
-from updog.update_metadata.waves import MAX_SEED
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping

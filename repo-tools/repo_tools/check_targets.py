@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from tuf.api.metadata import TargetFile
 
     from repo_tools.chain import Source
-    from updog.update_metadata.manifest import Content, Manifest, Update
+    from updog.update_metadata.content import Content
+    from updog.update_metadata.manifest import Manifest, Update
     from updog.update_metadata.packs import DeltaFile, Pack
     from updog.update_metadata.version import Version
 

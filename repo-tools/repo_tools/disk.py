@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from repo_tools.release import Which
     from signpost.gpt import Guid
     from updog.durable import Medium
-    from updog.update_metadata.manifest import Content, Update
+    from updog.update_metadata.content import Content
+    from updog.update_metadata.manifest import Update
 
 ROLES = ("boot", "root", "hash")
 _TYPES = {"boot": sets.BOOT, "root": sets.ROOT, "hash": sets.HASH}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from repo_tools.errors import ImageError, StoredImageError
 from repo_tools.progress import Progress, Step, silent
 from repo_tools.source import BLOCK_BYTES
-from updog.update_metadata.manifest import Content
+from updog.update_metadata.content import Content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

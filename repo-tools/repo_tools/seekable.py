@@ -26,7 +26,7 @@ from repo_tools.progress import Progress, Step
 from repo_tools.source import BLOCK_BYTES
 from updog.errors import IndexFormatError
 from updog.image.index import Fingerprints, Index
-from updog.update_metadata.manifest import Content
+from updog.update_metadata.content import Content
 from updog.update_metadata.packs import DeltaFile, Pack
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from updog.update_metadata.content import Content
 from updog.update_metadata.errors import ManifestError, MigrationError, TimeError
-from updog.update_metadata.manifest import Content, Contents, Hold, Images, Manifest, Update
+from updog.update_metadata.manifest import Contents, Hold, Images, Manifest, Update
 from updog.update_metadata.migrations import Migrations, find_migrations
 from updog.update_metadata.times import format_time, parse_time
 from updog.update_metadata.version import Version

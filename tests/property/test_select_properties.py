@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from updog.select import Node, VerdictCode, decide
 from updog.update_metadata.manifest import Hold, Images, Manifest, Update
+from updog.update_metadata.seeds import MAX_SEED
 from updog.update_metadata.version import Version
-from updog.update_metadata.waves import MAX_SEED, Waves
+from updog.update_metadata.waves import Waves
 
 relaxed = settings(deadline=None)  # a busy machine is no fault of the product
 

@@ -15,7 +15,7 @@ from updog.errors import ConfigError
 from updog.host import BootId, Running
 from updog.outcome import Outcome, diagnose
 from updog.state import MAX_HISTORY, Code, Event, NodeState, Pending, SlotRecord
-from updog.update_metadata.manifest import Content
+from updog.update_metadata.content import Content
 from updog.update_metadata.version import Version
 
 texts = st.text(max_size=20)

@@ -9,8 +9,9 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from updog.update_metadata.seeds import MAX_SEED, machine_seed
 from updog.update_metadata.times import LONGEST_DURATION, format_duration, parse_duration
-from updog.update_metadata.waves import MAX_SEED, PolicyStep, WavePolicy, Waves, machine_seed
+from updog.update_metadata.waves import PolicyStep, WavePolicy, Waves
 
 relaxed = settings(deadline=None)  # a busy machine is no fault of the product
 

@@ -23,8 +23,9 @@ from tests.repo_tools.clients import Client, fetched
 from tests.support.repositories import ARCH, VARIANT, SmallRepository, later, make_repository, tree_digest
 from updog.select import Node, VerdictCode, decide
 from updog.update_metadata.errors import ManifestError
+from updog.update_metadata.seeds import MAX_SEED
 from updog.update_metadata.version import Version
-from updog.update_metadata.waves import MAX_SEED, Waves
+from updog.update_metadata.waves import Waves
 
 if TYPE_CHECKING:
     from pathlib import Path

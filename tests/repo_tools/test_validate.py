@@ -29,7 +29,7 @@ from signpost.console import run
 from signpost.medium import OsMedium
 from tests.support.http_server import HttpServer, plain
 from tests.support.repositories import SmallRepository, later, make_repository
-from updog.update_metadata.manifest import Content
+from updog.update_metadata.content import Content
 
 if TYPE_CHECKING:
     from collections.abc import Callable

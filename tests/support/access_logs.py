@@ -17,8 +17,8 @@ import numpy as np
 
 from repo_tools.fleet.simulate import people, wave_numbers
 from updog.update_metadata.outcomes import NodeName, OutcomeLine
+from updog.update_metadata.seeds import MAX_SEED
 from updog.update_metadata.version import Version
-from updog.update_metadata.waves import MAX_SEED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
+from signpost.console import commands_of
 from tests.support.http_server import HttpServer
 from tests.support.nodes import NEWER, Node, command_line, make_node
 from updog.cli import program, teller
@@ -26,7 +27,7 @@ def _commands(
     group: click.Group, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     """Yield every command of the tree with the words that call it."""
-    for name, command in group.commands.items():
+    for name, command in commands_of(group):
         if isinstance(command, click.Group):
             yield from _commands(command, (*path, name))
         else:

@@ -13,7 +13,7 @@ from signpost.medium import OsMedium, opened
 from tests.support.nodes import FailingMedium, LyingMedium
 from updog.errors import DigestError, ImageError, ReadBackError
 from updog.image.install import BLOCK_BYTES, Region, prove, read_content, write_image
-from updog.update_metadata.manifest import Content
+from updog.update_metadata.content import Content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

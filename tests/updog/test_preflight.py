@@ -28,7 +28,7 @@ from updog.preflight import (
 )
 from updog.state import NodeState
 from updog.trust import Target
-from updog.update_metadata.manifest import Content
+from updog.update_metadata.content import Content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

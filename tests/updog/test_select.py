@@ -11,9 +11,10 @@ import pytest
 from updog.select import Decision, Node, VerdictCode, decide
 from updog.update_metadata.errors import SeedError
 from updog.update_metadata.manifest import Hold, Images, Manifest, Update
+from updog.update_metadata.seeds import machine_seed
 from updog.update_metadata.times import parse_time
 from updog.update_metadata.version import Version
-from updog.update_metadata.waves import WavePolicy, Waves, machine_seed
+from updog.update_metadata.waves import WavePolicy, Waves
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "manifest"
 NOW = datetime(2026, 11, 22, 20, 30, tzinfo=UTC)

@@ -22,7 +22,7 @@ from updog.state import (
     Pending,
     SlotRecord,
 )
-from updog.update_metadata.manifest import Content
+from updog.update_metadata.content import Content
 from updog.update_metadata.version import Version
 
 V1, V2, V3 = (Version.parse(text) for text in ("1.0.0", "1.1.0", "1.2.0"))

@@ -10,15 +10,14 @@ import pytest
 
 from signpost.errors import ExitStatus
 from updog.update_metadata.errors import PolicyError, SeedError
+from updog.update_metadata.seeds import MAX_SEED, machine_seed
 from updog.update_metadata.waves import (
     BUILT_IN_POLICIES,
     MAX_POLICY_CHARACTERS,
-    MAX_SEED,
     PolicyStep,
     Wave,
     WavePolicy,
     Waves,
-    machine_seed,
 )
 
 START = datetime(2026, 10, 25, 18, tzinfo=UTC)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from updog.drill.script import Kind, Moment, Until
-    from updog.update_metadata.manifest import Content
+    from updog.update_metadata.content import Content
     from updog.update_metadata.version import Version
 
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from updog.config import Config
     from updog.drill.machine import Supply
-    from updog.update_metadata.manifest import Content, Manifest, Update
+    from updog.update_metadata.content import Content
+    from updog.update_metadata.manifest import Manifest, Update
     from updog.update_metadata.version import Version
 
 ROLES = ("boot", "root", "hash")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from updog.errors import DigestError, ImageError, ReadBackError
-from updog.update_metadata.manifest import Content
+from updog.update_metadata.content import Content
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -21,7 +21,7 @@ from updog.installing.needs import Needs, check_total
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from updog.update_metadata.manifest import Content
+    from updog.update_metadata.content import Content
 
 SPOOL_BYTES = 64 << 20
 """An update of which no more has to be fetched is kept on the node and verified before the slot is given up:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from updog.image.install import Region
     from updog.installing.means import Means
     from updog.preflight import Placement
-    from updog.update_metadata.manifest import Content, Update
+    from updog.update_metadata.content import Content
+    from updog.update_metadata.manifest import Update
     from updog.update_metadata.version import Version
 
     RegionOf = Callable[[PartitionView], Region]

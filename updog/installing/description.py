@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from updog.installing.means import Means
     from updog.preflight import Placement
     from updog.trust import Target
-    from updog.update_metadata.manifest import Content
+    from updog.update_metadata.content import Content
     from updog.update_metadata.packs import DeltaFile, Pack
 
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from updog.installing import Installation
     from updog.installing.means import Means
     from updog.session import Session
-    from updog.update_metadata.manifest import Content, Update
+    from updog.update_metadata.content import Content
+    from updog.update_metadata.manifest import Update
 
 
 class Installer:

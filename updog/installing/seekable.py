@@ -18,7 +18,7 @@ from updog.image.plan import Facts, Plan, Request, Source, copied, found, plan
 from updog.image.survey import blocks_of, copied_firsts, in_place, published_firsts
 from updog.installing.description import Describer, Description
 from updog.installing.needs import Needs, check_total
-from updog.update_metadata.manifest import Content
+from updog.update_metadata.content import Content
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

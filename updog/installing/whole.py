@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from updog.image.install import Region
     from updog.installing.means import Means
     from updog.preflight import Placement
-    from updog.update_metadata.manifest import Content
+    from updog.update_metadata.content import Content
 
 
 class WholeImage:

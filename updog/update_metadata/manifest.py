@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from updog.update_metadata import fields
 from updog.update_metadata.by_role import by_role_from_json, by_role_to_json
+from updog.update_metadata.content import Content
 from updog.update_metadata.errors import (
     DuplicateUpdateError,
     Fault,
@@ -61,19 +62,6 @@ class Images:
     boot: str
     root: str
     hash: str
-    extra: Mapping[str, Any] = field(default_factory=_nothing, hash=False)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Content:
-    """What an image is once unpacked.
-
-    Attributes:
-        size: bytes. sha256: of those bytes, 64 lower-case hexadecimal digits.
-    """
-
-    size: int
-    sha256: str
     extra: Mapping[str, Any] = field(default_factory=_nothing, hash=False)
 
 

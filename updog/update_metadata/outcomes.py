@@ -21,8 +21,8 @@ from urllib.parse import parse_qsl, urlencode
 
 from updog.update_metadata import fields
 from updog.update_metadata.errors import FaultsError, SeedError
+from updog.update_metadata.seeds import MAX_SEED
 from updog.update_metadata.times import format_time
-from updog.update_metadata.waves import MAX_SEED
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -18,7 +18,6 @@ second; see docs/explanation for the figures. The wire format is the same.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import tomllib
 from bisect import bisect_right
@@ -30,14 +29,12 @@ from typing import TYPE_CHECKING
 
 from updog.update_metadata import fields
 from updog.update_metadata.errors import Fault, FaultsError, PolicyError, SeedError, TimeError
+from updog.update_metadata.seeds import MAX_SEED
 from updog.update_metadata.times import format_duration, format_time, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
-
-MAX_SEED = 2048
-"""The number of seeds; the greatest is one less. 2048 makes one per cent some twenty seeds."""
 
 MAX_WAVES = MAX_SEED + 1
 """Keys of one update: one a seed, and the end. More cannot mean anything."""
@@ -208,24 +205,6 @@ def _wave_start(member: tuple[str, object]) -> tuple[int, datetime]:
 def _check_seed(seed: int) -> None:
     if not 0 <= seed < MAX_SEED:
         raise SeedError(f"seed {seed} is outside 0…{MAX_SEED - 1}")
-
-
-def machine_seed(machine_id: str, *, version: str | None = None) -> int:
-    """Return the seed, 0 … 2047, of a node that has none configured; the same for ever.
-
-    Args:
-        machine_id: content of ``/etc/machine-id``; white space around it does not count.
-        version: mixed in where given, so that the same nodes are not first in every roll-out.
-
-    Raises:
-        SeedError: the machine has no id yet.
-    """
-    identity = machine_id.strip()
-    if identity in {"", "uninitialized"}:
-        raise SeedError("the machine has no id yet to take a seed from")
-    parts = ["updog wave seed 1", identity] + ([] if version is None else [version])
-    digest = hashlib.sha256("\0".join(parts).encode()).digest()
-    return int.from_bytes(digest[:8], "big") % MAX_SEED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,7 +23,7 @@ from repo_tools.fleet.bounds import Count
 from repo_tools.fleet.logs import counted
 from repo_tools.fleet.steps import step_over
 from repo_tools.fleet.verdict import Tally
-from updog.update_metadata.waves import MAX_SEED
+from updog.update_metadata.seeds import MAX_SEED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -27,7 +27,7 @@ import duckdb
 
 from repo_tools.errors import LogError
 from updog.update_metadata.outcomes import COUNTS, FORMAT, MARKER, MAX_LINE_BYTES, MAX_NAME, MEMBERS
-from updog.update_metadata.waves import MAX_SEED
+from updog.update_metadata.seeds import MAX_SEED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -28,7 +28,7 @@ from repo_tools.errors import FleetPlanError
 from repo_tools.fleet.bounds import Count
 from repo_tools.fleet.steps import step_over
 from repo_tools.fleet.verdict import Tally, is_bad
-from updog.update_metadata.waves import MAX_SEED, Waves
+from updog.update_metadata.seeds import MAX_SEED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from repo_tools.fleet.verdict import Rules
+    from updog.update_metadata.waves import Waves
 
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from repo_tools.render.channels import committed_text
 from repo_tools.render.plot import mark, share_plot
 from repo_tools.render.text import size_text, table_text
+from updog.update_metadata.seeds import MAX_SEED
 from updog.update_metadata.times import format_time, spoken_time
-from updog.update_metadata.waves import MAX_SEED, Wave
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from repo_tools.steer import Step
     from updog.update_metadata.manifest import Update
     from updog.update_metadata.version import Version
+    from updog.update_metadata.waves import Wave
 
 
 def published_text(outcome: Outcome) -> str:

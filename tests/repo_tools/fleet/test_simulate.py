@@ -30,7 +30,8 @@ from signpost.console import run
 from signpost.errors import UsageError
 from tests.property.test_waves_properties import rising_waves
 from tests.support.repositories import make_repository
-from updog.update_metadata.waves import MAX_SEED, WavePolicy, Waves
+from updog.update_metadata.seeds import MAX_SEED
+from updog.update_metadata.waves import WavePolicy, Waves
 
 if TYPE_CHECKING:
     from pathlib import Path
