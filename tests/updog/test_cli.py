@@ -59,6 +59,36 @@ def test_every_command_but_the_shells_speaks_json(words: tuple[str, ...], comman
     assert "--json" in names or words == ("completion",)
 
 
+HEAVY = {
+    "updog.update_metadata.manifest",
+    "updog.update_metadata.waves",
+    "updog.select",
+    "tuf",
+    "requests",
+    "rich",
+}
+HEAVY |= {
+    "updog.drill.cli",
+    "updog.conformance",
+    "updog.transport",
+    "updog.repository",
+    "fractions",
+    "difflib",
+}
+
+
+@pytest.mark.parametrize("command", ["status", "confirm", "boot-record"])
+def test_what_every_start_of_a_node_runs_loads_nothing_that_fetches_or_decides(
+    node: Node, command: str
+) -> None:
+    code = "import sys; from signpost.console import run; from updog import cli; run(cli.program); "
+    words = [sys.executable, "-c", code + "print(*sys.modules)", "--config", str(node.config), command]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "updog.agent" in loaded, "it ran"
+    assert not HEAVY & loaded
+
+
 def test_the_help_lists_the_exit_statuses() -> None:
     said = command_line(["--help"])
     for text in (

@@ -9,7 +9,6 @@ JSON rules: no key twice in an object, no NaN or infinity, nesting and size with
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -149,6 +148,8 @@ def shown(value: object) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``; did you mean …?`` for a misspelt name, or nothing."""
+    import difflib  # only for who mistyped
+
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
