@@ -130,7 +130,10 @@ def test_the_command_serves_until_interrupted(tmp_path: Path) -> None:
         url = process.stdout.readline().split(" at ")[1].split()[0]
         assert requests.get(f"{url}/metadata/timestamp.json", timeout=9).status_code == 200
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        try:
+            _, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert process.returncode == 0
     assert err == "ended\n"
 
