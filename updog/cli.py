@@ -140,7 +140,7 @@ class _Program(console.QuickGroup):
     """Imports the subordinate command lines when they are asked for: a node starts without them."""
 
     _LATER: ClassVar[Mapping[str, str]] = {"drill": "updog.drill.cli", "tuf": "updog.conformance"}
-    """Name of a group, in the module of the same meaning."""
+    """Name of a group → the module that has it under this name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *self._LATER])

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from updog.installing.needs import Needs
     from updog.select import Decision, Verdict
     from updog.state import Event, NodeState
+    from updog.update_metadata.manifest import Update
 
     Json = dict[str, Any]
 
@@ -153,24 +154,25 @@ def _moment(event: Event) -> str:
 
 def decision_document(decision: Decision, *, everything: bool) -> Json | list[Json]:
     """Return what upstream prints: the update (an object), or with ``everything`` a list of all."""
-    from updog.update_metadata.manifest import (
-        update_to_json,  # `updog status` and `confirm` have no use for it
-    )
-
     if everything:
         return [verdict_document(verdict) for verdict in decision.verdicts]
     update = decision.update
     if update is None:
         return {"update": None, "summary": decision.summary}
-    return {**update_to_json(update), "summary": decision.summary}
+    return {**_release_document(update), "summary": decision.summary}
+
+
+def _release_document(update: Update) -> Json:
+    """Return a release as the manifest has it."""
+    from updog.update_metadata.manifest import update_to_json  # `updog status` has no use for it
+
+    return update_to_json(update)
 
 
 def verdict_document(verdict: Verdict) -> Json:
     """Return what was decided about one release, and why."""
-    from updog.update_metadata.manifest import update_to_json
-
     return {
-        **update_to_json(verdict.update),
+        **_release_document(verdict.update),
         "verdict": verdict.code.value,
         "sentence": verdict.sentence,
         "ready_at": format_time(verdict.ready_at) if verdict.ready_at else None,

@@ -66,8 +66,6 @@ HEAVY = {
     "tuf",
     "requests",
     "rich",
-}
-HEAVY |= {
     "updog.drill.cli",
     "updog.conformance",
     "updog.transport",

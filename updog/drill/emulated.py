@@ -77,17 +77,17 @@ class EmulatedMachine:
     def __init__(
         self, folder: Path, supply: Supply, drill: Drill, emulation: Emulation, dice: random.Random
     ) -> None:
-        self._first = emulation.first(supply.disk)
+        first = emulation.first(supply.disk)
         folder.mkdir(parents=True)
         self.disk = folder / "disk.img"
         self.console = folder / "console.log"
         self._supply, self._drill, self._emulation, self._dice = supply, drill, emulation, dice
-        sparse.copy(self._first.disk, self.disk)
+        sparse.copy(first.disk, self.disk)
         self._line = Line(emulation.hardware, self.disk, self.console)
         self._gate = Gate(supply.metadata_url, supply.targets_url)
         self._gate.__enter__()
-        self._is_fresh = True
-        self._opening = drill.opening if drill.opening in emulation.shared else None  # not done yet
+        self._first: Prepared | None = first  # until it goes on from there
+        self._opening = drill.opening if drill.opening in emulation.shared else None  # until it is done
         self._is_up = False
         self._status: Mapping[str, Any] | None = None  # of a node to which nothing was done since
 
@@ -103,9 +103,9 @@ class EmulatedMachine:
 
     def start(self, until: Until) -> bool:
         """Switch on; the first time, go on from the prepared state."""
-        if self._is_fresh:
-            self._is_fresh = False
-            return self._go_on(self._first)
+        first, self._first = self._first, None
+        if first is not None:
+            return self._go_on(first)
         self._status = None
         self._line.switch_on()
         return self._come_up(until)
@@ -165,6 +165,9 @@ class EmulatedMachine:
     def order(self, order: Order) -> int | None:
         """Carry an order out, or go on from where it was: what drills begin with alike is done once."""
         opening, self._opening = self._opening, None
+        if order.stop is not None:
+            self._interrupt(order)
+            return None
         if opening is None:
             return self._carry_out(order)
         state = self._emulation.after(opening, partial(self._opened, order))
@@ -176,26 +179,24 @@ class EmulatedMachine:
     def _opened(self, order: Order, folder: Path) -> Prepared:
         """Carry out what the drill begins with, and stop there."""
         answer = self._carry_out(order)
-        if answer is None:
-            raise DrillFailedError("an order that was interrupted is nobody's to go on from")
         return Prepared.of(self._line, self.disk, folder, status=self.status(), answer=answer)
 
-    def _carry_out(self, order: Order) -> int | None:
-        """Do it; stopped half way by a held answer, by what it says, or after a random time."""
-        self._status = None
-        self._configure()
-        words = _WORDS[order.command].format(config=_CONFIG, version=order.version, unit=CONFIRM_UNIT)
-        if order.stop is None:
-            began = time.monotonic()
-            status = self._when_free(words)
-            self._emulation.seconds[order.command] = time.monotonic() - began
-            return status
+    def _carry_out(self, order: Order) -> int:
+        """Run a command to its end, and remember how long it took."""
+        words = self._configured(order)
+        began = time.monotonic()
+        status = self._when_free(words)
+        self._emulation.seconds[order.command] = time.monotonic() - began
+        return status
+
+    def _interrupt(self, order: Order) -> None:
+        """Run a command; stop it half way by a held answer, by what it says, or after a random time."""
+        words = self._configured(order)
         if order.kill:
             self._kill(order, words)
-            return None
-        self._run_until(order, words)
-        self.cut()
-        return None
+        else:
+            self._run_until(order, words)
+            self.cut()
 
     def _when_free(self, words: str) -> int:
         """Run a command; wait for an updog that a timer started, which no drill has asked for."""
@@ -206,11 +207,13 @@ class EmulatedMachine:
                 return status
             time.sleep(1)
 
-    def _configure(self) -> None:
-        """Write the configuration of this start: the node's own, with our URLs and tries."""
+    def _configured(self, order: Order) -> str:
+        """Write this start's configuration, the node's own with our URLs and tries; return the command."""
+        self._status = None
         url = f"http://{_HOST}:{self._gate.port}"
         command = _CONFIGURE.format(own=_OWN_CONFIG, new=_CONFIG, url=url, tries=self._drill.tries)
         self._line.run(f"{command}; systemctl start network-online.target", ANSWER_SECONDS)
+        return _WORDS[order.command].format(config=_CONFIG, version=order.version, unit=CONFIRM_UNIT)
 
     def _kill(self, order: Order, words: str) -> None:
         """Kill the process at a random moment; the machine stays on."""

@@ -51,7 +51,7 @@ class Prepared:
     disk: Path
     memory: Path
     status: Mapping[str, Any]
-    answer: int = 0
+    answer: int
 
     @classmethod
     def of(cls, line: Line, disk: Path, folder: Path, *, status: Mapping[str, Any], answer: int) -> Prepared:

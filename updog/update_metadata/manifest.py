@@ -51,10 +51,6 @@ MAX_IMAGE_BYTES = 2**53 - 1
 """Size of a raw image: the largest whole number that every JSON reader keeps exactly."""
 
 
-def _nothing() -> dict[str, Any]:
-    return {}
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Images:
     """TUF target names of the three images of an update: kernel and boot files, root, dm-verity hashes."""
@@ -62,7 +58,7 @@ class Images:
     boot: str
     root: str
     hash: str
-    extra: Mapping[str, Any] = field(default_factory=_nothing, hash=False)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +68,7 @@ class Contents:
     boot: Content
     root: Content
     hash: Content
-    extra: Mapping[str, Any] = field(default_factory=_nothing, hash=False)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +81,7 @@ class Hold:
 
     since: datetime
     reason: str = ""
-    extra: Mapping[str, Any] = field(default_factory=_nothing, hash=False)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,7 +110,7 @@ class Update:
     packs: Packs | None = None
     floor: Version | None = None
     hold: Hold | None = None
-    extra: Mapping[str, Any] = field(default_factory=_nothing, hash=False)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __str__(self) -> str:
         return f"{self.version} for {self.variant} on {self.arch}"
@@ -131,7 +127,7 @@ class Manifest:
 
     updates: tuple[Update, ...] = ()
     migrations: Migrations = field(default_factory=dict, hash=False)
-    extra: Mapping[str, Any] = field(default_factory=_nothing, hash=False)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
     def empty(cls) -> Manifest:
