@@ -6,7 +6,7 @@ PYTHON := .venv/bin/python
 # Whole processes are started and timed here: let Python keep compiled modules, as an installed wheel does.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test drill lint bench bench-fleet docs fuzz clean
+.PHONY: demo test drill drill-repeat lint bench bench-fleet docs fuzz clean
 
 demo: .venv/ready  ## the main job end to end on real images
 	$(PYTHON) tools/demo.py
@@ -19,6 +19,11 @@ test: .venv/ready lint  ## everything CI runs
 
 drill: .venv/ready  ## the rollback drills in QEMU, with a console log for each in drill-results
 	$(PYTHON) tools/drill.py
+
+TIMES := 20
+LOAD := 0
+drill-repeat: .venv/ready  ## the QEMU drills of `make test` TIMES times in a row, LOAD busy processes a core beside
+	$(PYTHON) tools/drill_repeat.py --times $(TIMES) --load $(LOAD)
 
 lint: .venv/ready  ## ruff, mypy and the layering
 	.venv/bin/ruff check .

@@ -1,6 +1,6 @@
 """signpost: which of two slots boots.
 
-The ground floor of the house: it reads and durably rewrites the GPT priority, tries-left and
-successful bits of the two BOOT partitions, and predicts what the bootloader will take. Its core
-imports the standard library only, so that it runs inside an initramfs.
+The lowest of the three packages: it reads and durably writes the flags priority, tries and successful of the
+two BOOT partitions in the GPT, and predicts which slot the bootloader takes. Its core imports only the
+standard library, so that it runs in an initramfs.
 """

@@ -2,9 +2,10 @@
 
 Rules it enforces:
 
-* the way down is read from sysfs alone: root file system, dm-verity device, its ``slaves/``, their disk;
-* device numbers are taken whole (minors above 255 are in use, upstream's arithmetic loses them);
-* sysfs and device numbers are arguments: only the caller knows the real ones.
+* only sysfs is read: root file system, dm-verity device, its ``slaves/``, their disk; and, for a root that is
+  not on a partition, the kernel command line and udev's links;
+* device numbers are kept complete (minors above 255 are in use; upstream's arithmetic loses them);
+* the path of sysfs and the device numbers are arguments: only the caller knows the real ones.
 
 Partitions that are themselves device-mapper mappings (kpartx, multipath) are not followed.
 """
@@ -20,12 +21,12 @@ from signpost.errors import LayoutError, MediumError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_DEEPEST = 8  # mappings below each other; more is a loop in a damaged tree
-_BY_HAND = "Name the disk with --disk and the running slot with --active."
+_MAX_DEPTH = 8  # device-mapper mappings on top of one another; more is a loop in a damaged tree
+_BY_HAND = "State the disk with --disk and the running slot with --active."
 
 
 class Device(NamedTuple):
-    """The numbers of a block device."""
+    """The major and minor number of a block device."""
 
     major: int
     minor: int
@@ -34,20 +35,20 @@ class Device(NamedTuple):
         return f"{self.major}:{self.minor}"
 
 
-class Running(NamedTuple):
-    """What the running system stands on: a disk, and the numbers of its partitions in use for it."""
+class RunningRoot(NamedTuple):
+    """The disk of the running root file system, and the numbers of the partitions that it uses."""
 
     disk: Device
     partitions: tuple[int, ...]
 
 
-def below(path: str) -> Device:
-    """Return the device of the file system that holds ``path``. Raises MediumError."""
+def device_below(path: str) -> Device:
+    """Return the device of the file system that contains ``path``. Raises MediumError."""
     number = _stat(path).st_dev
     return Device(os.major(number), os.minor(number))
 
 
-def of_node(path: str) -> Device | None:
+def device_of_node(path: str) -> Device | None:
     """Return the numbers of a block device node, None for any other file. Raises MediumError."""
     found = _stat(path)
     if not stat.S_ISBLK(found.st_mode):
@@ -55,23 +56,41 @@ def of_node(path: str) -> Device | None:
     return Device(os.major(found.st_rdev), os.minor(found.st_rdev))
 
 
-def running(sysfs: str, device: Device) -> Running:
+def running_root(sysfs: str, device: Device) -> RunningRoot:
     """Find the disk and the partitions below a file system's device. Raises LayoutError.
 
     Args:
         sysfs: where sysfs is mounted.
-        device: the file system's device, from :func:`below`.
+        device: the file system's device, from :func:`device_below`.
     """
-    partitions = list(_partitions_below(_folder(sysfs, device), _DEEPEST))
+    partitions = list(_partitions_below(_folder(sysfs, device), _MAX_DEPTH))
     disks = {os.path.dirname(folder) for folder in partitions}
     if len(disks) != 1:
         where = ", ".join(sorted(map(os.path.basename, disks))) or "no partition"
-        raise LayoutError(f"the root file system ({device}) lies on {where}", next_step=_BY_HAND)
+        raise LayoutError(f"the root file system ({device}) is on {where}", next_step=_BY_HAND)
     numbers = sorted(int(_attribute(folder, "partition")) for folder in partitions)
-    return Running(_number(disks.pop()), tuple(numbers))
+    major, minor = _attribute(disks.pop(), "dev").split(":")
+    return RunningRoot(Device(int(major), int(minor)), tuple(numbers))
 
 
-def node(sysfs: str, device: Device) -> str:
+def command_line(proc: str) -> tuple[str, ...]:
+    """Return the words of the kernel command line; none if it cannot be read."""
+    try:
+        with open(os.path.join(proc, "cmdline"), encoding="utf-8", errors="replace") as file:
+            return tuple(file.read().split())
+    except OSError:
+        return ()
+
+
+def device_of_guid(dev: str, guid: str) -> Device | None:
+    """Return the partition with this GUID by udev's link to it, None if there is none."""
+    try:
+        return device_of_node(os.path.join(dev, "disk/by-partuuid", guid))
+    except MediumError:
+        return None
+
+
+def node_of_device(sysfs: str, device: Device) -> str:
     """Return the path of a device's node. Raises LayoutError."""
     return _node(_folder(sysfs, device))
 
@@ -88,7 +107,7 @@ def partition_nodes(sysfs: str, disk: Device) -> dict[int, str]:
 
 
 def _partitions_below(folder: str, depth: int) -> Iterator[str]:
-    """Give the folders of the partitions a device stands on: itself, or below it through ``slaves/``."""
+    """Yield the sysfs folders of the partitions a device is on: itself, or those below it by ``slaves/``."""
     if os.path.exists(os.path.join(folder, "partition")):
         yield folder
         return
@@ -101,18 +120,12 @@ def _folder(sysfs: str, device: Device) -> str:
     """Return a device's folder in sysfs. Raises LayoutError."""
     folder = os.path.realpath(os.path.join(sysfs, "dev", "block", str(device)))
     if not os.path.isdir(folder):
-        raise LayoutError(f"{device} is not a block device that {sysfs} knows", next_step=_BY_HAND)
+        raise LayoutError(f"{device} is not a block device in {sysfs}", next_step=_BY_HAND)
     return folder
 
 
-def _number(folder: str) -> Device:
-    """Return a device's numbers."""
-    major, minor = _attribute(folder, "dev").split(":")
-    return Device(int(major), int(minor))
-
-
 def _node(folder: str) -> str:
-    """Return a device's node: the kernel's own name for it in ``uevent``."""
+    """Return a device's node by the name that the kernel gives it in ``uevent``. Raises LayoutError."""
     for line in _attribute(folder, "uevent").splitlines():
         key, _, value = line.partition("=")
         if key == "DEVNAME":
@@ -121,7 +134,7 @@ def _node(folder: str) -> str:
 
 
 def _attribute(folder: str, name: str) -> str:
-    """Read a file of sysfs. Raises LayoutError."""
+    """Return the content of a file in sysfs. Raises LayoutError."""
     path = os.path.join(folder, name)
     try:
         with open(path, encoding="utf-8") as file:
@@ -135,4 +148,4 @@ def _stat(path: str) -> os.stat_result:
     try:
         return os.stat(path)
     except OSError as error:
-        raise MediumError(f"cannot examine {path}: {error.strerror}") from error
+        raise MediumError.of(f"cannot examine {path}: {error.strerror}", error) from error

@@ -1,17 +1,17 @@
-"""The boot stage: a small system between firmware and the slots' own kernels. It takes a slot and starts it.
+"""The boot stage: a small system between the firmware and the slots' kernels. It takes a slot and starts it.
 
 Rules it enforces:
 
-* the disk is the one that carries the slots; of several, the one that ``signpost.disk`` names or whose EFI
-  partition the firmware started from; between disks it cannot tell apart it does not choose (D29);
-* the slot is taken by the bootloader's own rule, and its try counted durably, before anything of the slot is
-  looked at: whatever a slot does to its start has used up a try; nothing else is ever written;
-* a slot that cannot be started is passed over, with its reason on the console, and the rule takes the next
-  one without it, at this very start: a confirmed slot has no try whose loss would turn the node to the other;
-* the kernel's command line is the boot entry's options, and after them what the slot is found by and how this
-  start came about (:mod:`signpost.bootrecord`);
-* when no slot is left, or no disk is found, it ends in a message on the console, a pause, and a reset. The
-  pause is for the person who reads it.
+* the disk is the one that has the slots; if several have, the one that ``signpost.disk`` names, or the one
+  from whose EFI partition the firmware started; it never chooses between disks it cannot tell apart (D29);
+* the slot is taken by the bootloader's rule, and its try is counted durably, before anything in the slot is
+  read: however a slot fails, a try has been used; nothing else is ever written;
+* a slot that cannot be started is passed over, with the reason on the console, and the rule is applied again
+  without it, at the same start: a confirmed slot has no tries, so it would be taken at every start;
+* the kernel's command line is the boot entry's options, followed by the parameters that identify the slot and
+  by the boot record (:mod:`signpost.bootrecord`);
+* if no slot is left, or no disk is found, it shows a message on the console, waits, and resets the machine.
+  The wait is for the operator to read the message.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from signpost import bls, sets
-from signpost.app import BootStage
-from signpost.bootrecord import BootRecord, Passed, Reason
+from signpost.app import UnbootedDisk
+from signpost.bootrecord import BootRecord, Passed, Reason, boot_word
 from signpost.disk import Disk
 from signpost.errors import (
     BootEntryError,
@@ -50,46 +50,46 @@ ENTRIES = "loader/entries"
 """Where UAPI.1 puts boot entries, below the root of BOOT."""
 
 DISK_PATIENCE = 15.0
-"""Seconds to wait for the disk: USB and network block devices take several after their drivers' start."""
+"""Seconds to wait for the disk: USB and network block devices appear several seconds after their drivers."""
 
 PAUSE = 30.0
-"""Seconds between a message and the reset: long enough to read it, short enough for a node nobody watches."""
+"""Seconds between a message and the reset: time to read it, but not long for an unattended node."""
 
-LONGEST_OPTIONS = 2047
-"""Bytes of the longest command line that an x86 kernel takes (COMMAND_LINE_SIZE, less its end mark)."""
+MAX_COMMAND_LINE = 2047
+"""Bytes of the longest command line that an x86 kernel takes (COMMAND_LINE_SIZE less the final NUL)."""
 
-_BETWEEN_LOOKS = 0.25
-_ALL_FAILED = "See docs/how-to/rescue.md: write an image to a slot from a rescue system."
-_BY_HAND = "Name the disk: signpost.disk=GUID on the boot stage's command line, or detach the wrong one."
+_DISK_POLL = 0.25  # seconds
+_ALL_FAILED = "From a rescue system, write an image to a slot and run `signpost --disk PATH rescue A` or B."
+_BY_HAND = "Add signpost.disk=GUID to the boot stage's command line, or detach the wrong disk."
 
 
-class Machine(Protocol):
-    """What the boot stage asks of the machine it runs on."""
+class BootMachine(Protocol):
+    """What the boot stage needs from the machine it runs on."""
 
-    architecture: str  # in EFI's words: x64, aa64
+    architecture: str  # as EFI names it: x64, aa64
 
     def say(self, line: str) -> None:
         """Show a line on the console."""
         ...
 
     def disks(self) -> Sequence[str]:
-        """Return the device nodes of the disks that are there by now."""
+        """Return the device nodes of the disks that are present now."""
         ...
 
     def firmware_partition(self) -> Guid | None:
-        """Return the GUID of the partition that the firmware started this stage from, where it tells."""
+        """Return the GUID of the partition from which the firmware started this stage, if it is known."""
         ...
 
     def mounted(self, disk: str, number: int) -> AbstractContextManager[str]:
-        """Give the folder in which a partition is mounted, read-only. Raises MediumError."""
+        """Mount a partition read-only and return the mount point. Raises MediumError, LayoutError."""
         ...
 
     def load(self, kernel: str, initrds: Sequence[str], options: str) -> None:
-        """Load a kernel, to be started in the place of the running one. Raises KernelLoadError."""
+        """Load a kernel that replaces the running one when it is started. Raises KernelLoadError."""
         ...
 
     def start(self) -> None:
-        """Start the loaded kernel. It does not return, or raises KernelLoadError."""
+        """Start the loaded kernel. Does not return, or raises KernelLoadError."""
         ...
 
     def pause(self, seconds: float) -> None:
@@ -97,18 +97,18 @@ class Machine(Protocol):
         ...
 
     def reset(self) -> None:
-        """Restart the machine. It does not return."""
+        """Restart the machine. Does not return."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """What the boot stage's own command line says.
+class BootSettings:
+    """The settings from the boot stage's own kernel command line.
 
     Attributes:
-        disk: device node or GUID of the disk, from ``signpost.disk``; empty if it is to be found.
+        disk: device node or GUID of the disk, from ``signpost.disk``; empty to search for it.
         pause: seconds between a message and the reset, from ``signpost.pause``.
-        notes: what was not understood, for the console: a wrong word must not keep a node down.
+        notes: parameters that were ignored, for the console: a wrong one must not keep a node from booting.
     """
 
     disk: str = ""
@@ -116,8 +116,8 @@ class Settings:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def from_words(cls, words: Iterable[str]) -> Settings:
-        """Read the words of a kernel command line; those of other programs are left alone."""
+    def from_words(cls, words: Iterable[str]) -> BootSettings:
+        """Read the parameters of a kernel command line; those of other programs are ignored."""
         disk, pause, notes = "", PAUSE, []
         for word in words:
             key, _, value = word.partition("=")
@@ -126,19 +126,19 @@ class Settings:
             elif key == "signpost.pause" and value.isdecimal():
                 pause = float(value)
             elif key.startswith("signpost."):
-                notes.append(f"{word} on the command line is not understood and not obeyed")
+                notes.append(f"unknown or invalid command line parameter ignored: {word}")
         return cls(disk=disk, pause=pause, notes=tuple(notes))
 
 
-def run(machine: Machine, medium: Medium, words: Iterable[str]) -> None:
-    """Start the next slot, or say why not, wait and reset. The one place where errors become text.
+def run(machine: BootMachine, medium: Medium, words: Iterable[str]) -> None:
+    """Start the next slot, or show why not, wait and reset. The only place where errors become text.
 
     Args:
-        machine: what it runs on.
-        medium: the door to storage.
-        words: the boot stage's own kernel command line.
+        machine: the machine it runs on.
+        medium: where storage is read and written.
+        words: the parameters of the boot stage's own kernel command line.
     """
-    settings = Settings.from_words(words)
+    settings = BootSettings.from_words(words)
     for note in settings.notes:
         machine.say(note)
     try:
@@ -146,26 +146,33 @@ def run(machine: Machine, medium: Medium, words: Iterable[str]) -> None:
     except ToolError as error:
         machine.say(error.message)
         machine.say(f"next: {error.next_step}")
-    except Exception as error:  # noqa: BLE001 - the boundary: a node must not hang on a defect of this program
+    except Exception as error:  # noqa: BLE001 - the boundary: a defect of this program must not stop a node
         machine.say(_defect(error))
     machine.say(f"restarting in {settings.pause:g} seconds")
     machine.pause(settings.pause)
     machine.reset()
 
 
-def start(machine: Machine, medium: Medium, settings: Settings) -> None:
-    """Start the first slot of the bootloader's order that can be started.
+def start(machine: BootMachine, medium: Medium, settings: BootSettings) -> None:
+    """Start the first slot in the bootloader's order that can be started.
 
     Raises:
-        LayoutError, NothingBootableError: there is nothing to take, or nothing left.
-        TableError, MediumError: the disk is not as it must be.
+        LayoutError: no disk has the slots, or several have.
+        NothingBootableError: no slot can boot, or all that can were passed over.
+        TableError, MediumError: the disk cannot be used.
     """
-    stage = find(machine, medium, settings.disk)
+    disk = find(machine, medium, settings.disk)
     passed: dict[Slot, Reason] = {}
     while True:
-        slot = _predicted(stage, passed)
         try:
-            start_slot(machine, medium, stage, slot, passed)
+            slot = disk.predict(passed)
+        except NothingBootableError as error:
+            if not passed:
+                raise
+            message = f"{disk.path}: no slot can be started"
+            raise NothingBootableError(message, next_step=_ALL_FAILED) from error
+        try:
+            start_slot(machine, medium, disk, slot, passed)
         except _SlotError as error:
             machine.say(f"slot {slot} is passed over: {error}")
             passed[slot] = error.reason
@@ -179,35 +186,23 @@ class _SlotError(Exception):
         self.reason = reason
 
 
-def _predicted(stage: BootStage, passed: Mapping[Slot, Reason]) -> Slot:
-    """Return the slot that is next. Raises NothingBootableError, saying so when all were passed over."""
-    try:
-        return stage.predict(passed)
-    except NothingBootableError as error:
-        if not passed:
-            raise
-        message = f"{stage.disk}: no slot is left that can be started"
-        raise NothingBootableError(message, next_step=_ALL_FAILED) from error
-
-
 def start_slot(
-    machine: Machine, medium: Medium, stage: BootStage, slot: Slot, passed: Mapping[Slot, Reason]
+    machine: BootMachine, medium: Medium, disk: UnbootedDisk, slot: Slot, passed: Mapping[Slot, Reason]
 ) -> None:
-    """Count the slot's try and start its kernel. Raises _SlotError, and returns only if nothing starts."""
-    with _reasons({ToolError: Reason.NOT_COUNTED}):
-        stage.take_next(passed)
-        view = stage.look()
+    """Count the slot's try and start its kernel. Raises _SlotError; does not return if the kernel starts."""
+    with _slot_errors({ToolError: Reason.NOT_COUNTED}):
+        disk.take_next(passed)
+        view = disk.view()
     parts = view.slots[slot]
-    machine.say(f"{stage.disk}: taking slot {slot}, {parts.flags.tries} tries left after this one")
-    with (
-        _reasons(_REASONS),
-        machine.mounted(stage.disk, parts.boot.number) as folder,
-    ):
+    tries = "1 try" if parts.flags.tries == 1 else f"{parts.flags.tries} tries"
+    rest = "which is confirmed" if parts.flags.successful else f"{tries} left after this one"
+    machine.say(f"{disk.path}: taking slot {slot}, {rest}")
+    with _slot_errors(_REASONS), machine.mounted(disk.path, parts.boot.number) as folder:
         entry = read_entry(medium, folder, machine.architecture)
         options = command_line(entry, parts, recorded(view, slot, passed), damaged=bool(view.faults))
         machine.say(f"starting {entry.title or entry.name} with {options}")
         machine.load(_path(folder, entry.linux), [_path(folder, path) for path in entry.initrd], options)
-    with _reasons(_REASONS):
+    with _slot_errors(_REASONS):
         machine.start()
 
 
@@ -216,12 +211,12 @@ _REASONS: Mapping[type[ToolError], Reason] = {
     KernelLoadError: Reason.KERNEL,
     ToolError: Reason.UNREADABLE,
 }
-"""Why a slot is passed over, by the first kind of error that fits."""
+"""Why a slot is passed over, by the first error type that matches."""
 
 
 @contextmanager
-def _reasons(reasons: Mapping[type[ToolError], Reason]) -> Iterator[None]:
-    """Turn errors into reasons to pass a slot over; a defect of this program is one, too."""
+def _slot_errors(reasons: Mapping[type[ToolError], Reason]) -> Iterator[None]:
+    """Turn every error into a _SlotError with its reason; a defect of this program is one too."""
     try:
         yield
     except ToolError as error:
@@ -236,7 +231,7 @@ def _defect(error: Exception) -> str:
 
 
 def recorded(view: DiskView, slot: Slot, passed: Mapping[Slot, Reason]) -> BootRecord:
-    """Return how this start came about: the slot, and those before it in the bootloader's order."""
+    """Return the boot record: the slot, and those before it in the bootloader's order."""
     spent = {
         other: Reason.SPENT
         for other, parts in view.slots.items()
@@ -246,82 +241,91 @@ def recorded(view: DiskView, slot: Slot, passed: Mapping[Slot, Reason]) -> BootR
     return BootRecord(slot=slot, tries=view.slots[slot].flags.tries, passed=all_passed)
 
 
-def find(machine: Machine, medium: Medium, wanted: str = "") -> BootStage:
-    """Return the disk that carries the slots, waiting a while for it to appear.
+def find(machine: BootMachine, medium: Medium, wanted: str = "") -> UnbootedDisk:
+    """Return the disk that has the slots; wait for it to appear.
 
     Args:
-        machine: knows the disks.
+        machine: lists the disks.
         medium: reads them.
-        wanted: device node or GUID of the disk; empty for the only one.
+        wanted: device node or GUID of the disk; empty to take the only one.
 
     Raises:
-        LayoutError: none has the slots, or several have.
+        LayoutError: no disk has the slots, or several have.
     """
     waited = 0.0
-    while not (found := _look(machine, medium, wanted)).ours and waited < DISK_PATIENCE:
-        machine.pause(_BETWEEN_LOOKS)
-        waited += _BETWEEN_LOOKS
+    while not (found := _find_disks(machine, medium, wanted)).ours and waited < DISK_PATIENCE:
+        machine.pause(_DISK_POLL)
+        waited += _DISK_POLL
     if not found.ours:
-        which = f"{wanted} is not there, or carries no slots" if wanted else "no disk carries slots"
-        raise LayoutError(f"{which}: {'; '.join(found.others) or 'no disk is there'}", next_step=_BY_HAND)
+        which = f"disk {wanted} is missing or has no slots" if wanted else "no disk has slots"
+        raise LayoutError(f"{which}: {'; '.join(found.others) or 'there is no disk'}", next_step=_BY_HAND)
     disks = list(found.ours)
     if len(disks) > 1:
         origin = machine.firmware_partition()
-        disks = [disk for disk, table in found.ours.items() if origin in {e.unique for e in table.entries}]
+        disks = [
+            disk for disk, table in found.ours.items() if origin in {entry.guid for entry in table.entries}
+        ]
     if len(disks) != 1:
-        raise LayoutError(f"several disks carry slots: {', '.join(found.ours)}", next_step=_BY_HAND)
-    return BootStage(medium, disks[0])
+        raise LayoutError(f"several disks have slots: {', '.join(found.ours)}", next_step=_BY_HAND)
+    return UnbootedDisk(medium, disks[0])
 
 
 def read_entry(medium: Medium, folder: str, architecture: str) -> BootEntry:
     """Return the boot entry to start from the mounted BOOT partition. Raises BootEntryError or MediumError.
 
-    A faulty entry beside a sound one is not chosen; with no sound one, every fault is named.
+    Faulty entries are ignored if there is a sound one; if there is none, all faults are named.
     """
+    try:
+        names = sorted(os.listdir(os.path.join(folder, ENTRIES)))
+    except OSError as error:
+        raise BootEntryError(f"nothing to start in BOOT: {ENTRIES}: {error.strerror}") from error
     entries, faults = [], []
-    for name in _names(os.path.join(folder, ENTRIES)):
-        try:
-            entries.append(bls.parse(name, _content(medium, os.path.join(folder, ENTRIES, name))))
-        except BootEntryError as error:
-            faults.append(error.message)
+    for name in names:
+        if name.endswith(".conf"):
+            try:
+                entries.append(bls.parse(name, _content(medium, os.path.join(folder, ENTRIES, name))))
+            except BootEntryError as error:
+                faults.append(error.message)
     chosen = bls.choose(entries, architecture)
     if chosen is None:
-        cause = "; ".join(faults) or f"{ENTRIES} holds no entry for this machine ({architecture})"
+        cause = "; ".join(faults) or f"{ENTRIES} has no entry for this machine ({architecture})"
         raise BootEntryError(f"nothing to start in BOOT: {cause}")
     return chosen
 
 
 def command_line(entry: BootEntry, parts: SlotView, record: BootRecord, *, damaged: bool = False) -> str:
-    """Return the options of an entry, and after them what the started system finds its slot by.
+    """Return the entry's options, followed by the boot record and the parameters that identify the slot.
 
-    ``slot`` is for a small initrd that looks for partition labels; the partitions' own GUIDs are the words
-    that systemd's initrd reads. A kernel looks at the table's backup only when told to, with ``gpt``.
+    ``slot`` is for a small initrd that searches for partition labels; systemd's initrd reads the partition
+    GUIDs. A kernel reads the backup of a damaged table only with the parameter ``gpt``.
 
-    Raises KernelLoadError when a kernel would not take all of it.
+    Raises KernelLoadError if the result is longer than a kernel takes.
     """
     words = [
         entry.options,
         *record.to_words(),
-        f"signpost.boot=PARTUUID={parts.boot.guid}",
+        boot_word(parts.boot.guid),
         f"systemd.verity_root_data=PARTUUID={parts.root.guid}",
         f"systemd.verity_root_hash=PARTUUID={parts.hash.guid}",
         "gpt" if damaged else "",
     ]
     line = " ".join(filter(None, words))
-    if len(line.encode()) > LONGEST_OPTIONS:
-        raise KernelLoadError(f"{entry.name}: its command line of {len(line)} bytes is too long")
+    if len(line.encode()) > MAX_COMMAND_LINE:
+        raise KernelLoadError(
+            f"{entry.name}: the command line of {len(line)} bytes is longer than {MAX_COMMAND_LINE}"
+        )
     return line
 
 
 class _Found(NamedTuple):
-    """The disks that may be started from, and of the others why not."""
+    """The tables of the disks that can be started from, by path, and why the others cannot."""
 
     ours: dict[str, Table]
     others: list[str]
 
 
-def _look(machine: Machine, medium: Medium, wanted: str) -> _Found:
-    """Look at every disk that is there."""
+def _find_disks(machine: BootMachine, medium: Medium, wanted: str) -> _Found:
+    """Examine all disks that are present."""
     found = _Found({}, [])
     for disk in machine.disks():
         try:
@@ -333,20 +337,12 @@ def _look(machine: Machine, medium: Medium, wanted: str) -> _Found:
         if wanted.lower() in {"", disk, table.header.disk_guid}:
             found.ours[disk] = table
         else:
-            found.others.append(f"{disk} is {table.header.disk_guid}")
+            found.others.append(f"{disk}: its GUID is {table.header.disk_guid}")
     return found
 
 
-def _names(folder: str) -> list[str]:
-    """Return the names of the entries in a folder. Raises BootEntryError."""
-    try:
-        return sorted(name for name in os.listdir(folder) if name.endswith(".conf"))
-    except OSError as error:
-        raise BootEntryError(f"nothing to start in BOOT: {ENTRIES}: {error.strerror}") from error
-
-
 def _content(medium: Medium, path: str) -> bytes:
-    """Return what is in an entry's file. Raises BootEntryError or MediumError."""
+    """Return the content of an entry's file, up to a limit. Raises BootEntryError or MediumError."""
     with opened(medium, path) as descriptor:
         data = medium.read_at(descriptor, bls.MAX_BYTES + 1, 0)
     if len(data) > bls.MAX_BYTES:
@@ -355,5 +351,5 @@ def _content(medium: Medium, path: str) -> bytes:
 
 
 def _path(folder: str, path: str) -> str:
-    """Return where a path of an entry lies; it cannot lead out of the folder."""
+    """Return the path of a file that an entry names; it cannot lead out of the folder."""
     return os.path.join(folder, os.path.normpath("/" + path).lstrip("/"))

@@ -1,10 +1,10 @@
-"""The command line of signpost. It prints; everything it says is decided in :mod:`signpost.app`.
+"""The command line of signpost. It only prints; :mod:`signpost.app` decides.
 
 Rules it enforces:
 
-* the running slot is found below the running root; ``--disk`` and ``--active`` state it where there is none;
-* ``status`` and ``next`` without ``--write`` never write;
-* stdout carries the result, for people or with ``--json`` as one document.
+* the running slot is found below the running root; ``--disk`` and ``--active`` state it for other disks;
+* ``status``, and ``next`` without ``--write``, never write;
+* the result goes to stdout, as text or, with ``--json``, as one document.
 """
 
 from __future__ import annotations
@@ -13,42 +13,52 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from signpost import app, console
+from signpost import app, console, streams
 from signpost.errors import LayoutError, UsageError
 from signpost.gptprio import LIMIT
 from signpost.medium import OsMedium
 from signpost.sets import Slot
 from signpost.state import Command, describe
+from signpost.text import table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    Target = dict[str, str]  # the options that name a disk and a slot, as far as given
+    Target = dict[str, str]  # the options that name a disk and a slot, if given
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
-    """Put an option of the target where every command finds it, wherever on the line it stood."""
+    """Store an option of the target for the command, whether it is before or after the command's name."""
     if value is not None:
         context.ensure_object(dict)[parameter.name] = value
 
 
 def _target_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--disk`` and ``--active``; the command reads them from the context's object."""
+    """Add ``--disk`` and ``--active``, which the command reads from the context's object."""
     active = click.option(
         "--active",
         type=click.Choice([*Slot]),
         expose_value=False,
         callback=_remember,
-        help="The slot that counts as running; needs --disk.  [default: the one below the running root]",
+        help="The slot that counts as running; needs --disk.  [default: the slot of the running system]",
     )
     disk = click.option(
         "--disk",
         metavar="PATH",
         expose_value=False,
         callback=_remember,
-        help="Block device or image file.  [default: the disk below the running root]",
+        help="Block device or image file.  [default: the disk of the running system]",
     )
     return disk(active(command))
+
+
+_tries_option = click.option(
+    "--tries",
+    type=click.IntRange(1, LIMIT),
+    default=1,
+    show_default=True,
+    help="How many times it may be booted without being confirmed.",
+)
 
 
 @click.group("signpost", cls=console.QuickGroup)
@@ -65,20 +75,23 @@ def _target_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @console.log_level_option
 @console.example("signpost status", "signpost --disk disk.img --active A upgrade-to-inactive")
 def program(log_level: str) -> None:
-    """Say which of two slots boots, and change it.
+    """Show which of two slots boots next, and change it.
 
-    It reads and durably rewrites the priority, tries and successful flags of the two BOOT partitions. The
+    signpost reads and durably writes the flags priority, tries and successful of the two BOOT partitions. The
     flags are those of ChromeOS cgpt and GRUB gptprio.
 
     \b
-    Exit status, of every command:
+    Exit status of every command:
       0   done
-      1   failed: the disk, its partitions or its partition table is not as it must be
+      1   failed: the disk, its partitions or its partition table is not valid
       2   wrong usage
-      4   refused: the flags do not allow it, or no slot can boot; nothing was written
+      4   refused by the flags, or no slot can boot; nothing was written
       75  busy: another program is writing to the disk; nothing was written
-    """  # noqa: D301 - click's mark of a paragraph that is not to be wrapped
-    console.start_logging(log_level)
+    """  # noqa: D301 - \b is click's mark for a paragraph that must not be wrapped
+    if (
+        log_level != "warning"
+    ):  # signpost has nothing to warn of: `logging` need not be imported at each start
+        console.start_logging(log_level)
 
 
 program.add_command(console.completion)
@@ -90,34 +103,35 @@ program.add_command(console.completion)
 @click.pass_obj
 @console.example("signpost status", "signpost status --disk disk.img --active A --json")
 def status(target: Target, *, as_json: bool) -> None:
-    """Show the slots, their flags, what runs and what boots next. Never writes.
+    """Show the slots, their flags and what boots next.
 
-    Where the running slot cannot be known, as on a disk that is not the running one, none is marked active.
+    Never writes. If the running slot is not known, for example on another disk, no slot is marked active.
 
-    Exit status: 0, also when the table has faults that can be repaired; 1 when it has no valid copy.
+    Exit status: 0, even if the table has faults that can be repaired; 1 if it has no valid copy.
     """
-    view = _look(target)
+    view = _view(target)
     devices = app.devices(view.disk, sysfs=target["sysfs"])
     console.emit(_document(view, devices), "\n".join(_status_lines(view, devices)), as_json=as_json)
 
 
 @program.command("next")
-@click.option("--write", is_flag=True, help="Take it: count the try, as the bootloader does.")
+@click.option("--write", is_flag=True, help="Take the slot: count the try, as the bootloader does.")
 @_target_options
 @console.json_option
 @click.pass_obj
 @console.example("slot=$(signpost --disk /dev/vda next --write)")
 def next_(target: Target, *, write: bool, as_json: bool) -> None:
-    """Print the slot that boots next; with --write, do the bootloader's step.
+    """Print the slot that boots next.
 
-    Among the BOOT partitions with a priority above 0 and a try left or a successful boot it is the one with
-    the highest priority, the first of equals. --write uses up one of its tries, if it has any.
+    Of the BOOT partitions with priority above 0 that have tries left or are successful, the one with the
+    highest priority boots, the first among equals. --write does the bootloader's step: it uses one of the
+    slot's tries, if there are any.
 
-    Exit status: 0; 4 when no slot can boot.
+    Exit status: 0; 4 if no slot can boot.
     """
-    stage = _stage(target)
-    slot = stage.take_next() if write else stage.predict()
-    view = stage.look()
+    disk = _disk(target)
+    slot = disk.take_next() if write else disk.predict()
+    view = disk.view()
     devices = app.devices(view.disk, sysfs=target["sysfs"])
     document = {"slot": slot, "taken": write, **_slot_document(view.slots[slot], devices)}
     console.emit(document, slot, as_json=as_json)
@@ -129,9 +143,9 @@ def next_(target: Target, *, write: bool, as_json: bool) -> None:
 @click.pass_obj
 @console.example("signpost mark-successful-boot")
 def mark_successful_boot(target: Target, *, as_json: bool) -> None:
-    """Confirm the running slot: successful, and no tries left to count down.
+    """Confirm the running slot.
 
-    It also records that a boot has ever succeeded.
+    Marks it successful and sets its tries to 0. Also records that a boot of this disk has succeeded.
 
     Exit status: 0.
     """
@@ -144,31 +158,27 @@ def mark_successful_boot(target: Target, *, as_json: bool) -> None:
 @click.pass_obj
 @console.example("signpost clear-inactive")
 def clear_inactive(target: Target, *, as_json: bool) -> None:
-    """Take the inactive slot out of the boot order, before writing to it.
+    """Remove the inactive slot from the boot order.
 
-    Its priority, tries and success become 0.
+    Sets its priority, tries and successful to 0. Run it before you write to the slot.
 
-    Exit status: 0; 4 when there is one slot only.
+    Exit status: 0; 4 if there is only one slot.
     """
     _apply(target, Command.CLEAR_INACTIVE, as_json=as_json)
 
 
 @program.command("mark-inactive-valid")
-@click.option(
-    "--tries",
-    type=click.IntRange(1, LIMIT),
-    default=1,
-    show_default=True,
-    help="How many boots it gets to prove itself.",
-)
+@_tries_option
 @_target_options
 @console.json_option
 @click.pass_obj
 @console.example("signpost mark-inactive-valid --tries 3")
 def mark_inactive_valid(target: Target, tries: int, *, as_json: bool) -> None:
-    """Say that the inactive slot holds a whole, verified image: it gets its tries.
+    """Mark the inactive slot valid: set its tries.
 
-    Exit status: 0; 4 when there is one slot only.
+    Run it when the slot is completely written and verified.
+
+    Exit status: 0; 4 if there is only one slot.
     """
     _apply(target, Command.MARK_INACTIVE_VALID, tries=tries, as_json=as_json)
 
@@ -179,12 +189,12 @@ def mark_inactive_valid(target: Target, tries: int, *, as_json: bool) -> None:
 @click.pass_obj
 @console.example("signpost upgrade-to-inactive")
 def upgrade_to_inactive(target: Target, *, as_json: bool) -> None:
-    """Boot the inactive slot next; if it fails, the running one is next again.
+    """Boot the inactive slot next.
 
-    The inactive slot must have been cleared, written and marked valid. Its priority becomes 2, the running
-    slot's 1.
+    If it fails, the running slot boots again. The inactive slot must have been cleared, written and marked
+    valid. Its priority becomes 2, the running slot's 1.
 
-    Exit status: 0; 4 when the inactive slot is not marked valid, was not cleared, or is upgraded to already.
+    Exit status: 0; 4 if the inactive slot is not marked valid, was not cleared, or is already upgraded to.
     """
     _apply(target, Command.UPGRADE_TO_INACTIVE, as_json=as_json)
 
@@ -195,9 +205,11 @@ def upgrade_to_inactive(target: Target, *, as_json: bool) -> None:
 @click.pass_obj
 @console.example("signpost cancel-upgrade")
 def cancel_upgrade(target: Target, *, as_json: bool) -> None:
-    """Stay with the running slot. The inactive one keeps its tries and can be upgraded to again.
+    """Keep booting the running slot.
 
-    Exit status: 0; 4 when there is one slot only.
+    The inactive slot keeps its tries, so that you can upgrade to it again later.
+
+    Exit status: 0; 4 if there is only one slot.
     """
     _apply(target, Command.CANCEL_UPGRADE, as_json=as_json)
 
@@ -208,11 +220,32 @@ def cancel_upgrade(target: Target, *, as_json: bool) -> None:
 @click.pass_obj
 @console.example("signpost rollback-to-inactive")
 def rollback_to_inactive(target: Target, *, as_json: bool) -> None:
-    """Boot the inactive slot next, because the running one is no good.
+    """Return to the inactive slot at the next boot.
 
-    Exit status: 0; 4 when the inactive slot cannot boot.
+    Use it if the running slot does not work.
+
+    Exit status: 0; 4 if the inactive slot cannot boot.
     """
     _apply(target, Command.ROLLBACK_TO_INACTIVE, as_json=as_json)
+
+
+@program.command("rescue")
+@click.argument("slot", type=click.Choice([*Slot]))
+@_tries_option
+@_target_options
+@console.json_option
+@click.pass_obj
+@console.example("signpost --disk /dev/sda rescue A")
+def rescue(target: Target, slot: str, tries: int, *, as_json: bool) -> None:
+    """Start a slot that the bootloader passes over.
+
+    For a rescue system, when no slot boots. SLOT is the one to start at the next boot, whatever its flags
+    are; it must contain an image. A slot that was confirmed stays confirmed; another one gets --tries. If it
+    does not start, the other slot is taken, if that can boot.
+
+    Exit status: 0; 1 if the disk has no such slot, or only one.
+    """
+    _print_flags(target, _disk(target).rescue(Slot(slot), tries=tries), as_json=as_json)
 
 
 @program.command("has-boot-ever-succeeded")
@@ -221,11 +254,13 @@ def rollback_to_inactive(target: Target, *, as_json: bool) -> None:
 @click.pass_obj
 @console.example('test -n "$(signpost has-boot-ever-succeeded)" || first-boot-setup')
 def has_boot_ever_succeeded(target: Target, *, as_json: bool) -> None:
-    """Print "true" if a boot of this disk was ever marked successful, else nothing.
+    """Print "true" if a boot has ever succeeded.
 
-    Exit status: 0 either way.
+    Prints nothing if no boot of this disk was ever marked successful.
+
+    Exit status: 0 in both cases.
     """
-    ever = _stage(target).look().ever_booted
+    ever = _disk(target).view().ever_booted
     console.emit({"ever_booted": ever}, "true" if ever else "", as_json=as_json)
 
 
@@ -235,13 +270,15 @@ def has_boot_ever_succeeded(target: Target, *, as_json: bool) -> None:
 @click.pass_obj
 @console.example("signpost rewrite-table")
 def rewrite_table(target: Target, *, as_json: bool) -> None:
-    """Write both copies of the partition table as they are, durably. A test of the disk.
+    """Write the partition table unchanged.
+
+    Writes both copies durably and reads them back: a test of the disk.
 
     Exit status: 0.
     """
-    stage = _stage(target)
-    stage.rewrite()
-    console.emit({"rewritten": stage.disk}, f"{stage.disk}: both copies written", as_json=as_json)
+    disk = _disk(target)
+    disk.rewrite()
+    console.emit({"rewritten": disk.path}, f"{disk.path}: wrote both copies", as_json=as_json)
 
 
 @program.command("repair")
@@ -250,28 +287,36 @@ def rewrite_table(target: Target, *, as_json: bool) -> None:
 @click.pass_obj
 @console.example("signpost repair")
 def repair(target: Target, *, as_json: bool) -> None:
-    """Write both copies of the partition table from the one that is valid.
+    """Repair the partition table.
 
-    On a disk that has grown, the backup moves to its end. A sound table is left alone. The flags do not
-    change.
+    Writes both copies from the one that is valid. If the disk has grown, the backup moves to its end. A sound
+    table is not written. The flags do not change.
 
-    Exit status: 0, also when there was nothing to repair; 1 when neither copy is valid: nothing is written.
+    Exit status: 0, even if there was nothing to repair; 1 if neither copy is valid; nothing is written then.
     """
-    stage = _stage(target)
-    faults = stage.repair_disk()
-    lines = [f"{stage.disk}: repaired:", *_listed(faults)] if faults else [f"{stage.disk}: nothing to repair"]
-    console.emit({"disk": stage.disk, "repaired": faults}, "\n".join(lines), as_json=as_json)
+    disk = _disk(target)
+    faults = disk.repair_disk()
+    lines = [f"{disk.path}: repaired:", *_bullets(faults)] if faults else [f"{disk.path}: nothing to repair"]
+    console.emit({"disk": disk.path, "repaired": faults}, "\n".join(lines), as_json=as_json)
 
 
 def _apply(target: Target, command: Command, *, as_json: bool, tries: int = 1) -> None:
-    """Carry out a command and print the flags as they are then."""
-    view = _signpost(target).apply(command, tries=tries)
+    """Carry out a command and print the new flags."""
+    _print_flags(target, _signpost(target).apply(command, tries=tries), as_json=as_json)
+
+
+def _print_flags(target: Target, view: app.DiskView, *, as_json: bool) -> None:
+    """Print the flags of both slots."""
+    lines = []
+    for slot, seen in view.slots.items():
+        marks = _marks(view, slot)
+        lines.append(f"{slot}: {describe(seen.flags)}" + (f" ({marks})" if marks else ""))
     devices = app.devices(view.disk, sysfs=target["sysfs"])
-    console.emit(_document(view, devices), "\n".join(_flag_lines(view)), as_json=as_json)
+    console.emit(_document(view, devices), "\n".join(lines), as_json=as_json)
 
 
 def _signpost(target: Target) -> app.Signpost:
-    """Return the disk with its running slot, as given or as found below the running root."""
+    """Return the disk with its running slot, as stated or as found below the running root."""
     disk, active = target.get("disk"), target.get("active")
     if disk is None:
         return _running(target)
@@ -281,26 +326,26 @@ def _signpost(target: Target) -> app.Signpost:
 
 
 def _running(target: Target) -> app.Signpost:
-    """Return what the running root stands on."""
+    """Return the disk and slot of the running system."""
     if "active" in target:
-        raise UsageError("--active needs --disk", next_step="Name the disk, or leave --active out.")
+        raise UsageError("--active needs --disk", next_step="Add --disk, or omit --active.")
     return app.find_running(OsMedium(), sysfs=target["sysfs"])
 
 
-def _stage(target: Target) -> app.BootStage:
-    """Return the disk for a command to which the running slot does not matter."""
+def _disk(target: Target) -> app.UnbootedDisk:
+    """Return the disk for a command that does not need the running slot."""
     disk = target.get("disk")
-    return _running(target) if disk is None else app.BootStage(OsMedium(), disk)
+    return _running(target) if disk is None else app.UnbootedDisk(OsMedium(), disk)
 
 
-def _look(target: Target) -> app.DiskView:
-    """Return the view of a disk, with the running slot if that is known."""
+def _view(target: Target) -> app.DiskView:
+    """Return the view of the disk, with the running slot if it is known."""
     if "disk" not in target or "active" in target:
         return _signpost(target).view()
     try:
         return _signpost(target).view()
     except (UsageError, LayoutError):
-        return _stage(target).look()
+        return _disk(target).view()
 
 
 def _document(view: app.DiskView, devices: Mapping[int, str]) -> dict[str, Any]:
@@ -331,68 +376,39 @@ def _slot_document(seen: app.SlotView, devices: Mapping[int, str]) -> dict[str, 
 
 
 def _status_lines(view: app.DiskView, devices: Mapping[int, str]) -> list[str]:
-    """Return the status for people."""
-    return [
+    """Return the status as text."""
+    rows: list[tuple[str, ...]] = [("slot", "boot", "root", "hash", "priority", "tries", "successful", "")]
+    for slot, seen in view.slots.items():
+        parts = (devices.get(part.number, f"#{part.number}") for part in (seen.boot, seen.root, seen.hash))
+        flags = (str(seen.flags.priority), str(seen.flags.tries), "yes" if seen.flags.successful else "no")
+        rows.append((slot, *parts, *flags, _marks(view, slot)))
+    lines = [
         f"disk    {view.disk} ({view.sector_size}-byte sectors, GUID {view.disk_guid})",
         f"active  {view.running or 'not known'}",
-        f"next    {_next(view)}",
+        f"next    {view.next or 'nothing: no slot can boot (see `signpost rescue --help`)'}",
         "",
-        *_slot_table(view, devices),
-        *(["", "notes:", *_listed(view.notes)] if view.notes else []),
-        *_fault_lines(view.faults),
+        table(rows),
     ]
-
-
-def _next(view: app.DiskView) -> str:
-    """Say what boots next."""
-    if view.next_partition is None:
-        return "nothing: no slot can boot (see docs/how-to/rescue.md)"
-    return view.next or f"partition {view.next_partition}, which belongs to no slot"
-
-
-def _fault_lines(faults: Sequence[str]) -> list[str]:
-    """Return the faults of the table, with what to do about them."""
-    if not faults:
-        return []
-    return ["", "faults of the partition table:", *_listed(faults), "  next: run `signpost repair`"]
-
-
-def _listed(items: Sequence[str]) -> list[str]:
-    """Return items as a list for people."""
-    return [f"  - {item}" for item in items]
-
-
-def _slot_table(view: app.DiskView, devices: Mapping[int, str]) -> list[str]:
-    """Return the slots as a table."""
-    rows: list[tuple[str, ...]] = [("slot", "boot", "root", "hash", "priority", "tries", "successful", "")]
-    rows += [_slot_row(view, slot, devices) for slot in view.slots]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-
-
-def _slot_row(view: app.DiskView, slot: Slot, devices: Mapping[int, str]) -> tuple[str, ...]:
-    """Return a slot's line of the table: its own partitions beside its own flags."""
-    seen = view.slots[slot]
-    parts = (devices.get(part.number, f"#{part.number}") for part in (seen.boot, seen.root, seen.hash))
-    flags = (str(seen.flags.priority), str(seen.flags.tries), "yes" if seen.flags.successful else "no")
-    return (slot, *parts, *flags, _roles(view, slot))
-
-
-def _roles(view: app.DiskView, slot: Slot) -> str:
-    """Say what a slot is at the moment."""
-    roles = (("active", view.running), ("next", view.next))
-    return ", ".join(role for role, holder in roles if holder is slot)
-
-
-def _flag_lines(view: app.View) -> list[str]:
-    """Return the flags of each slot, a line each."""
-    lines = []
-    for slot, seen in view.slots.items():
-        roles = _roles(view, slot)
-        lines.append(f"{slot}: {describe(seen.flags)}" + (f" ({roles})" if roles else ""))
+    if view.notes:
+        lines += ["", "notes:", *_bullets(view.notes)]
+    if view.faults:
+        lines += ["", "faults of the partition table:", *_bullets(view.faults)]
+        lines += ["  next: run `signpost repair`"]
     return lines
 
 
+def _bullets(items: Sequence[str]) -> list[str]:
+    """Return items as the lines of a list."""
+    return [f"  - {item}" for item in items]
+
+
+def _marks(view: app.DiskView, slot: Slot) -> str:
+    """Return whether the slot is active and next, in words."""
+    marks = (("active", view.running), ("next", view.next))
+    return ", ".join(mark for mark, holder in marks if holder is slot)
+
+
 def main() -> NoReturn:
-    """Run signpost and exit with its status."""
+    """Run signpost and exit with its exit status."""
+    streams.protect()
     console.leave(console.run(program))

@@ -1,11 +1,13 @@
-"""What the three command lines share: one error boundary, one way to print, one set of options.
+"""What the three command lines share: the error boundary, printing, and common options.
 
 Rules it enforces:
 
-* an expected failure is a :class:`~signpost.errors.ToolError`; it prints what, why and the next step
-  on stderr and ends in its exit status; with ``--json`` the same goes to stdout as one document;
+* an expected failure is a :class:`~signpost.errors.ToolError`: what, why and the next step go to stderr, and
+  the program ends with its exit status; with ``--json`` the same goes to stdout as one document;
 * stdout carries results only, stderr everything else;
-* an unexpected exception is a defect: one line says so, the traceback comes with ``--log-level debug``.
+* what the machine can do to any step (no free space, memory or descriptor, a device that fails) is an
+  expected failure too, wherever it was met;
+* any other unexpected exception is a defect: one line reports it; ``--log-level debug`` adds the traceback.
 """
 
 from __future__ import annotations
@@ -13,11 +15,14 @@ from __future__ import annotations
 import gc
 import inspect
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from signpost.errors import ExitStatus, ToolError
+from signpost import journal
+from signpost.errors import ExitStatus, MediumError, ToolError
+from signpost.journal import Severity, marked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,8 +30,8 @@ if TYPE_CHECKING:
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _INTERRUPTED = 128 + 2  # the shell's convention for SIGINT
 _OBJECTS_BEFORE_COLLECTION = 100_000
-"""Python's own is 700. Importing makes a hundred thousand objects and next to no garbage, and looking through
-them again and again takes a good part of a command that finds nothing to do."""
+"""Python's default is 700. Imports make a hundred thousand objects and hardly any garbage; scanning them
+again and again takes a considerable part of the time of a command that finds nothing to do."""
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
@@ -34,6 +39,12 @@ Command = TypeVar("Command", bound="Callable[..., Any]")
 def json_option(command: Command) -> Command:
     """Add ``--json`` to a command, passed on as ``as_json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(command)
+
+
+def quiet_option(command: Command, **settings: Any) -> Command:
+    """Add ``--quiet`` to a command with long work, passed on as ``quiet``; ``settings`` are click's."""
+    summary = "Report no progress; print only the result, warnings and errors."
+    return click.option("-q", "--quiet", is_flag=True, help=summary, **settings)(command)
 
 
 def log_level_option(command: Command) -> Command:
@@ -48,7 +59,7 @@ def log_level_option(command: Command) -> Command:
 
 
 def example(*lines: str) -> Callable[[Command], Command]:
-    """Add an example to a command's help, printed line by line; stands below ``@group.command``."""
+    """Add an example to a command's help, printed line by line. Put it below ``@group.command``."""
 
     def add(command: Command) -> Command:
         text = "\n".join(["\b", "Example:", *(f"  {line}" for line in lines)])
@@ -59,12 +70,12 @@ def example(*lines: str) -> Callable[[Command], Command]:
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.3
-    """A click type over one of our parsers.
+    """A click type that uses one of our parsers.
 
     Args:
-        name: what help calls it.
-        parser: text to value. Values that are no text, such as defaults, pass.
-        usage: errors that become click's own usage errors; others end the command as they are.
+        name: its name in help.
+        parser: text to value. Values that are not text, such as defaults, are passed on as they are.
+        usage: errors of the parser that become click's usage errors; others pass through.
     """
 
     def __init__(
@@ -82,6 +93,23 @@ class Parsed(click.ParamType):  # type: ignore[type-arg]  # no generic before cl
             return self._parser(value)
         except self._usage as error:
             self.fail(str(error), param, ctx)
+
+
+class RenamedOption(click.Option):
+    """An option that is still accepted by its former name, which neither help nor completion shows.
+
+    Args:
+        former: the former name, such as ``--policy``.
+    """
+
+    def __init__(self, *args: Any, former: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._former = former
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Make the parser take both names."""
+        super().add_to_parser(parser, ctx)
+        parser.add_option(self, [self._former], dest=self.name, action="store", nargs=self.nargs)
 
 
 def _show_help(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's
@@ -102,12 +130,34 @@ _HELP = click.Option(
 
 
 class QuickCommand(click.Command):
-    """A command with one ready-made help option: click's own looks for translations on every start (1 ms)."""
+    """A command with a shared help option: click's own looks for translations on every start (1 ms).
+
+    In its help, ``{program}`` is the program's name: some commands are the same in several programs.
+    """
+
+    def get_help(self, ctx: click.Context) -> str:
+        """Return the help, with the program's own name."""
+        return super().get_help(ctx).replace("{program}", ctx.find_root().info_name or "")
 
     def get_help_option(self, ctx: click.Context) -> click.Option:
-        """Return the option that every command shares."""
+        """Return the help option that all commands share."""
         del ctx
         return _HELP
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options; a fault names the command, and the place of an option of the whole program."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            root = ctx.find_root()
+            if ctx is root or not any(error.option_name in option.opts for option in root.command.params):
+                raise
+            option, (name, *command) = error.option_name, ctx.command_path.split()
+            place = " ".join([name, option, "…", *command])
+            raise click.UsageError(f"{option} goes before the command: `{place}`.", ctx=ctx) from error
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
 
 
 class QuickGroup(QuickCommand, click.Group):
@@ -115,18 +165,92 @@ class QuickGroup(QuickCommand, click.Group):
 
     command_class = QuickCommand
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is meant; the error for an unknown one names where there is one like it."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            found = _like(ctx, self, args[0])
+            if not found:
+                raise
+            hint = " or ".join(f"`{path}`" for path in found)
+            raise click.UsageError(f"No such command {args[0]!r}. Did you mean {hint}?", ctx=ctx) from error
+
+
+def _like(context: click.Context, group: click.Group, word: str) -> list[str]:
+    """Return the command lines of the program whose last word is ``word``, or like it in this group."""
+    root = context.find_root()
+    paths = list(_paths(root.command, [root.info_name or ""]))
+    same = [path for path in paths if path[-1] == word]
+    if not same:
+        import difflib  # only needed after a typing error
+
+        near = difflib.get_close_matches(word, group.list_commands(context), n=2)
+        here = context.command_path.split()
+        same = [[*here, name] for name in near]
+    return [" ".join(path) for path in same[:3]]
+
+
+def _paths(command: click.Command, words: list[str]) -> Iterator[list[str]]:
+    """Yield the words of every command below a group, and of the groups themselves."""
+    if isinstance(command, click.Group):
+        for name, member in commands_of(command):
+            yield [*words, name]
+            yield from _paths(member, [*words, name])
+
+
+class LazyGroup(QuickGroup):
+    """A group whose commands are imported on first use, so that a program starts without them.
+
+    Args:
+        later: name of a command or group → its ``module:attribute``.
+    """
+
+    def __init__(self, *args: Any, later: Mapping[str, str], **kwargs: Any) -> None:
+        settings = {"help_option_names": ["-h", "--help"], **kwargs.pop("context_settings", {})}
+        super().__init__(*args, context_settings=settings, **kwargs)
+        self._later = dict(later)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, sorted, without importing them."""
+        return sorted({*super().list_commands(ctx), *self._later})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command by its name, or None."""
+        if cmd_name not in self._later:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = self._later[cmd_name].partition(":")
+        found: click.Command = getattr(import_module(module), attribute)
+        return found
+
 
 def start_logging(level: str) -> None:
-    """Send log records of ``level`` and above to stderr; ``logging`` is only imported when asked for."""
-    if level == "warning" and "logging" not in sys.modules:
-        return
-    import logging
+    """Send log records of ``level`` and above to stderr, each with its severity, a word or the journal's."""
+    import logging  # not for programs that log nothing
+
+    in_journal = journal.is_connected()
 
     logging.basicConfig(stream=sys.stderr, level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    if in_journal:
+
+        class JournalFormatter(logging.Formatter):
+            def format(self, record: logging.LogRecord) -> str:
+                return marked(super().format(record), _severity_of_log(record.levelno))
+
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JournalFormatter("%(name)s: %(message)s"))
+
+
+def _severity_of_log(level: int) -> Severity:
+    """Return the severity of a level of ``logging``, whose levels are multiples of ten."""
+    by_tens = {0: Severity.DEBUG, 1: Severity.DEBUG, 2: Severity.INFO, 3: Severity.WARNING}
+    return by_tens.get(level // 10, Severity.ERROR)
 
 
 def commands_of(group: click.Group) -> Iterator[tuple[str, click.Command]]:
-    """Yield the name and the command of each member of a group, those that are imported late as well."""
+    """Yield the name and the command of each member of a group; imports those of a lazy group."""
     context = click.Context(group)
     for name in group.list_commands(context):
         if command := group.get_command(context, name):
@@ -143,9 +267,19 @@ def emit(document: Mapping[str, Any] | Sequence[Any], text: str, *, as_json: boo
         click.echo(text)
 
 
-def note(text: str) -> None:
-    """Print a line for people on stderr."""
-    click.echo(text, err=True)
+def emit_last(document: Mapping[str, Any], text: str, *, as_json: bool) -> None:
+    """Print the result of long work: the ``result`` event, which is the last line, or the text."""
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"event": "result", **document}))
+    else:
+        emit(document, text, as_json=False)
+
+
+def note(text: str, severity: Severity = Severity.INFO) -> None:
+    """Print lines for people on stderr; the journal gets their severity."""
+    click.echo(marked(text, severity), err=True)
 
 
 def run(program: click.Group, arguments: Sequence[str] | None = None) -> int:
@@ -153,7 +287,7 @@ def run(program: click.Group, arguments: Sequence[str] | None = None) -> int:
 
     Args:
         program: the click group of the program.
-        arguments: the words after the program's name; None takes them from ``sys.argv``.
+        arguments: those after the program's name; None takes them from ``sys.argv``.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
@@ -162,54 +296,70 @@ def run(program: click.Group, arguments: Sequence[str] | None = None) -> int:
     except ToolError as error:
         return _report(program, error, as_json="--json" in words)
     except click.ClickException as error:
-        error.show()
+        if journal.is_connected():
+            note(f"{program.name}: {error.format_message()}", Severity.ERROR)
+        else:
+            error.show()
         return int(ExitStatus.USAGE)
     except (click.Abort, KeyboardInterrupt):
         note(f"{program.name}: interrupted")
         return _INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the boundary: a defect must still end in one clear line
-        return _report_defect(program, error, trace="debug" in words)
+        return _report_unexpected(program, error, as_json="--json" in words, trace="debug" in words)
 
 
 def leave(status: int) -> NoReturn:
-    """Exit; what the program still holds is left to the operating system, which asks no object for leave.
+    """Exit without collecting the objects that are still in memory; the operating system frees them.
 
-    Collecting it first takes 30 ms, a tenth of a look for updates. Libraries that count what they gave out
-    then report leaks, so that a program with such a one simply exits.
+    Collecting them takes 30 ms, a tenth of a check for updates. A program that uses a library which counts
+    its objects, and would report these as leaks, exits in the usual way instead.
     """
     gc.freeze()
     sys.exit(status)
 
 
 def _report(program: click.Group, error: ToolError, *, as_json: bool) -> int:
-    """Say what failed, why and what to do next; return the exit status."""
+    """Print what failed, why and what to do next; return the exit status."""
     status = int(error.status)
     facts = {"code": error.code, "message": error.message, "next_step": error.next_step, "status": status}
     if as_json:
         import json
 
-        click.echo(json.dumps({"error": facts}))  # one line: it may end a stream of events
-    note(f"{program.name}: {error.message}\n  next: {error.next_step}")
+        click.echo(json.dumps({"error": facts}))  # one line: it may be the last one of a stream of events
+    severity = _SEVERITIES.get(error.status, Severity.ERROR)
+    note(f"{program.name}: {error.message}\n  next: {error.next_step}", severity)
     return status
 
 
-def _report_defect(program: click.Group, error: Exception, *, trace: bool) -> int:
-    """Say that the program itself is at fault; return the exit status."""
+_SEVERITIES = {
+    ExitStatus.NOTHING_TO_DO: Severity.INFO,
+    ExitStatus.BUSY: Severity.NOTICE,
+    ExitStatus.UNREACHABLE: Severity.WARNING,
+}
+"""How serious an exit status is; an error, if it is not listed."""
+
+
+def _report_unexpected(program: click.Group, error: Exception, *, as_json: bool, trace: bool) -> int:
+    """Report a failure of the machine, or a defect of the program itself; return the exit status."""
     if trace:
         import traceback
 
-        note("".join(traceback.format_exception(error)))
+        note("".join(traceback.format_exception(error)), Severity.ERROR)
+    failure = MediumError.of_machine(error)
+    if failure is not None:
+        return _report(program, failure, as_json=as_json)
     note(
         f"{program.name}: internal error: {type(error).__name__}: {error}\n"
-        "  next: this is a defect; run again with --log-level debug and report the traceback."
+        "  next: this is a defect; run again with --log-level debug and report the traceback.",
+        Severity.ERROR,
     )
     return int(ExitStatus.FAILED)
 
 
-@click.command("completion")
+@click.command("completion", cls=QuickCommand)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
-@example("updog completion bash > /etc/bash_completion.d/updog")
+@example("{program} completion bash > /etc/bash_completion.d/{program}")
 def completion(context: click.Context, shell: str) -> None:
     """Print the completion script of a shell."""
     from click.shell_completion import get_completion_class

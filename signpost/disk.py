@@ -1,16 +1,18 @@
-"""A disk's partition table: loaded from either copy, stored durably.
+"""A disk's partition table: loaded from the copy that is trusted, stored durably.
 
 Rules it enforces:
 
-* written under the disk's lock, after the table was read again and found as it was loaded;
-* everything cached is flushed before the first write, so that what was read is also what would survive;
-* one copy complete (entries, then header), flushed and read back before the other is touched; a copy that
-  is bad goes first, so that the only valid one is never the one being written, else backup before primary;
+* the table is written under the disk's lock, after it was read again and found as it was loaded;
+* everything cached is flushed before the first write, so that what was read is also what a power cut leaves;
+* one copy is completely written (array, then header), flushed and read back before the other is touched. An
+  invalid copy is written first, so that the only valid one is never the one being written; otherwise the
+  backup is written before the primary;
 * a repair is part of the same write: both copies are written from the trusted one;
-* with nothing to change and nothing to repair, nothing is written; the protective MBR is never written (D26).
+* if there is nothing to change and nothing to repair, nothing is written; the protective MBR is never written
+  (D26).
 
-The kernel's own view of the partitions is not refreshed: it holds their places, sizes and GUIDs, none of
-which change here, and it refuses to be refreshed while one of them is mounted.
+The kernel is not told to read the table again: it keeps positions, sizes and GUIDs, none of which change
+here, and it refuses while one of the partitions is mounted.
 """
 
 from __future__ import annotations
@@ -23,31 +25,31 @@ from signpost.errors import DiskBusyError, ReadBackError, TableChangedError, Tab
 from signpost.medium import opened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from signpost.medium import Medium
 
 LOCK_PATIENCE = 10.0
-"""Seconds to wait for the disk's lock: udev holds it while it looks at a disk that somebody wrote to and
-closed, and takes a second and more for that on a slow or busy machine."""
+"""Seconds to wait for the disk's lock. udev holds it while it probes a disk that a program wrote to and
+closed, which takes a second and more on a slow or busy machine."""
 
-_LOCK_PAUSE = 0.02
+_LOCK_RETRY_PAUSE = 0.02  # seconds
 
 
 class Loaded(NamedTuple):
-    """The table as found on disk, and as it should be."""
+    """The table as found on disk, and both copies as they should be."""
 
     examined: gpt.Examined
     pair: gpt.Pair
 
     @property
     def table(self) -> gpt.Table:
-        """The table that counts."""
+        """The trusted table."""
         return self.examined.trusted or self.pair.primary
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """What a repair would put right."""
+        """What a repair would fix, in words."""
         return self.examined.faults
 
 
@@ -55,8 +57,8 @@ class Disk:
     """A block device or an image file with a GUID partition table.
 
     Args:
-        medium: the door to storage.
-        path: the device node or file.
+        medium: where storage is read and written.
+        path: the device node or image file.
         patience: seconds to wait for the disk's lock.
     """
 
@@ -75,18 +77,20 @@ class Disk:
         with opened(self._medium, self.path) as descriptor:
             return self._read(descriptor)
 
-    def store(self, loaded: Loaded, changes: Mapping[int, gpt.Entry], *, rewrite: bool = False) -> Loaded:
-        """Write changed entries, and the repair of what was loaded, durably; return the table as it is then.
+    def store(
+        self, loaded: Loaded, changes: Mapping[int, gpt.PartitionEntry], *, rewrite: bool = False
+    ) -> Loaded:
+        """Write changed entries and the repair of what was loaded, durably. Return the table as stored.
 
         Args:
-            loaded: the table the changes were decided on.
+            loaded: the table on which the changes were decided.
             changes: new entries by index.
-            rewrite: write both copies even when nothing changes.
+            rewrite: write both copies even if nothing changes.
 
         Raises:
-            TableChangedError: the table on disk is not the loaded one any more.
-            DiskBusyError: another program holds the disk's lock.
-            ReadBackError: the disk does not give back what was written.
+            TableChangedError: the table on disk is no longer the loaded one; nothing was written.
+            DiskBusyError: another program holds the disk's lock; nothing was written.
+            ReadBackError: the disk does not return what was written.
             MediumError: a read, write or flush failed.
         """
         wanted = loaded.pair.with_entries(changes)
@@ -97,12 +101,14 @@ class Disk:
             if self._read(descriptor) != loaded:
                 raise TableChangedError(f"{self.path}: the partition table changed since it was read")
             self._medium.flush(descriptor)
-            for table in _in_order(loaded.examined, wanted):
+            # Never the only valid copy first.
+            order = (wanted.backup, wanted.primary) if loaded.examined.primary.table else wanted
+            for table in order:
                 self._write_copy(descriptor, table)
             return self._read(descriptor)
 
     def _lock(self, descriptor: int) -> None:
-        """Take the disk's lock, waiting a little for whoever holds it."""
+        """Take the disk's lock; wait for another program to release it. Raises DiskBusyError."""
         deadline = time.monotonic() + self._patience
         while True:
             try:
@@ -110,7 +116,7 @@ class Disk:
             except DiskBusyError:
                 if time.monotonic() >= deadline:
                     raise
-            time.sleep(_LOCK_PAUSE)
+            time.sleep(_LOCK_RETRY_PAUSE)
 
     def _write_copy(self, descriptor: int, table: gpt.Table) -> None:
         """Write one copy, flush it, and read it back from the medium."""
@@ -118,18 +124,23 @@ class Disk:
             self._medium.write_at(descriptor, data, offset)
         self._medium.flush(descriptor)
         for offset, data in table.writes():
-            self._medium.forget(descriptor, offset, len(data))  # and nothing that an update reads meanwhile
+            # Only these bytes: an update that reads images at the same time keeps its cache.
+            self._medium.drop_cache(descriptor, offset, len(data))
             if self._medium.read_at(descriptor, len(data), offset) != data:
-                raise ReadBackError(f"{self.path}: {len(data)} bytes written at {offset} read back different")
+                raise ReadBackError(
+                    f"{self.path}: {len(data)} bytes at offset {offset} differ from what was written"
+                )
 
     def _read(self, descriptor: int) -> Loaded:
-        """Read both copies with the sector size that fits."""
+        """Read and examine both copies, with the sector size at which they are valid."""
         found = [self._examine(descriptor, size) for size in self._sector_sizes(descriptor)]
         trusted = [examined for examined in found if examined.trusted]
+        if not trusted:
+            self._refuse_other_sector_size(descriptor, found[0].geometry.sector_size)
         if len(trusted) > 1:
             raise TableError(
-                f"{self.path} holds a partition table for 512-byte and one for 4096-byte sectors",
-                next_step="Attach it as a block device of its true sector size (`losetup --sector-size`).",
+                f"{self.path} has two partition tables, one for 512-byte and one for 4096-byte sectors",
+                next_step="Attach it as a block device with the right sector size (`losetup --sector-size`).",
             )
         examined = (trusted or found)[0]
         try:
@@ -137,8 +148,19 @@ class Disk:
         except TableError as error:
             raise TableError(f"{self.path}: {error}") from error
 
+    def _refuse_other_sector_size(self, descriptor: int, sector_size: int) -> None:
+        """Raise TableError if the disk has a valid table for another sector size than its own."""
+        for other in gpt.SECTOR_SIZES:
+            if other != sector_size and self._examine(descriptor, other).trusted:
+                raise TableError(
+                    f"the partition table on {self.path} is for {other}-byte sectors; the disk has "
+                    f"{sector_size}-byte sectors",
+                    next_step=f"Write an image made for this disk (`repo-tools disk create --sector-size "
+                    f"{sector_size}`), or attach it with `losetup --sector-size {other}`.",
+                )
+
     def _examine(self, descriptor: int, sector_size: int) -> gpt.Examined:
-        """Examine both copies as of this sector size."""
+        """Examine both copies, read with this sector size."""
         geometry = gpt.Geometry(sector_size, self._medium.size(descriptor) // sector_size)
 
         def read(extent: gpt.Extent) -> bytes:
@@ -147,7 +169,7 @@ class Disk:
         return gpt.examine(read, geometry)
 
     def _sector_sizes(self, descriptor: int) -> tuple[int, ...]:
-        """Return the device's sector size; a file has none, so there the sizes at which a header is found."""
+        """Return the device's sector size; for a file, the sizes at which a header is found."""
         known = self._medium.sector_size(descriptor)
         if known:
             return (known,)
@@ -155,17 +177,7 @@ class Disk:
         return sizes or gpt.SECTOR_SIZES[:1]
 
     def _has_header(self, descriptor: int, sector_size: int) -> bool:
-        """Whether the signature stands in the primary's or the backup's place."""
+        """Whether there is a signature where the primary or the backup header should be."""
         last = self._medium.size(descriptor) // sector_size - 1
-        places = (lba * sector_size for lba in (gpt.PRIMARY_LBA, last) if lba > 0)
-        return any(gpt.has_signature(self._medium.read_at(descriptor, 8, place)) for place in places)
-
-
-def _in_order(examined: gpt.Examined, wanted: gpt.Pair) -> Iterator[gpt.Table]:
-    """Give both copies in the order of writing: never the only valid one first."""
-    if examined.primary.table:
-        yield wanted.backup
-        yield wanted.primary
-    else:
-        yield wanted.primary
-        yield wanted.backup
+        offsets = (lba * sector_size for lba in (gpt.PRIMARY_LBA, last) if lba > 0)
+        return any(gpt.has_signature(self._medium.read_at(descriptor, 8, offset)) for offset in offsets)

@@ -1,15 +1,16 @@
-"""The GUID partition table: bytes to values and back, and which copy to trust. PURE.
+"""The GUID partition table: decode and encode it, check both copies, choose the one to trust. PURE.
 
-Rules it enforces (UEFI 2.10, chapter 5.3; each clause stands above its check):
+Rules it enforces (UEFI 2.10, chapter 5.3; each clause is cited above its check):
 
-* a structure's layout is written once, as a table of fields; reading and printing both come from it, and
-  printing what was read gives the same bytes, unknown bits and reserved bytes included;
+* the layout of a structure is written once, as a table of fields, and used in both directions; encoding what
+  was decoded gives the same bytes, unknown bits and reserved bytes included;
 * the two copies are examined independently, each with named faults; a copy with any fault is not trusted;
-* of two valid copies that differ the primary counts, as for firmware, kernel and bootloader; the table is
-  written backup first, so a cut in between leaves the old state, never a mixture;
-* with no valid copy there is nothing to repair from, and nothing is.
+* if two valid copies differ, the primary is used, as firmware, kernel and bootloader do; the backup is
+  written first, so a power cut between the two writes leaves the old state, never a mixture;
+* without a valid copy nothing is repaired.
 
-Units: an LBA counts sectors; offsets and sizes are bytes. A partition's number is its index plus one.
+Units: an LBA counts sectors; offsets and sizes are bytes. A partition's number is its index plus one. *Array*
+means the partition entry array; a *copy* is a header with its array.
 """
 
 from __future__ import annotations
@@ -26,6 +27,31 @@ from signpost.errors import LayoutError, TableError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+__all__ = [
+    "ALIGNMENT",
+    "SECTOR_SIZES",
+    "UNUSED",
+    "CopyName",
+    "Examined",
+    "Extent",
+    "Geometry",
+    "Guid",
+    "Header",
+    "NewPartition",
+    "NewTable",
+    "Pair",
+    "PartitionEntry",
+    "Table",
+    "TableCopy",
+    "TableFault",
+    "examine",
+    "guid",
+    "guid_from_bytes",
+    "guid_to_bytes",
+    "new_table",
+    "repair",
+]
+
 SECTOR_SIZES = (512, 4096)
 """Logical sector sizes in use: 512n and 512e disks, and 4Kn."""
 
@@ -33,22 +59,22 @@ ALIGNMENT = 1 << 20
 """Partitions start at multiples of 1 MiB, which suits every flash page and RAID stripe in use."""
 
 MAX_ARRAY_BYTES = 1 << 20
-"""Most bytes of entries to read: 64 times the usual array; a hostile header must not fill the memory."""
+"""Largest array to read: 64 times the usual size, so that a hostile header cannot exhaust the memory."""
 
 PRIMARY_LBA = 1
-"""The primary header's place (UEFI 5.3.2: "located in LBA 1")."""
+"""LBA of the primary header (UEFI 5.3.2: "located in LBA 1")."""
 
 Guid = NewType("Guid", str)
-"""A GUID in its canonical text form, lower case: the result of :func:`guid`."""
+"""A GUID in canonical text form, lower case, as :func:`guid` returns it."""
 
 UNUSED = Guid("00000000-0000-0000-0000-000000000000")
-"""The type of an entry that is not in use (UEFI Table 5-7)."""
+"""The partition type of an unused entry (UEFI Table 5-7)."""
 
 _SIGNATURE = b"EFI PART"
 _REVISION = 0x0001_0000
-_LEAST_ENTRY = 128
-_LEAST_ARRAY = 16384
-_NAME_UNITS = 36
+_MIN_ENTRY_BYTES = 128
+_MIN_ARRAY_BYTES = 16384
+_MAX_NAME_UNITS = 36
 
 
 class Extent(NamedTuple):
@@ -64,28 +90,28 @@ class Extent(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """What a table is measured against: the sector size in bytes and the number of whole sectors."""
+    """The geometry of a disk: its sector size in bytes and its number of whole sectors."""
 
     sector_size: int
     sectors: int
 
     @property
     def last_lba(self) -> int:
-        """The disk's last sector, where the backup header belongs (UEFI 5.3.2)."""
+        """LBA of the disk's last sector, where the backup header belongs (UEFI 5.3.2)."""
         return self.sectors - 1
 
     def sector(self, lba: int) -> Extent:
-        """Where one sector lies, in bytes."""
+        """Return the extent of one sector, in bytes."""
         return Extent(lba * self.sector_size, self.sector_size)
 
 
 # --- GUIDs -----------------------------------------------------------------------------------------
 
-_GUID = Struct("<IHH8s")  # UEFI appendix A: the first three fields are little-endian, the rest is bytes
+_GUID = Struct("<IHH8s")  # UEFI appendix A: three little-endian fields, then eight bytes
 
 
 def guid(text: str) -> Guid:
-    """Return the canonical form of a GUID written in any case. Raises UsageError."""
+    """Return the canonical form of a GUID in upper, lower or mixed case. Raises UsageError."""
     digits = text.replace("-", "")
     groups = [len(group) for group in text.split("-")]
     if groups != [8, 4, 4, 4, 12] or not set(digits) <= set("0123456789abcdefABCDEF"):
@@ -94,92 +120,96 @@ def guid(text: str) -> Guid:
 
 
 def guid_from_bytes(data: bytes) -> Guid:
-    """Read the 16 bytes of a GUID as they stand on disk (UEFI appendix A, mixed-endian)."""
+    """Decode the 16 bytes of a GUID on disk (UEFI appendix A, mixed-endian)."""
     first, second, third, rest = _GUID.unpack(data)
     return Guid(f"{first:08x}-{second:04x}-{third:04x}-{rest[:2].hex()}-{rest[2:].hex()}")
 
 
 def guid_to_bytes(value: Guid) -> bytes:
-    """Print a GUID as it stands on disk: the inverse of :func:`guid_from_bytes`."""
+    """Encode a GUID: the inverse of :func:`guid_from_bytes`."""
     first, second, third, fourth, fifth = value.split("-")
     return _GUID.pack(int(first, 16), int(second, 16), int(third, 16), bytes.fromhex(fourth + fifth))
 
 
-# --- layouts ---------------------------------------------------------------------------------------
+# --- structures ------------------------------------------------------------------------------------
 
 
-def _same(value: Any) -> Any:
-    """Numbers and raw bytes are kept as they are."""
+def _unchanged(value: Any) -> Any:
+    """Numbers and raw bytes need no conversion."""
     return value
 
 
-def _name_from_bytes(data: bytes) -> str:
-    """Read 36 UTF-16 units; trailing NULs go, everything else stays, lone surrogates included."""
+def _decode_name(data: bytes) -> str:
+    """Decode 36 UTF-16 code units without trailing NULs. The rest is kept, lone surrogates included."""
     return data.decode("utf-16-le", "surrogatepass").rstrip("\0")
 
 
-def _name_to_bytes(name: str) -> bytes:
-    """Print a name; the layout pads it with NULs."""
+def _encode_name(name: str) -> bytes:
+    """Encode a name; the structure pads it with NULs."""
     return name.encode("utf-16-le", "surrogatepass")
 
 
 class _Field:
-    """One field of a structure: its attribute, its struct code, and how its value reads and prints."""
+    """One field of a structure: attribute name, struct code, and how to convert its value."""
 
-    __slots__ = ("code", "name", "read", "show")
+    __slots__ = ("code", "decode", "encode", "name")
 
     def __init__(
-        self, name: str, code: str, read: Callable[[Any], Any] = _same, show: Callable[[Any], Any] = _same
+        self,
+        name: str,
+        code: str,
+        decode: Callable[[Any], Any] = _unchanged,
+        encode: Callable[[Any], Any] = _unchanged,
     ) -> None:
-        self.name, self.code, self.read, self.show = name, code, read, show
+        self.name, self.code, self.decode, self.encode = name, code, decode, encode
 
 
-class _Layout:
-    """Little-endian fields in order; what follows them is the structure's tail and is kept as bytes."""
+class _Structure:
+    """Little-endian fields in order. The bytes after them are the structure's tail, which is kept."""
 
     def __init__(self, *fields: _Field) -> None:
         self._fields = fields
         self._struct = Struct("<" + "".join(field.code for field in fields))
         self.size = self._struct.size
 
-    def values(self, data: bytes) -> dict[str, Any]:
-        """Read every field, and the tail."""
+    def decode(self, data: bytes) -> dict[str, Any]:
+        """Return the values of all fields by name, and the tail."""
         raw = self._struct.unpack_from(data)
-        values = {field.name: field.read(item) for field, item in zip(self._fields, raw, strict=True)}
+        values = {field.name: field.decode(item) for field, item in zip(self._fields, raw, strict=True)}
         return values | {"tail": data[self.size :]}
 
-    def data(self, value: Header | Entry) -> bytes:
-        """Print every field, and the tail."""
-        items = (field.show(getattr(value, field.name)) for field in self._fields)
+    def encode(self, value: Header | PartitionEntry) -> bytes:
+        """Return the bytes of all fields and the tail: the inverse of :meth:`decode`."""
+        items = (field.encode(getattr(value, field.name)) for field in self._fields)
         return self._struct.pack(*items) + value.tail
 
 
-# UEFI Table 5-5, GPT Header.
-_HEADER = _Layout(
+# UEFI Table 5-5, GPT Header; the comments give the mnemonics that differ.
+_HEADER = _Structure(
     _Field("signature", "8s"),
     _Field("revision", "I"),
     _Field("header_size", "I"),
-    _Field("header_crc", "I"),
+    _Field("header_crc", "I"),  # HeaderCRC32
     _Field("reserved", "I"),
     _Field("my_lba", "Q"),
     _Field("alternate_lba", "Q"),
     _Field("first_usable_lba", "Q"),
     _Field("last_usable_lba", "Q"),
     _Field("disk_guid", "16s", guid_from_bytes, guid_to_bytes),
-    _Field("entries_lba", "Q"),
-    _Field("entry_count", "I"),
-    _Field("entry_size", "I"),
-    _Field("entries_crc", "I"),
+    _Field("array_lba", "Q"),  # PartitionEntryLBA
+    _Field("entry_count", "I"),  # NumberOfPartitionEntries
+    _Field("entry_size", "I"),  # SizeOfPartitionEntry
+    _Field("array_crc", "I"),  # PartitionEntryArrayCRC32
 )
 
-# UEFI Table 5-6, GPT Partition Entry.
-_ENTRY = _Layout(
-    _Field("type", "16s", guid_from_bytes, guid_to_bytes),
-    _Field("unique", "16s", guid_from_bytes, guid_to_bytes),
-    _Field("first_lba", "Q"),
-    _Field("last_lba", "Q"),
+# UEFI Table 5-6, GPT Partition Entry; the comments give the mnemonics that differ.
+_ENTRY = _Structure(
+    _Field("type", "16s", guid_from_bytes, guid_to_bytes),  # PartitionTypeGUID
+    _Field("guid", "16s", guid_from_bytes, guid_to_bytes),  # UniquePartitionGUID
+    _Field("first_lba", "Q"),  # StartingLBA
+    _Field("last_lba", "Q"),  # EndingLBA
     _Field("attributes", "Q"),
-    _Field("name", "72s", _name_from_bytes, _name_to_bytes),
+    _Field("name", "72s", _decode_name, _encode_name),  # PartitionName
 )
 
 
@@ -197,37 +227,37 @@ class Header:
     first_usable_lba: int
     last_usable_lba: int
     disk_guid: Guid
-    entries_lba: int
+    array_lba: int
     entry_count: int
     entry_size: int
-    entries_crc: int
+    array_crc: int
     tail: bytes
 
     @classmethod
     def from_bytes(cls, sector: bytes) -> Header:
-        """Read a whole sector. Any bytes are read; :func:`examine` says whether they are a header."""
-        return cls(**_HEADER.values(sector))
+        """Decode a whole sector. Any bytes are accepted; :func:`examine` checks whether they are a header."""
+        return cls(**_HEADER.decode(sector))
 
     def to_bytes(self) -> bytes:
-        """Print the whole sector: the inverse of :meth:`from_bytes`."""
-        return _HEADER.data(self)
+        """Encode the whole sector: the inverse of :meth:`from_bytes`."""
+        return _HEADER.encode(self)
 
-    def checksum(self) -> int:
-        """What ``header_crc`` should be: CRC-32 of ``header_size`` bytes with that field zero (Table 5-5)."""
+    def expected_crc(self) -> int:
+        """Return the right ``header_crc``: CRC-32 of ``header_size`` bytes, this field zero (Table 5-5)."""
         return crc32(replace(self, header_crc=0).to_bytes()[: self.header_size])
 
     @property
     def array_bytes(self) -> int:
-        """The size of the entry array in bytes."""
+        """The size of the partition entry array in bytes."""
         return self.entry_count * self.entry_size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """One partition entry (UEFI Table 5-6). LBAs count sectors; ``last_lba`` belongs to the partition."""
+class PartitionEntry:
+    """One partition entry (UEFI Table 5-6). LBAs count sectors; ``last_lba`` is inclusive."""
 
     type: Guid = UNUSED
-    unique: Guid = UNUSED
+    guid: Guid = UNUSED
     first_lba: int = 0
     last_lba: int = 0
     attributes: int = 0
@@ -235,134 +265,131 @@ class Entry:
     tail: bytes = b""
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Entry:
-        """Read one entry of 128 or more bytes."""
-        return cls(**_ENTRY.values(data))
+    def from_bytes(cls, data: bytes) -> PartitionEntry:
+        """Decode one entry of 128 or more bytes."""
+        return cls(**_ENTRY.decode(data))
 
     def to_bytes(self) -> bytes:
-        """Print the entry: the inverse of :meth:`from_bytes`."""
-        return _ENTRY.data(self)
+        """Encode the entry: the inverse of :meth:`from_bytes`."""
+        return _ENTRY.encode(self)
 
     @property
     def used(self) -> bool:
-        """Whether this is a partition (UEFI Table 5-6: a zero type GUID says it is not)."""
+        """Whether this is a partition (UEFI Table 5-6: the type GUID of an unused entry is zero)."""
         return self.type != UNUSED
 
     @property
     def label(self) -> str:
-        """The name up to its first NUL, as people see it; broken UTF-16 shows as U+FFFD."""
+        """The name up to its first NUL, for display; invalid UTF-16 becomes U+FFFD."""
         shown = self.name.partition("\0")[0]
-        return shown.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return _encode_name(shown).decode("utf-16-le", "replace")
 
 
 class Table(NamedTuple):
     """A header and the entries it describes: one copy of the partition table."""
 
     header: Header
-    entries: tuple[Entry, ...]
+    entries: tuple[PartitionEntry, ...]
 
     @classmethod
     def from_bytes(cls, sector: bytes, array: bytes) -> Table:
-        """Read a header's sector and its array, ``entry_count`` entries of ``entry_size`` bytes."""
+        """Decode a header's sector and its array of ``entry_count`` entries of ``entry_size`` bytes."""
         header = Header.from_bytes(sector)
         size = header.entry_size
-        blank, unused = bytes(size), Entry.from_bytes(bytes(size))
+        blank, unused = bytes(size), PartitionEntry.from_bytes(bytes(size))
         pieces = (array[start : start + size] for start in range(0, header.array_bytes, size))
-        entries = (unused if piece == blank else Entry.from_bytes(piece) for piece in pieces)
+        entries = (unused if piece == blank else PartitionEntry.from_bytes(piece) for piece in pieces)
         return cls(header, tuple(entries))
 
     def array(self) -> bytes:
-        """Print the entries."""
+        """Encode the partition entry array."""
         return b"".join(entry.to_bytes() for entry in self.entries)
 
-    def with_entry(self, index: int, entry: Entry) -> Table:
-        """Return this table with one entry replaced and both checksums renewed."""
-        return self.with_entries({index: entry})
-
-    def with_entries(self, changes: Mapping[int, Entry]) -> Table:
-        """Return this table with entries replaced, by index, and both checksums renewed."""
+    def with_entries(self, changes: Mapping[int, PartitionEntry]) -> Table:
+        """Return this table with entries replaced, by index, and both CRCs updated."""
         entries = (changes.get(index, entry) for index, entry in enumerate(self.entries))
-        return self._replace(entries=tuple(entries)).sealed()
+        return self._replace(entries=tuple(entries)).with_crcs()
 
-    def sealed(self) -> Table:
-        """Return this table with both checksums computed anew: entries first, the header covers them."""
-        header = replace(self.header, entries_crc=crc32(self.array()))
-        return self._replace(header=replace(header, header_crc=header.checksum()))
+    def with_crcs(self) -> Table:
+        """Return this table with both CRCs computed again, the array's first: the header contains it."""
+        header = replace(self.header, array_crc=crc32(self.array()))
+        return self._replace(header=replace(header, header_crc=header.expected_crc()))
 
     @property
     def sector_size(self) -> int:
-        """The sector size in bytes: a header and its tail fill one sector."""
+        """The sector size in bytes; a header and its tail fill one sector."""
         return _HEADER.size + len(self.header.tail)
 
     def extent(self, index: int) -> Extent:
-        """Where the partition of the entry ``index`` lies, in bytes."""
+        """Return the extent of the partition of the entry ``index``, in bytes."""
         entry = self.entries[index]
         sectors = entry.last_lba - entry.first_lba + 1
         return Extent(entry.first_lba * self.sector_size, sectors * self.sector_size)
 
     def extents(self) -> dict[int, Extent]:
-        """Where every partition lies, in bytes, by partition number."""
+        """Return the extent of every partition, in bytes, by partition number."""
         return {index + 1: self.extent(index) for index, entry in enumerate(self.entries) if entry.used}
 
     def writes(self) -> tuple[tuple[int, bytes], tuple[int, bytes]]:
-        """Return the offset and bytes of the two writes that put this copy on disk, array before header."""
+        """Return offset and bytes of the two writes that store this copy: the array, then the header."""
         size = self.sector_size
-        array = (self.header.entries_lba * size, self.array())
+        array = (self.header.array_lba * size, self.array())
         return array, (self.header.my_lba * size, self.header.to_bytes())
 
 
 # --- examining -------------------------------------------------------------------------------------
 
 
-class Role(StrEnum):
-    """Which of the two copies."""
+class CopyName(StrEnum):
+    """The two copies of the table."""
 
     PRIMARY = "primary"
     BACKUP = "backup"
 
 
-class Fault(StrEnum):
-    """Why a copy is not trusted, or why the two together need a repair."""
+class TableFault(StrEnum):
+    """Why a copy is not trusted, or why the two copies need a repair."""
 
-    SHORT = "the disk ends before its sector"
+    SHORT = "the disk ends before the header's sector"
     SIGNATURE = "no GPT signature"
-    HEADER_SIZE = "impossible header size"
-    HEADER_CRC = "header checksum wrong"
-    REVISION = "unknown revision of the format"
-    MY_LBA = "header says it belongs elsewhere"
-    ALTERNATE = "header does not point at the primary"
-    ENTRY_SHAPE = "impossible entry size or count"
-    USABLE = "usable range does not fit the disk"
-    ARRAY_PLACE = "entries lie outside their place"
-    ENTRIES_CRC = "entries checksum wrong"
-    RANGE = "a partition lies outside the usable range"
+    HEADER_SIZE = "invalid header size"
+    HEADER_CRC = "wrong header CRC"
+    REVISION = "unknown GPT revision"
+    MY_LBA = "MyLBA is not the header's own sector"
+    ALTERNATE = "AlternateLBA is not the primary header's sector"
+    ENTRY_SHAPE = "invalid size or number of partition entries"
+    USABLE = "the usable sectors do not fit the disk"
+    ARRAY_PLACE = "the partition entry array is in the wrong place"
+    ARRAY_CRC = "wrong CRC of the partition entry array"
+    RANGE = "a partition is outside the usable sectors"
     OVERLAP = "partitions overlap"
-    DIFFER = "the copies differ; the primary counts"
-    NOT_AT_END = "the backup is not at the end of the disk"
+    FOREIGN = "it belongs to another disk's table"
+    DIFFER = "the copies differ; the primary is used"
+    NOT_AT_END = "the backup header is not at the end of the disk"
 
 
-class Copy(NamedTuple):
-    """One copy as found: where, its bytes, what is wrong with it.
+class TableCopy(NamedTuple):
+    """One copy as found on disk: the header's LBA, the bytes, the faults.
 
-    ``header`` is there when the header alone is valid, ``table`` when the whole copy is.
+    ``header`` is set if the header itself is valid, ``table`` if the whole copy is.
     """
 
-    role: Role
+    name: CopyName
     lba: int
     sector: bytes
     array: bytes = b""
     header: Header | None = None
     table: Table | None = None
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[TableFault, ...] = ()
 
 
 class Pair(NamedTuple):
-    """Both copies of the table, as they should stand on disk."""
+    """Both copies of the table, as they should be on disk."""
 
     primary: Table
     backup: Table
 
-    def with_entries(self, changes: Mapping[int, Entry]) -> Pair:
+    def with_entries(self, changes: Mapping[int, PartitionEntry]) -> Pair:
         """Return both copies with entries replaced, by index."""
         return Pair(self.primary.with_entries(changes), self.backup.with_entries(changes))
 
@@ -370,247 +397,245 @@ class Pair(NamedTuple):
 class Examined(NamedTuple):
     """Both copies as found on a disk of ``geometry``."""
 
-    primary: Copy
-    backup: Copy
+    primary: TableCopy
+    backup: TableCopy
     geometry: Geometry
 
     @property
     def trusted(self) -> Table | None:
-        """The copy that counts: the primary if it is valid, else the backup, else none."""
+        """The table to use: the primary if it is valid, else the backup if that is valid."""
         return self.primary.table or self.backup.table
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """Everything that :func:`repair` would put right, in words; empty when the table is sound."""
-        copies = (f"{copy.role}: {fault}" for copy in (self.primary, self.backup) for fault in copy.faults)
+        """Everything that :func:`repair` would fix, in words; empty if the table is sound."""
+        copies = (f"{copy.name}: {fault}" for copy in (self.primary, self.backup) for fault in copy.faults)
         return (*copies, *_faults_between(self))
 
 
 def examine(read: Callable[[Extent], bytes], geometry: Geometry) -> Examined:
-    """Examine both copies of a disk independently.
+    """Examine both copies of a disk, each by itself.
 
-    The backup is looked for in the last sector and, if that holds none, where the primary points: there it
-    stays behind when a disk grows (D21).
+    The backup is the one that the primary header names (UEFI 5.3.2, AlternateLBA): at the end of the disk, or
+    where the end was before the disk grew (D21). What else is at the end is only used if it belongs to the
+    same table: a larger disk may still have the backup of an older system there.
 
     Args:
-        read: returns the bytes of a range, fewer at the end of the disk.
+        read: returns the bytes of an extent, fewer at the end of the disk.
         geometry: the disk's sector size and length.
     """
-    primary = _examine_copy(read, Role.PRIMARY, PRIMARY_LBA, geometry)
-    backup = _examine_copy(read, Role.BACKUP, geometry.last_lba, geometry)
-    hint = _believed_end(primary)
-    if backup.table is None and PRIMARY_LBA < hint < geometry.last_lba:
-        elsewhere = _examine_copy(read, Role.BACKUP, hint, geometry)
-        backup = elsewhere if elsewhere.table else backup
-    return Examined(primary, backup, geometry)
+    primary = _examine_copy(read, CopyName.PRIMARY, PRIMARY_LBA, geometry)
+    at_end = _examine_copy(read, CopyName.BACKUP, geometry.last_lba, geometry)
+    if len(primary.sector) < _HEADER.size or not has_signature(primary.sector):
+        return Examined(primary, at_end, geometry)  # there is nothing to compare it with
+    # Of a damaged header the fields are only hints: what is found there must be valid by itself.
+    named = Header.from_bytes(primary.sector)
+    if PRIMARY_LBA < named.alternate_lba < geometry.last_lba:
+        moved = _examine_copy(read, CopyName.BACKUP, named.alternate_lba, geometry)
+        if moved.table and (primary.header is None or _same_disk(moved.table, named)):
+            return Examined(primary, moved, geometry)
+    # In a header that is damaged or half written, zeros say nothing.
+    unsaid = primary.header is None and (
+        named.alternate_lba in {0, geometry.last_lba} or named.disk_guid == UNUSED
+    )
+    if at_end.table and not unsaid and not _same_disk(at_end.table, named):
+        at_end = TableCopy(CopyName.BACKUP, at_end.lba, at_end.sector, faults=(TableFault.FOREIGN,))
+    return Examined(primary, at_end, geometry)
 
 
-def _examine_copy(read: Callable[[Extent], bytes], role: Role, lba: int, geometry: Geometry) -> Copy:
-    """Examine the copy whose header should be at ``lba``; its entries are read if the header is valid."""
+def _same_disk(table: Table, header: Header) -> bool:
+    """Whether a table and a header have the same disk GUID (UEFI table 5-5: it identifies the disk)."""
+    return table.header.disk_guid == header.disk_guid
+
+
+def _examine_copy(read: Callable[[Extent], bytes], name: CopyName, lba: int, geometry: Geometry) -> TableCopy:
+    """Examine the copy whose header should be at ``lba``; its array is only read if the header is valid."""
     sector = read(geometry.sector(lba)) if lba >= PRIMARY_LBA else b""
     if len(sector) < geometry.sector_size:
-        return Copy(role, lba, sector, faults=(Fault.SHORT,))
+        return TableCopy(name, lba, sector, faults=(TableFault.SHORT,))
     header = Header.from_bytes(sector)
-    faults = _identity_faults(header, len(sector)) or tuple(_place_faults(header, role, lba, geometry))
+    faults = _integrity_faults(header, len(sector)) or tuple(_field_faults(header, name, lba, geometry))
     if faults:
-        return Copy(role, lba, sector, faults=faults)
-    array = read(Extent(header.entries_lba * geometry.sector_size, header.array_bytes))
-    return _examine_array(Copy(role, lba, sector, array, header))
-
-
-def _identity_faults(header: Header, sector_size: int) -> tuple[Fault, ...]:
-    """Say whether this is a header at all, and whole; nothing else in it means anything before."""
-    # Table 5-5, Signature: "must contain the ASCII string 'EFI PART'".
-    if header.signature != _SIGNATURE:
-        return (Fault.SIGNATURE,)
-    # Table 5-5, HeaderSize: at least 92 and no larger than the logical block size.
-    if not _HEADER.size <= header.header_size <= sector_size:
-        return (Fault.HEADER_SIZE,)
-    # 5.3.2: "Check the CRC of the GPT Header".
-    if header.header_crc != header.checksum():
-        return (Fault.HEADER_CRC,)
-    return ()
-
-
-def _place_faults(header: Header, role: Role, lba: int, geometry: Geometry) -> Iterable[Fault]:
-    """Name every fault of a whole header's fields."""
-    # Table 5-5, Revision: 1.0; a later major number may mean another layout.
-    if header.revision >> 16 != _REVISION >> 16:
-        yield Fault.REVISION
-    # 5.3.2: "Check that the MyLBA entry points to the LBA that contains the GPT Header" (D22).
-    if header.my_lba != lba:
-        yield Fault.MY_LBA
-    # Table 5-5, AlternateLBA: the backup's is the primary's place.
-    if role is Role.BACKUP and header.alternate_lba != PRIMARY_LBA:
-        yield Fault.ALTERNATE
-    # Table 5-5, LastUsableLBA: the usable blocks lie on the disk.
-    if not header.first_usable_lba <= header.last_usable_lba + 1 <= geometry.sectors:
-        yield Fault.USABLE
-    # Table 5-5, SizeOfPartitionEntry: "a value of 128 x 2^n".
-    if not _is_entry_size(header.entry_size) or not 0 < header.array_bytes <= MAX_ARRAY_BYTES:
-        yield Fault.ENTRY_SHAPE
-    elif not _array_in_place(header, role, geometry.sector_size):
-        yield Fault.ARRAY_PLACE
-
-
-def _is_entry_size(size: int) -> bool:
-    """Whether this is 128 times a power of two."""
-    return size >= _LEAST_ENTRY and size & (size - 1) == 0
-
-
-def _array_in_place(header: Header, role: Role, sector_size: int) -> bool:
-    """Whether the array lies between its header and the usable blocks."""
-    end = header.entries_lba + _sectors(header, sector_size)
-    # Table 5-5, FirstUsableLBA: after the primary header and its entry array.
-    if role is Role.PRIMARY:
-        return header.entries_lba > PRIMARY_LBA and end <= header.first_usable_lba
-    # 5.3.1: the backup's array lies after the last usable block and before the backup header.
-    return header.entries_lba > header.last_usable_lba and end <= header.my_lba
-
-
-def _sectors(header: Header, sector_size: int) -> int:
-    """How many sectors the entry array takes."""
-    return -(-header.array_bytes // sector_size)
-
-
-def _examine_array(copy: Copy) -> Copy:
-    """Examine the entries below a valid header."""
-    header = copy.header
+        return TableCopy(name, lba, sector, faults=faults)
+    array = read(Extent(header.array_lba * geometry.sector_size, header.array_bytes))
+    copy = TableCopy(name, lba, sector, array, header)
     # 5.3.2: "Check the CRC of the GUID Partition Entry Array" (D17).
-    if header is None or crc32(copy.array) != header.entries_crc:
-        return copy._replace(faults=(Fault.ENTRIES_CRC,))
-    table = Table.from_bytes(copy.sector, copy.array)
+    if crc32(array) != header.array_crc:
+        return copy._replace(faults=(TableFault.ARRAY_CRC,))
+    table = Table.from_bytes(sector, array)
     faults = tuple(_partition_faults(table))
     return copy._replace(faults=faults, table=None if faults else table)
 
 
-def _partition_faults(table: Table) -> Iterable[Fault]:
-    """Name the faults of where the partitions lie."""
+def _integrity_faults(header: Header, sector_size: int) -> tuple[TableFault, ...]:
+    """Check that this is an undamaged header; before that, its other fields mean nothing."""
+    # Table 5-5, Signature: "must contain the ASCII string 'EFI PART'".
+    if header.signature != _SIGNATURE:
+        return (TableFault.SIGNATURE,)
+    # Table 5-5, HeaderSize: at least 92 and no larger than the logical block size.
+    if not _HEADER.size <= header.header_size <= sector_size:
+        return (TableFault.HEADER_SIZE,)
+    # 5.3.2: "Check the CRC of the GPT Header".
+    if header.header_crc != header.expected_crc():
+        return (TableFault.HEADER_CRC,)
+    return ()
+
+
+def _field_faults(header: Header, name: CopyName, lba: int, geometry: Geometry) -> Iterable[TableFault]:
+    """Check the fields of an undamaged header; yield all faults."""
+    # Table 5-5, Revision: 1.0; a later major version may have another layout.
+    if header.revision >> 16 != _REVISION >> 16:
+        yield TableFault.REVISION
+    # 5.3.2: "Check that the MyLBA entry points to the LBA that contains the GPT Header" (D22).
+    if header.my_lba != lba:
+        yield TableFault.MY_LBA
+    # Table 5-5, AlternateLBA: in the backup header, the LBA of the primary header.
+    if name is CopyName.BACKUP and header.alternate_lba != PRIMARY_LBA:
+        yield TableFault.ALTERNATE
+    # Table 5-5, FirstUsableLBA and LastUsableLBA: the usable sectors are on the disk.
+    if not header.first_usable_lba <= header.last_usable_lba + 1 <= geometry.sectors:
+        yield TableFault.USABLE
+    # Table 5-5, SizeOfPartitionEntry: "a value of 128 x 2^n".
+    size = header.entry_size
+    power_of_two = size & (size - 1) == 0
+    if size < _MIN_ENTRY_BYTES or not power_of_two or not 0 < header.array_bytes <= MAX_ARRAY_BYTES:
+        yield TableFault.ENTRY_SHAPE
+    elif not _array_in_place(header, name, geometry.sector_size):
+        yield TableFault.ARRAY_PLACE
+
+
+def _array_in_place(header: Header, name: CopyName, sector_size: int) -> bool:
+    """Whether the array is between its header and the usable sectors."""
+    end = header.array_lba + _array_sectors(header, sector_size)
+    # Table 5-5, FirstUsableLBA: after the primary header and its array.
+    if name is CopyName.PRIMARY:
+        return header.array_lba > PRIMARY_LBA and end <= header.first_usable_lba
+    # 5.3.1: the backup's array is after the last usable sector and before the backup header.
+    return header.array_lba > header.last_usable_lba and end <= header.my_lba
+
+
+def _array_sectors(header: Header, sector_size: int) -> int:
+    """Return the number of sectors that the array occupies."""
+    return -(-header.array_bytes // sector_size)
+
+
+def _partition_faults(table: Table) -> Iterable[TableFault]:
+    """Check where the partitions are; yield all faults."""
     spans = sorted((entry.first_lba, entry.last_lba) for entry in table.entries if entry.used)
     first, last = table.header.first_usable_lba, table.header.last_usable_lba
-    # Table 5-6, StartingLBA and EndingLBA: inside the usable blocks, the end not before the start.
+    # Table 5-6, StartingLBA and EndingLBA: within the usable sectors, the end not before the start.
     if any(not first <= start <= end <= last for start, end in spans):
-        yield Fault.RANGE
+        yield TableFault.RANGE
     # 5.3.1: "GPT partitions do not overlap".
     if any(following[0] <= span[1] for span, following in pairwise(spans)):
-        yield Fault.OVERLAP
+        yield TableFault.OVERLAP
 
 
 def _faults_between(examined: Examined) -> Iterable[str]:
-    """Name the faults of two copies that each may be valid."""
+    """Compare the two copies; yield the faults that neither has by itself."""
     primary, backup = examined.primary.table, examined.backup.table
-    if primary and backup and _statement(primary) != _statement(backup):
-        yield str(Fault.DIFFER)
-    # 5.3.2: a grown volume's backup header has to be moved to its new end (D21).
+    if primary and backup and _common_part(primary) != _common_part(backup):
+        yield str(TableFault.DIFFER)
+    # 5.3.2: when a volume has grown, its backup header must be moved to the new end (D21).
     ends = {examined.geometry.last_lba}
     ends |= {primary.header.alternate_lba} if primary else set()
     ends |= {backup.header.my_lba} if backup else set()
     if len(ends) > 1:
-        yield f"{Fault.NOT_AT_END} (sector {min(ends)}, not {max(ends)})"
+        yield f"{TableFault.NOT_AT_END} (sector {min(ends)}, not {max(ends)})"
 
 
-def _statement(table: Table) -> tuple[object, ...]:
-    """What a copy says, without where it stands: equal in both copies of a sound table."""
+def _common_part(table: Table) -> tuple[object, ...]:
+    """Return what both copies of a sound table have in common: everything but their own positions."""
     header = table.header
     usable = (header.first_usable_lba, header.last_usable_lba)
     return (header.revision, header.disk_guid, usable, header.entry_size, table.entries)
 
 
 def has_signature(data: bytes) -> bool:
-    """Whether a sector begins like a GPT header."""
+    """Whether a sector starts with the signature of a GPT header."""
     return data.startswith(_SIGNATURE)
-
-
-def _believed_end(copy: Copy) -> int:
-    """Return the disk's last sector as a copy has it; from a primary with a bad checksum only a hint."""
-    if len(copy.sector) < _HEADER.size or not has_signature(copy.sector):
-        return 0
-    return copy.lba if copy.role is Role.BACKUP else Header.from_bytes(copy.sector).alternate_lba
 
 
 # --- repairing -------------------------------------------------------------------------------------
 
 
 def repair(examined: Examined) -> Pair:
-    """Return both copies as they should be; a sound table's are the ones on disk, bit for bit.
+    """Return both copies as they should be. Those of a sound table are the ones on disk, bit for bit.
 
-    The trusted copy is printed for both places. The backup goes to the end of the disk, and on a disk that
-    has grown the usable blocks grow with it (UEFI 5.3.2). Raises TableError when neither copy is valid
-    (D23), or when there is no room for the other copy.
+    Both copies are made from the trusted one. The backup is placed at the end of the disk; if the disk has
+    grown, the usable sectors grow with it (UEFI 5.3.2). Raises TableError if neither copy is valid (D23), or
+    if there is no room for the other copy.
     """
     primary, backup = examined.primary.table, examined.backup.table
     if primary and backup and not examined.faults:
         return Pair(primary, backup)
     trusted = examined.trusted
     if trusted is None:
-        raise TableError("both copies of the partition table are bad: " + "; ".join(examined.faults))
-    places = _primary_array(examined, trusted.header), _backup_array(examined, trusted.header)
-    last_usable = _last_usable(examined, trusted.header, places[1])
-    return _placed_pair(trusted, places, last_usable, examined.geometry.last_lba)
+        raise TableError("both copies of the partition table are invalid: " + "; ".join(examined.faults))
+    arrays = _primary_array_lba(examined, trusted.header), _backup_array_lba(examined, trusted.header)
+    last_lba, last_usable = examined.geometry.last_lba, trusted.header.last_usable_lba
+    old_last_lba = trusted.header.alternate_lba if primary else trusted.header.my_lba
+    if old_last_lba < last_lba:  # the disk has grown
+        last_usable = arrays[1] - 1
+    return _pair_at(trusted, arrays, last_usable, last_lba)
 
 
-def _primary_array(examined: Examined, trusted: Header) -> int:
-    """Return the sector for the primary's entries: where a valid primary header has them, else sector 2."""
-    header, size = examined.primary.header, _sectors(trusted, examined.geometry.sector_size)
-    places = [header.entries_lba] if header else []
+def _primary_array_lba(examined: Examined, trusted: Header) -> int:
+    """Return the LBA for the primary's array: the one in a valid primary header, else LBA 2."""
+    header, size = examined.primary.header, _array_sectors(trusted, examined.geometry.sector_size)
+    places = [header.array_lba] if header else []
     for place in (*places, PRIMARY_LBA + 1):
         if place + size <= trusted.first_usable_lba:
             return place
     raise TableError("there is no room for the primary copy of the partition table before the partitions")
 
 
-def _backup_array(examined: Examined, trusted: Header) -> int:
-    """Return the sector for the backup's entries: where a valid header there has them, else before it."""
+def _backup_array_lba(examined: Examined, trusted: Header) -> int:
+    """Return the LBA for the backup's array: the one in a valid header at the end, else before that."""
     sector_size, last_lba = examined.geometry.sector_size, examined.geometry.last_lba
-    header, size = examined.backup.header, _sectors(trusted, sector_size)
-    places = [header.entries_lba] if header and header.my_lba == last_lba else []
-    for place in (*places, last_lba - _reserved(trusted.array_bytes, sector_size), last_lba - size):
+    header, size = examined.backup.header, _array_sectors(trusted, sector_size)
+    places = [header.array_lba] if header and header.my_lba == last_lba else []
+    for place in (*places, last_lba - _reserved_sectors(trusted.array_bytes, sector_size), last_lba - size):
         if trusted.last_usable_lba < place <= last_lba - size:
             return place
     raise TableError("there is no room for the backup copy of the partition table at the end of the disk")
 
 
-def _reserved(array_bytes: int, sector_size: int) -> int:
-    """Return how many sectors to keep free for an array."""
+def _reserved_sectors(array_bytes: int, sector_size: int) -> int:
+    """Return the number of sectors to reserve for an array."""
     # 5.3.1: "a minimum of 16,384 bytes ... must be reserved for the GPT Partition Entry Array".
-    return -(-max(array_bytes, _LEAST_ARRAY) // sector_size)
+    return -(-max(array_bytes, _MIN_ARRAY_BYTES) // sector_size)
 
 
-def _last_usable(examined: Examined, trusted: Header, backup_array: int) -> int:
-    """Return the last usable sector: up to the backup's entries if the disk grew, else as it was."""
-    believed = trusted.alternate_lba if examined.primary.table else trusted.my_lba
-    return backup_array - 1 if believed < examined.geometry.last_lba else trusted.last_usable_lba
-
-
-def _placed_pair(trusted: Table, arrays: tuple[int, int], last_usable: int, last_lba: int) -> Pair:
-    """Print one table for both places."""
+def _pair_at(trusted: Table, arrays: tuple[int, int], last_usable: int, last_lba: int) -> Pair:
+    """Make both copies of a table, with their arrays at these LBAs."""
     common = replace(trusted.header, last_usable_lba=last_usable)
-    primary = replace(common, my_lba=PRIMARY_LBA, alternate_lba=last_lba, entries_lba=arrays[0])
-    backup = replace(common, my_lba=last_lba, alternate_lba=PRIMARY_LBA, entries_lba=arrays[1])
-    return Pair(trusted._replace(header=primary).sealed(), trusted._replace(header=backup).sealed())
+    primary = replace(common, my_lba=PRIMARY_LBA, alternate_lba=last_lba, array_lba=arrays[0])
+    backup = replace(common, my_lba=last_lba, alternate_lba=PRIMARY_LBA, array_lba=arrays[1])
+    return Pair(trusted._replace(header=primary).with_crcs(), trusted._replace(header=backup).with_crcs())
 
 
 # --- making ----------------------------------------------------------------------------------------
 
 
 class NewPartition(NamedTuple):
-    """A partition to be made. ``size`` is in bytes; ``attributes`` are the entry's 64 bits."""
+    """A partition to create. ``size`` is in bytes; ``attributes`` are the 64 bits of its entry."""
 
     type: Guid
-    unique: Guid
+    guid: Guid
     size: int
     name: str
     attributes: int = 0
 
 
 class NewTable(NamedTuple):
-    """A fresh table: the protective MBR's sector and both copies."""
+    """A new table: the sector of the protective MBR, and both copies."""
 
     protective_mbr: bytes
     pair: Pair
 
     def writes(self) -> tuple[tuple[int, bytes], ...]:
-        """Return offset and bytes of every write that puts the table on an empty disk."""
+        """Return offset and bytes of all writes that put the table on an empty disk."""
         return ((0, self.protective_mbr), *self.pair.backup.writes(), *self.pair.primary.writes())
 
 
@@ -621,24 +646,24 @@ def new_table(
     disk_guid: Guid,
     sector_size: int = 512,
     entry_count: int = 128,
-    entry_size: int = _LEAST_ENTRY,
+    entry_size: int = _MIN_ENTRY_BYTES,
 ) -> NewTable:
-    """Make the table of an empty disk; partitions follow each other in order, each aligned to 1 MiB.
+    """Make the table of an empty disk. The partitions follow one another, each aligned to 1 MiB.
 
     Args:
         partitions: in table order; the first is partition number 1.
-        disk_size: bytes; what is beyond the last whole sector stays unused.
-        disk_guid: the disk's own GUID.
+        disk_size: bytes; a rest after the last whole sector stays unused.
+        disk_guid: the GUID of the disk.
         sector_size: 512 or 4096 bytes.
-        entry_count: how many entries the table has room for.
-        entry_size: bytes of an entry, 128 times a power of two.
+        entry_count: the number of entries in the partition entry array.
+        entry_size: bytes of one entry, 128 times a power of two.
 
     Raises:
         LayoutError: the partitions do not fit.
-        UsageError: a name is too long for its 36 UTF-16 units.
+        UsageError: a partition has no size, or a name of more than 36 UTF-16 code units.
     """
     last_lba = disk_size // sector_size - 1
-    reserved = _reserved(entry_count * entry_size, sector_size)
+    reserved = _reserved_sectors(entry_count * entry_size, sector_size)
     header = Header(
         signature=_SIGNATURE,
         revision=_REVISION,
@@ -650,21 +675,23 @@ def new_table(
         first_usable_lba=PRIMARY_LBA + 1 + reserved,
         last_usable_lba=last_lba - reserved - 1,
         disk_guid=disk_guid,
-        entries_lba=PRIMARY_LBA + 1,
+        array_lba=PRIMARY_LBA + 1,
         entry_count=entry_count,
         entry_size=entry_size,
-        entries_crc=0,
+        array_crc=0,
         tail=bytes(sector_size - _HEADER.size),
     )
     table = Table(header=header, entries=_new_entries(partitions, header, sector_size))
-    arrays = (header.entries_lba, last_lba - reserved)
-    pair = _placed_pair(table, arrays, header.last_usable_lba, last_lba)
+    arrays = (header.array_lba, last_lba - reserved)
+    pair = _pair_at(table, arrays, header.last_usable_lba, last_lba)
     return NewTable(protective_mbr(Geometry(sector_size, last_lba + 1)), pair)
 
 
-def _new_entries(partitions: Sequence[NewPartition], header: Header, sector_size: int) -> tuple[Entry, ...]:
-    """Place the partitions one after the other and fill the array up with unused entries."""
-    tail, step = bytes(header.entry_size - _LEAST_ENTRY), ALIGNMENT // sector_size
+def _new_entries(
+    partitions: Sequence[NewPartition], header: Header, sector_size: int
+) -> tuple[PartitionEntry, ...]:
+    """Place the partitions one after the other and fill the array with unused entries."""
+    tail, step = bytes(header.entry_size - _MIN_ENTRY_BYTES), ALIGNMENT // sector_size
     entries, free = [], header.first_usable_lba
     for partition in partitions:
         first = -(-free // step) * step
@@ -672,25 +699,25 @@ def _new_entries(partitions: Sequence[NewPartition], header: Header, sector_size
         entries.append(_new_entry(partition, first, free - 1, tail))
     if free - 1 > header.last_usable_lba or len(entries) > header.entry_count:
         raise LayoutError(
-            f"{len(entries)} partitions need {free} sectors; the disk has {header.last_usable_lba + 1} "
-            f"for {header.entry_count} partitions",
+            f"the partitions need {free} sectors and {len(entries)} table entries; "
+            f"the disk has {header.last_usable_lba + 1} and {header.entry_count}",
             next_step="Make the disk larger or the partitions smaller.",
         )
-    return (*entries, *[Entry(tail=tail)] * (header.entry_count - len(entries)))
+    return (*entries, *[PartitionEntry(tail=tail)] * (header.entry_count - len(entries)))
 
 
-def _new_entry(partition: NewPartition, first: int, last: int, tail: bytes) -> Entry:
-    """Make one entry."""
-    # Table 5-6, PartitionName: 72 bytes, 36 UTF-16 units.
-    if len(_name_to_bytes(partition.name)) > 2 * _NAME_UNITS:
+def _new_entry(partition: NewPartition, first: int, last: int, tail: bytes) -> PartitionEntry:
+    """Return the entry of a partition at these sectors. Raises UsageError."""
+    # Table 5-6, PartitionName: 72 bytes, 36 UTF-16 code units.
+    if len(_encode_name(partition.name)) > 2 * _MAX_NAME_UNITS:
         raise UsageError(
-            f"partition name too long: {partition.name!r}", next_step="Use 36 characters or less."
+            f"partition name too long: {partition.name!r}", next_step="Use at most 36 characters."
         )
     if partition.size <= 0:
-        raise UsageError(f"partition {partition.name!r} has no size", next_step="Give its size in bytes.")
-    return Entry(
+        raise UsageError(f"partition {partition.name!r} has no size", next_step="State its size in bytes.")
+    return PartitionEntry(
         type=partition.type,
-        unique=partition.unique,
+        guid=partition.guid,
         first_lba=first,
         last_lba=last,
         attributes=partition.attributes,
@@ -699,13 +726,13 @@ def _new_entry(partition: NewPartition, first: int, last: int, tail: bytes) -> E
     )
 
 
-# UEFI Table 5-3, Protective MBR: boot code, signature and one record of type 0xEE over the whole disk.
+# UEFI Table 5-3, Protective MBR: boot code, one record of type 0xEE for the whole disk, signature.
 _MBR = Struct("<446xB3sB3sII48x2s")
 
 
 def protective_mbr(geometry: Geometry) -> bytes:
-    """Make the sector that keeps older tools from seeing an empty disk (UEFI 5.2.3)."""
-    # Table 5-4, SizeInLBA: the disk's size minus one, or 0xFFFFFFFF if that does not fit.
+    """Return the sector that prevents older tools from taking the disk for an empty one (UEFI 5.2.3)."""
+    # Table 5-4, SizeInLBA: the disk's size minus one, or 0xFFFFFFFF if that is too large.
     size = min(geometry.last_lba, 0xFFFF_FFFF)
     record = _MBR.pack(0, b"\x00\x02\x00", 0xEE, b"\xff\xff\xff", PRIMARY_LBA, size, b"\x55\xaa")
     return record.ljust(geometry.sector_size, b"\0")

@@ -1,10 +1,10 @@
-"""Priority, tries left, successful and ever-booted in the attribute bits of an entry. PURE.
+"""Priority, tries left, successful and ever-booted: flags in the attribute bits of an entry. PURE.
 
 Rules it enforces:
 
 * the bits are those of ChromeOS ``cgpt`` and GRUB ``gptprio``: 48-51 priority, 52-55 tries left,
-  56 successful; on the PRIVATE partition's entry bit 57 says that a boot has ever succeeded;
-* every other bit is kept as it was (D27).
+  56 successful; on the PRIVATE partition's entry, bit 57 records that a boot has ever succeeded;
+* all other bits are kept (D27).
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from dataclasses import dataclass
 
 from signpost.errors import UsageError
 
+__all__ = ["LIMIT", "Flags", "ever_booted", "flags", "with_ever_booted", "with_flags"]
+
 LIMIT = 15
-"""Priority and tries are four bits each."""
+"""Highest priority and number of tries: each is a field of four bits."""
 
 _PRIORITY_SHIFT = 48
 _TRIES_SHIFT = 52
@@ -25,7 +27,7 @@ _OURS = LIMIT << _PRIORITY_SHIFT | LIMIT << _TRIES_SHIFT | _SUCCESSFUL
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flags:
-    """What the bootloader knows of a slot; priority and tries are 0 to 15."""
+    """The bootloader's flags of a slot. Priority and tries are 0 to 15; UsageError if they are not."""
 
     priority: int = 0
     tries: int = 0
@@ -38,7 +40,7 @@ class Flags:
 
     @property
     def bootable(self) -> bool:
-        """Whether the bootloader may take this slot: priority above 0, and tries left or successful."""
+        """Whether the bootloader may take the slot: priority above 0, and tries left or successful."""
         return self.priority > 0 and (self.tries > 0 or self.successful)
 
 
@@ -52,7 +54,7 @@ def flags(attributes: int) -> Flags:
 
 
 def with_flags(attributes: int, value: Flags) -> int:
-    """Return the attribute bits with the flags put in and every other bit kept."""
+    """Return the attribute bits with these flags; all other bits are kept."""
     bits = value.priority << _PRIORITY_SHIFT | value.tries << _TRIES_SHIFT
     return attributes & ~_OURS | bits | (_SUCCESSFUL if value.successful else 0)
 
@@ -63,5 +65,5 @@ def ever_booted(attributes: int) -> bool:
 
 
 def with_ever_booted(attributes: int, *, value: bool = True) -> int:
-    """Return the PRIVATE entry's attributes with bit 57 set or cleared and every other bit kept."""
+    """Return the PRIVATE entry's attributes with bit 57 set or cleared; all other bits are kept."""
     return attributes & ~_EVER_BOOTED | (_EVER_BOOTED if value else 0)

@@ -1,20 +1,23 @@
-"""The one door to durable storage: every write and flush of a disk or a state file goes through it.
+"""The only access to durable storage: every write and flush of a disk or a state file goes through it.
 
-:class:`Medium` names exactly the operating system's calls that change what survives a power cut. The
-programs use :class:`OsMedium`; a test passes one that records the calls in order and replays any prefix.
+:class:`Medium` lists exactly the calls of the operating system that change what survives a power cut, and
+those that read it. The programs use :class:`OsMedium`; a test passes one that records the calls in order and
+replays any prefix of them.
 
 Rules it enforces:
 
 * a short read or write is continued, never returned;
 * every ``OSError`` becomes a :class:`~signpost.errors.MediumError` that names the path;
-* a new file is created exclusively, so that nothing is truncated by opening it.
+* a new file is created exclusively, so that opening never truncates.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from signpost.errors import DiskBusyError, MediumError
@@ -22,21 +25,22 @@ from signpost.errors import DiskBusyError, MediumError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-from contextlib import contextmanager
+__all__ = ["Medium", "OsMedium", "opened"]
 
-_FOLIO_BYTES = 1 << 21  # the largest that readahead and writes make, on bounds of its own size
+_FOLIO_BYTES = 1 << 21  # the largest piece of page cache that readahead and writes make, aligned to its size
+_READ_BITS = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 _BLKSSZGET = 0x1268  # linux/fs.h: logical sector size in bytes
 
 
 class Medium(Protocol):
-    """What the programs may do to storage. Paths are strings; offsets and lengths are bytes."""
+    """What the programs may do with storage. Paths are strings; offsets and lengths are bytes."""
 
     def open(self, path: str, *, write: bool) -> int:
         """Open an existing file or device and return its descriptor; never creates or truncates."""
         ...
 
     def create(self, path: str, mode: int = 0o644) -> int:
-        """Create a file that must not exist yet and return a descriptor for reading and writing."""
+        """Create a file that must not exist and return a descriptor for reading and writing."""
         ...
 
     def close(self, descriptor: int) -> None:
@@ -52,23 +56,23 @@ class Medium(Protocol):
         ...
 
     def flush(self, descriptor: int) -> None:
-        """Return once everything written through this descriptor is on the medium (fsync)."""
+        """Return when everything written through this descriptor is on the medium (fsync)."""
         ...
 
-    def forget(self, descriptor: int, offset: int = 0, length: int = 0) -> None:
-        """Drop what the kernel has of a stretch (length 0: all), so that reading it asks the medium."""
+    def drop_cache(self, descriptor: int, offset: int = 0, length: int = 0) -> None:
+        """Drop the page cache of a range (length 0: to the end), so that the medium is read next."""
         ...
 
     def rename(self, source: str, target: str) -> None:
-        """Put ``source`` in the place of ``target`` in one step."""
+        """Replace ``target`` by ``source`` atomically."""
         ...
 
     def remove(self, path: str) -> None:
-        """Remove a file; one that is not there is no error."""
+        """Remove a file; if it does not exist, that is not an error."""
         ...
 
     def flush_folder(self, path: str) -> None:
-        """Return once the names in this folder are on the medium."""
+        """Return when the names in this folder are on the medium (fsync)."""
         ...
 
     def size(self, descriptor: int) -> int:
@@ -76,38 +80,57 @@ class Medium(Protocol):
         ...
 
     def sector_size(self, descriptor: int) -> int | None:
-        """Return a block device's logical sector size in bytes, None for a plain file."""
+        """Return a block device's logical sector size in bytes, None for a regular file."""
         ...
 
     def lock(self, descriptor: int) -> None:
-        """Take the advisory lock of this file for as long as it is open, or raise DiskBusyError."""
+        """Take this file's advisory lock until the descriptor is closed. Raises DiskBusyError."""
         ...
 
 
 @contextmanager
 def _translated(action: str, where: str | int) -> Iterator[None]:
-    """Turn an ``OSError`` into a MediumError that says what was being done to which path or descriptor."""
+    """Turn an ``OSError`` into a MediumError that names the action and the path or descriptor."""
     try:
         yield
     except OSError as error:
-        raise MediumError(f"cannot {action} {_name(where)}: {error.strerror or error}") from error
+        raise MediumError.of(f"cannot {action} {_name(where)}: {error.strerror or error}", error) from error
 
 
 class OsMedium:
-    """The operating system's own storage."""
+    """The storage of the operating system: the :class:`Medium` that the programs use.
+
+    Args:
+        readable: whether everyone whom their mode allows can read new files, even if the umask forbids it.
+    """
+
+    _readable = False  # also of a subclass that does not call __init__
+
+    def __init__(self, *, readable: bool = False) -> None:
+        self._readable = readable
 
     def open(self, path: str, *, write: bool) -> int:
-        """Open an existing file or device. Raises MediumError."""
+        """Open an existing file or device, without waiting for who writes to a FIFO. Raises MediumError."""
         with _translated("open", path):
-            return os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
+            return os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK)
 
     def create(self, path: str, mode: int = 0o644) -> int:
         """Create a file exclusively. Raises MediumError."""
         with _translated("create", path):
-            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            if self._readable:
+                try:
+                    os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) | mode & _READ_BITS)
+                except OSError:
+                    os.close(descriptor)
+                    raise
+            return descriptor
 
     def close(self, descriptor: int) -> None:
-        """Close a descriptor and give up its lock, which a child that a thread just forked may still have."""
+        """Close a descriptor and release its lock. Raises MediumError.
+
+        Closing alone does not release it if a child process that a thread has just forked still has a copy.
+        """
         with _translated("close", descriptor):
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
@@ -127,7 +150,7 @@ class OsMedium:
         return b"".join(pieces)
 
     def write_at(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
-        """Write everything, continuing after short writes. Raises MediumError."""
+        """Write everything; continue after short writes. Raises MediumError."""
         rest = memoryview(data)
         with _translated("write", descriptor):
             while rest:
@@ -139,11 +162,11 @@ class OsMedium:
         with _translated("flush", descriptor):
             os.fsync(descriptor)
 
-    def forget(self, descriptor: int, offset: int = 0, length: int = 0) -> None:
-        """Advise the kernel to drop its copy; call :meth:`flush` first.
+    def drop_cache(self, descriptor: int, offset: int = 0, length: int = 0) -> None:
+        """Advise the kernel to drop its cached copy; call :meth:`flush` first. Raises MediumError.
 
-        What it caches in one piece (a folio) and is only partly in the stretch would stay: so to the next
-        bounds of folios, on both sides.
+        The kernel keeps a piece of its cache (a folio) that is only partly in the range, so the range is
+        extended to the next folio boundary on both sides.
         """
         start = offset // _FOLIO_BYTES * _FOLIO_BYTES
         end = -(-(offset + length) // _FOLIO_BYTES) * _FOLIO_BYTES
@@ -151,12 +174,12 @@ class OsMedium:
             os.posix_fadvise(descriptor, start, end - start if length else 0, os.POSIX_FADV_DONTNEED)
 
     def rename(self, source: str, target: str) -> None:
-        """Rename over ``target``. Raises MediumError."""
+        """Rename ``source`` to ``target``, replacing it. Raises MediumError."""
         with _translated("replace", target):
             os.replace(source, target)
 
     def remove(self, path: str) -> None:
-        """Unlink, if there. Raises MediumError."""
+        """Unlink a file, if it exists. Raises MediumError."""
         with _translated("remove", path):
             try:
                 os.unlink(path)
@@ -173,20 +196,22 @@ class OsMedium:
                 os.close(descriptor)
 
     def size(self, descriptor: int) -> int:
-        """Size in bytes of a plain file or block device. Raises MediumError."""
-        with _translated("measure", descriptor):
+        """Return the bytes of a regular file or block device; a folder has no size. Raises MediumError."""
+        with _translated("find the size of", descriptor):
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):  # its end is at 2**63 - 1 on some file systems
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             return os.lseek(descriptor, 0, os.SEEK_END)
 
     def sector_size(self, descriptor: int) -> int | None:
-        """Logical sector size in bytes of a block device, None for a plain file. Raises MediumError."""
-        with _translated("ask the sector size of", descriptor):
+        """Return the logical sector size in bytes, None for a regular file. Raises MediumError."""
+        with _translated("read the sector size of", descriptor):
             if not stat.S_ISBLK(os.fstat(descriptor).st_mode):
                 return None
             answer = fcntl.ioctl(descriptor, _BLKSSZGET, bytes(4))
         return int.from_bytes(answer, "little")
 
     def lock(self, descriptor: int) -> None:
-        """Flock exclusively without waiting. Raises DiskBusyError or MediumError."""
+        """Take an exclusive flock without waiting. Raises DiskBusyError or MediumError."""
         with _translated("lock", descriptor):
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -195,7 +220,7 @@ class OsMedium:
 
 
 def _name(descriptor: str | int) -> str:
-    """Return a path as it is, or the path behind a descriptor, for messages."""
+    """Return the path, or the path of an open descriptor, for messages."""
     if isinstance(descriptor, str):
         return descriptor
     try:
@@ -206,7 +231,7 @@ def _name(descriptor: str | int) -> str:
 
 @contextmanager
 def opened(medium: Medium, path: str, *, write: bool = False) -> Iterator[int]:
-    """Open ``path`` on ``medium`` for the length of a ``with`` block."""
+    """Open ``path`` on ``medium`` for the duration of a ``with`` block."""
     descriptor = medium.open(path, write=write)
     try:
         yield descriptor

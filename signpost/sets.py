@@ -3,10 +3,11 @@
 Rules it enforces:
 
 * by type GUID, in table order: the first BOOT, ROOT and HASH partitions are slot A, the second ones slot B;
-  labels and duplicates of them play no part (D28);
-* a third partition of a type belongs to no slot, and is named in a note: the bootloader may still take a
-  third BOOT partition;
-* a disk with one of each is "single"; a set with a part missing, or no PRIVATE partition, is not our disk.
+  labels decide nothing (D28), and one that names the other slot is mentioned in a note;
+* there are one or two partitions of each type, and the same number of each: a disk with a third BOOT
+  partition, an incomplete slot or no PRIVATE partition is refused, because counting would pair the wrong
+  partitions, and an update would overwrite what runs;
+* a disk with one partition of each type is "single".
 """
 
 from __future__ import annotations
@@ -20,7 +21,22 @@ from signpost.gpt import Guid
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from signpost.gpt import Entry
+    from signpost.gpt import PartitionEntry
+
+__all__ = [
+    "BOOT",
+    "DATA",
+    "EFI_SYSTEM",
+    "HASH",
+    "PRIVATE",
+    "RESERVED",
+    "ROOT",
+    "ImageKind",
+    "Layout",
+    "PartitionSet",
+    "Slot",
+    "find",
+]
 
 BOOT = Guid("6b636168-7420-6568-2070-6c616e657421")
 ROOT = Guid("5526016a-1a97-4ea4-b39a-b7c8c6ca4502")
@@ -34,7 +50,7 @@ _SET = {"BOOT": BOOT, "ROOT": ROOT, "HASH": HASH}
 
 
 class Slot(StrEnum):
-    """One of the two places an operating system can be installed in."""
+    """One of the two places where an operating system can be installed."""
 
     A = "A"
     B = "B"
@@ -43,6 +59,14 @@ class Slot(StrEnum):
     def other(self) -> Slot:
         """The other slot."""
         return Slot.B if self is Slot.A else Slot.A
+
+
+class ImageKind(StrEnum):
+    """One of the three images of a release. Each slot has a partition for each of them."""
+
+    BOOT = "boot"
+    ROOT = "root"
+    HASH = "hash"
 
 
 class PartitionSet(NamedTuple):
@@ -54,7 +78,7 @@ class PartitionSet(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What :func:`find` found: the slots' partitions, PRIVATE's index, and what is odd about them."""
+    """The slots' partitions, the index of PRIVATE's entry, and notes on contradicting labels."""
 
     slots: Mapping[Slot, PartitionSet]
     private: int
@@ -66,36 +90,39 @@ class Layout(NamedTuple):
         return len(self.slots) == 1
 
     def slot_of(self, index: int) -> Slot | None:
-        """Return the slot one of whose partitions has this entry index, if any."""
+        """Return the slot that the partition with this entry index belongs to, if any."""
         return next((slot for slot, parts in self.slots.items() if index in parts), None)
 
 
-def find(entries: Sequence[Entry]) -> Layout:
-    """Find the slots of a table. Raises LayoutError, naming what is missing."""
+def find(entries: Sequence[PartitionEntry]) -> Layout:
+    """Find the slots of a table. Raises LayoutError, which names missing and surplus partitions."""
     found = {name: _indices(entries, type_) for name, type_ in _SET.items()}
     private = _indices(entries, PRIVATE)
-    banks = max(1, min(2, max(map(len, found.values()))))
-    missing = [f"{name}-{slot}" for name, has in found.items() for slot in [*Slot][len(has) : banks]] + (
-        [] if private else ["PRIVATE"]
-    )
+    if surplus := [f"{len(own)} {name}" for name, own in found.items() if len(own) > len(Slot)]:
+        counts = ", ".join(f"{len(own)} {name}" for name, own in found.items())
+        raise LayoutError(
+            f"the disk has {' and '.join(surplus)} partitions ({counts}): which make a slot is not known",
+            next_step="Give partitions of another system, such as a rescue system, another type GUID.",
+        )
+    slots = [*Slot][: max(1, *map(len, found.values()))]
+    missing = [f"{name}-{slot}" for name, indices in found.items() for slot in slots[len(indices) :]]
+    if not private:
+        missing.append("PRIVATE")
     if missing:
         raise LayoutError(f"the disk has no {' and no '.join(missing)} partition")
-    slots = {
-        slot: PartitionSet(*(has[bank] for has in found.values()))
-        for bank, slot in enumerate([*Slot][:banks])
+    sets = {
+        slot: PartitionSet(*(indices[number] for indices in found.values()))
+        for number, slot in enumerate(slots)
     }
-    return Layout(slots, private[0], _notes(found))
+    notes = (
+        f"partition {index + 1} belongs to slot {slot}, but its label is {entries[index].label!r}"
+        for slot, parts in sets.items()
+        for index in parts
+        if entries[index].label.upper().endswith(f"-{slot.other}")
+    )
+    return Layout(sets, private[0], tuple(notes))
 
 
-def _indices(entries: Sequence[Entry], type_: Guid) -> list[int]:
+def _indices(entries: Sequence[PartitionEntry], type_: Guid) -> list[int]:
     """Return the indices of the entries of a type, in table order."""
     return [index for index, entry in enumerate(entries) if entry.type == type_]
-
-
-def _notes(found: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
-    """Say which types there are too many of."""
-    return tuple(
-        f"{len(has)} {name} partitions: the slots are the first two (numbers {has[0] + 1} and {has[1] + 1})"
-        for name, has in found.items()
-        if len(has) > len(Slot)
-    )

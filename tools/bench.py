@@ -1,7 +1,7 @@
-"""`make bench`: the ratios that docs/benchmarks.md quotes, both sides of each measured in one run.
+"""`make bench`: the ratios in docs/benchmarks.md, with both sides of each ratio measured in the same run.
 
-Each pair of whole processes is run in turn, A B A B …; quoted are the minimum, median and maximum of the
-ratio A/B, pair by pair, so that a machine whose speed drifts does not decide.
+The two commands run alternately, A B A B …, as complete processes. The table has the minimum, median and
+maximum of the ratio A/B of each pair, so that a machine whose speed changes does not distort the result.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ VARIANT = "demo"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """Two commands to compare."""
+    """Two commands to compare: ours and another one."""
 
     name: str
     ours: Sequence[str]
@@ -39,18 +39,18 @@ class Pair:
 
 
 def seconds(command: Sequence[str], *, accept: tuple[int, ...] = (0, 3)) -> float:
-    """Return the wall time of a whole process, in seconds."""
+    """Return the wall time of a complete process, in seconds."""
     started = time.perf_counter()
     status = subprocess.run(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
     ).returncode
     if status not in accept:
-        raise SystemExit(f"{command[0]} ended in status {status}")
+        raise SystemExit(f"{command[0]} ended with exit status {status}")
     return time.perf_counter() - started
 
 
 def compare(pair: Pair) -> str:
-    """Run a pair in turn and return one row of the table."""
+    """Run a pair alternately and return one row of the table."""
     ratios, ours, others = [], [], []
     for number in range(pair.runs + 1):
         mine, theirs = seconds(pair.ours), seconds(pair.other)
@@ -69,7 +69,7 @@ def run(*words: str) -> None:
 
 
 def prepare(folder: Path, cache: Path) -> None:
-    """Make a repository with 1.0.0 and 1.1.0, and the disk of a node on 1.0.0."""
+    """Create a repository with 1.0.0 and 1.1.0, and the disk of a node that runs 1.0.0."""
     releases = build_releases(cache, lambda line: print(line, file=sys.stderr))
     tool = [str(_BIN / "repo-tools"), "--repo", str(folder / "repo")]
     run(tool[0], "new", str(folder / "repo"))
@@ -81,7 +81,7 @@ def prepare(folder: Path, cache: Path) -> None:
 
 
 def pairs(folder: Path) -> list[Pair]:
-    """Return what is compared."""
+    """Return the pairs to compare."""
     signpost = [str(_BIN / "signpost"), "--disk", str(folder / "disk.img"), "--active", "A", "status"]
     targets = folder / "repo" / "targets"
     hashes = f"sha256sum {targets}/*; for f in {targets}/*.zst; do zstd -dcq $f | sha256sum; done"
@@ -98,7 +98,7 @@ def main() -> None:
     """Prepare, compare, print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cache", type=Path, default=Path(".cache/os"))
-    parser.add_argument("--only", default="", metavar="WORD", help="only the rows that have this word")
+    parser.add_argument("--only", default="", metavar="WORD", help="only the rows that contain this word")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)

@@ -1,6 +1,6 @@
-"""`make bench-fleet`: what docs/benchmarks.md says of simulate, report and guard.
+"""`make bench-fleet`: the figures of simulate, report and guard in docs/benchmarks.md.
 
-Times are of whole processes. The guard is played over seeds: the same fleets, each held by another rule.
+Times are of complete processes. The guard is simulated over many seeds: the same fleets with different rules.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ sys.path[:0] = [
     str(Path(__file__).resolve().parent.parent / "repo-tools"),
 ]
 
-from repo_tools.fleet.simulate import Plan, Runs, by_guard, by_looking, over_seeds
+from repo_tools.fleet.simulate import RolloutPlan, Runs, by_guard, by_polling, over_seeds
 from repo_tools.fleet.verdict import HoldOn, Rules
 from tests.support.access_logs import write_log
 from tests.support.repositories import make_repository
@@ -39,12 +39,12 @@ START = datetime(2026, 11, 2, 6, tzinfo=UTC)
 EVERY = timedelta(minutes=15)
 BUDGET = 0.01
 ALPHA = 0.05
-_Z = 1.96  # of a textbook interval with 95 %
+_Z = 1.96  # of a 95 % interval
 
 
 def textbook(tally: Tally) -> bool:
-    """Tell whether Wilson's lower bound, right for one look only, is above the budget."""
-    count = tally.whole
+    """Tell whether Wilson's lower bound, which is only valid for a single look, is above the budget."""
+    count = tally.overall
     if not count.total:
         return False
     n, p = count.total, count.rate
@@ -56,22 +56,24 @@ def textbook(tally: Tally) -> bool:
 RULES: dict[str, Detector] = {
     "proof": by_guard(Rules(budget=BUDGET, alpha=ALPHA), EVERY),
     "doubt": by_guard(Rules(budget=BUDGET, alpha=ALPHA, hold_on=HoldOn.DOUBT), EVERY),
-    "textbook": by_looking(textbook, EVERY),
+    "textbook": by_polling(textbook, EVERY),
 }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """A fleet of 10,000 nodes: its policy, the release's failure rate, and what holds it."""
+    """A fleet of 10,000 nodes: its wave policy, the release's failure rate, and the rule that holds it."""
 
     policy: str
     rate: float
     rule: str
 
     def play(self, runs: int) -> str:
-        """Play it over seeds; return one row of the table."""
+        """Simulate it with many seeds; return one row of the table."""
         waves = WavePolicy.built_in(self.policy).waves(START)
-        plan = Plan(waves=waves, start=START, nodes=10_000, jitter=timedelta(minutes=15), bad_rate=self.rate)
+        plan = RolloutPlan(
+            waves=waves, start=START, nodes=10_000, jitter=timedelta(minutes=15), bad_rate=self.rate
+        )
         found = over_seeds(plan, runs, RULES[self.rule])
         return (
             f"| {self.policy} | {100 * self.rate:g} % | {self.rule} | {100 * found.held / runs:.1f} %"
@@ -81,7 +83,7 @@ class Case:
 
 
 def _hours(found: Runs) -> str:
-    """Return the median time from the start to the hold."""
+    """Return the median time from the start to the hold, as text."""
     middle = sorted(found.held_after)[len(found.held_after) // 2]
     return f"{middle / 3600:.1f} h" if math.isfinite(middle) else "never"
 
@@ -99,7 +101,7 @@ _LINE = re.compile(
 
 
 def loop(path: Path) -> str:
-    """Return the same of a plain Python loop that matches the lines and reads their times."""
+    """Return the times of a plain Python loop that matches the lines and parses their times."""
     started, processor, nodes = time.perf_counter(), time.process_time(), set()
     with path.open() as lines:
         for line in lines:
@@ -111,7 +113,7 @@ def loop(path: Path) -> str:
 
 
 def times(*words: str) -> str:
-    """Return the least wall time and processor time of three runs of a repo-tools command, in seconds."""
+    """Return the lowest wall time and processor time of three runs of a repo-tools command."""
     walls, processor = [], []
     for _ in range(3):
         before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -123,7 +125,7 @@ def times(*words: str) -> str:
 
 
 def bench_speed(folder: Path) -> None:
-    """Print how long a million nodes, and a million lines, take."""
+    """Print the times for a million nodes, and for a million log lines."""
     print("| command | size | time | processor |\n|---|---|---|---|")
     words = ["simulate", "--nodes", "1000000", "--edges", "30", "--plot", str(folder / "rollout.svg")]
     print(
@@ -132,7 +134,7 @@ def bench_speed(folder: Path) -> None:
     repository = make_repository(folder / "repo", versions=["1.0.0"])
     repository.publish("1.1.0", waves="default", start_at=START)
     waves, log = WavePolicy.built_in("default").waves(START), folder / "access.log"
-    plan = Plan(waves=waves, start=START, nodes=5900, bad_rate=0.005)
+    plan = RolloutPlan(waves=waves, start=START, nodes=5900, bad_rate=0.005)
     written = write_log(log, plan, until=timedelta(days=7), hang=0.1)
     size = f"{written.lines:,} lines, {log.stat().st_size >> 20} MiB"
     repo = ["--repo", str(repository.folder)]
@@ -144,7 +146,7 @@ def bench_speed(folder: Path) -> None:
 
 
 def bench_guard(runs: int) -> None:
-    """Print whom the rules harm and what they hold by mistake."""
+    """Print how many nodes each rule harms, and how often it holds a good release."""
     print(f"\n{runs} seeds a row, 10,000 nodes, budget 1 %, a look every 15 minutes, alpha 5 %\n")
     print("| waves | fails on | rule | held | harmed, mean | worst | updated | held after, median |")
     print("|---|---|---|---|---|---|---|---|")

@@ -1,13 +1,13 @@
 """`make bench`, second part: what an update costs, over HTTP from Debian's nginx on loopback.
 
-Five parts, named by ``--only``: ``full`` (a full install beside what one would use instead), ``minor`` (the
-bytes and the time of an update by difference), ``resume`` (what is fetched twice after ``kill -9``),
-``check`` (a look that finds nothing), ``memory`` (of a 4 GiB image).
+Five parts, selected by ``--only``: ``full`` (a full install, compared with other tools), ``minor`` (bytes and
+time of an update by delta), ``resume`` (what is fetched twice after ``kill -9``), ``check`` (a check without
+an update), ``memory`` (with a 4 GiB image).
 
-Whole processes are run in turn, A B A B …, and the ratio is taken pair by pair. Bytes are those that nginx
-says it sent: what a killed client never read from its socket is in them. The peers are Debian's packages and
-are only used here; one that is missing is named. ``updog`` is installed as on a node, without what only a
-publisher needs: securesystemslib imports a key service's library wherever it finds one.
+The commands run alternately, A B A B …, as complete processes, and the ratio is computed for each pair. Bytes
+are those that nginx has sent, including those that a killed client never read from its socket. The other
+tools are Debian packages and only used here; a missing one is reported. ``updog`` is installed as on a node,
+without what only a publisher needs: securesystemslib imports a key service's library if it finds one.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _HEAD = """| ours / other | ours, median | other, median | ratio min / median / 
 
 
 class Server:
-    """Debian's nginx over a folder, and what it sent."""
+    """Debian's nginx serving a folder, and the bytes that it has sent."""
 
     def __init__(self, folder: Path) -> None:
         self._log = folder / "access.log"
@@ -74,15 +74,15 @@ class Server:
         self._process.wait()
 
     def sent(self, do: Callable[[], object]) -> list[tuple[int, str]]:
-        """Return (bytes of the body, path) of each request that came while ``do`` ran."""
+        """Return (bytes of the body, path) of each request during ``do``."""
         before = len(self._lines())
         do()
-        time.sleep(0.3)  # nginx notes an answer when its client has gone
+        time.sleep(0.3)  # nginx logs an answer when its client has disconnected
         pairs = (line.split(maxsplit=1) for line in self._lines()[before:])
         return [(int(count), path) for count, path in pairs]
 
     def targets(self, do: Callable[[], object]) -> int:
-        """Return the bytes of targets that were sent while ``do`` ran."""
+        """Return the bytes of targets that were sent during ``do``."""
         return sum(count for count, path in self.sent(do) if "/targets/" in path)
 
     def _lines(self) -> list[str]:
@@ -91,7 +91,7 @@ class Server:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Node:
-    """A drilled node and how it was when new."""
+    """A drill node and its original state."""
 
     folder: Path
     tools: Path
@@ -115,11 +115,11 @@ class Node:
 
     @property
     def disk(self) -> Path:
-        """Its disk."""
+        """The disk image."""
         return self.folder / "disk.img"
 
     def updog(self, *words: str) -> list[str]:
-        """Return a command line of updog on it."""
+        """Return an updog command line for this node."""
         return [str(self.tools / "updog"), "--config", str(self.folder / "updog.toml"), *words]
 
     def place(self, role: str = "ROOT") -> tuple[int, int]:
@@ -131,7 +131,7 @@ class Node:
         return int(row[0]) * 512, int(row[1]) * 512
 
     def reset(self) -> None:
-        """Put it back to how it was, with zeros in the second slot, all of it allocated."""
+        """Restore its original state, with zeros in the second slot, completely allocated."""
         shutil.rmtree(self.folder / "state")
         shutil.copytree(self.folder / "saved", self.folder / "state")
         with self.disk.open("r+b") as file:
@@ -143,7 +143,7 @@ class Node:
         run("sync", str(self.disk))
 
     def has(self, image: Path) -> bool:
-        """Tell whether the second slot's root holds an image, bit for bit."""
+        """Tell whether the second slot's ROOT contains an image, bit for bit."""
         offset, _ = self.place()
         command = ["cmp", "-s", "-n", str(image.stat().st_size), str(image), str(self.disk), "0", str(offset)]
         return subprocess.run(command, check=False).returncode == 0
@@ -151,7 +151,7 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bench:
-    """What all parts use; ``tools`` is the folder of a node's commands."""
+    """What all parts use; ``tools`` is the folder with a node's commands."""
 
     folder: Path
     server: Server
@@ -164,7 +164,7 @@ class Bench:
         return self.folder / name
 
     def publish(self, repo: Path, version: str, images: Sequence[Path], *more: str) -> None:
-        """Publish boot, root and hash image."""
+        """Publish a boot, a root and a hash image."""
         roles = [f"--{role}={path}" for role, path in zip(("boot", "root", "hash"), images, strict=True)]
         named = ["--variant", VARIANT, "--arch", platform.machine(), "--version", version, "--waves", "none"]
         command = [str(_BIN / "repo-tools"), "--repo", str(repo), "publish", *named, *roles, *more]
@@ -178,7 +178,7 @@ class Bench:
         return [folder / role for role in ("boot", "root", "hash")]
 
     def big(self) -> tuple[Path, Node, Path]:
-        """Return a repository, a node on a tiny release of it, and the root image of the release after."""
+        """Return a repository, a node on a tiny release of it, and the root image of the next release."""
         repo, image = self.folder / "big", self.folder / "big.erofs"
         if not repo.exists():
             real_image(image, self.folder / "tree", self.options.root * _MIB)
@@ -191,7 +191,7 @@ class Bench:
 
 
 def install_node_tools(folder: Path) -> Path:
-    """Install the project as a node has it; return the folder of its commands."""
+    """Install the project as on a node; return the folder with its commands."""
     run(sys.executable, "-m", "venv", str(folder))
     project = str(Path(__file__).resolve().parent.parent)
     run(str(folder / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", project)
@@ -199,7 +199,7 @@ def install_node_tools(folder: Path) -> Path:
 
 
 def real_image(image: Path, tree: Path, size: int) -> None:
-    """Make an uncompressed erofs of about ``size`` bytes of this machine's Debian files."""
+    """Make an uncompressed erofs with about ``size`` bytes of this machine's Debian files."""
     total = 0
     for top in _REAL:
         for folder, folders, files in os.walk(top):
@@ -226,7 +226,7 @@ def compare(
     pairs: int,
     reset: Callable[[], None] = lambda: None,
 ) -> str:
-    """Run a pair in turn and return one row of the table."""
+    """Run a pair alternately and return one row of the table."""
     mine, theirs = [], []
     for _ in range(pairs):
         reset()
@@ -242,7 +242,7 @@ def compare(
 
 
 def full(bench: Bench) -> None:
-    """Install a large root beside the others."""
+    """Install a large root image, compared with other tools."""
     repo, node, image = bench.big()
     (pack,) = (repo / "targets").glob("*-1.1.0-root.erofs.zst")
     raw, packed = image.stat().st_size / 1e6, pack.stat().st_size / 1e6
@@ -272,7 +272,7 @@ def full(bench: Bench) -> None:
             reset=node.reset,
         )
         print(row, flush=True)
-    print(f"\nthe slot holds the image bit for bit: {node.has(image)}")
+    print(f"\nthe slot contains the image bit for bit: {node.has(image)}")
 
 
 def _certificate(folder: Path) -> None:
@@ -295,7 +295,7 @@ def _certificate(folder: Path) -> None:
 
 
 def _casync(bench: Bench, image: Path) -> list[str]:
-    """Make a store of chunks; return what extracts it over HTTP."""
+    """Make a chunk store; return the command that extracts it over HTTP."""
     store, index = bench.folder / "big.castr", bench.folder / "big.caibx"
     run("casync", "make", f"--store={store}", str(index), str(image))
     url, out = bench.server.url, bench.folder / "casync.img"
@@ -304,7 +304,7 @@ def _casync(bench: Bench, image: Path) -> list[str]:
 
 
 def _swupdate(bench: Bench, pack: Path, out: Path) -> list[str]:
-    """Make a signed update; return what installs it."""
+    """Make a signed update; return the command that installs it."""
     folder = bench.folder / "swu"
     folder.mkdir()
     _certificate(folder)
@@ -325,7 +325,7 @@ def _swupdate(bench: Bench, pack: Path, out: Path) -> list[str]:
 
 
 def _rauc(bench: Bench, image: Path) -> list[str]:
-    """Make a plain bundle; return what installs it on a loop device, over a bus of its own."""
+    """Make a plain bundle; return the command that installs it on a loop device, with its own D-Bus."""
     folder = bench.folder / "rauc"
     (folder / "bundle").mkdir(parents=True)
     _certificate(folder)
@@ -369,7 +369,7 @@ def minor(bench: Bench) -> None:
     releases = build_releases(bench.options.cache.resolve(), lambda line: print(line, file=sys.stderr))
     old, new = ([releases[v].boot, releases[v].root, releases[v].hash] for v in ("1.0.0", "1.1.0"))
     repo = bench.repo("minor")
-    versions = {"full": "0.8.0", "plain": "0.9.0", "delta": "1.0.0"}  # of which only the last gets a delta
+    versions = {"full": "0.8.0", "plain": "0.9.0", "delta": "1.0.0"}  # only the last one gets a delta
     for name, version in versions.items():
         images = bench.tiny() if name == "full" else old
         bench.publish(repo, version, images, "--deltas", "0", "--level", "1")  # nobody fetches these packs
@@ -414,7 +414,7 @@ def _bytes(name: str, ours: int, other: int) -> str:
 
 
 def _smallest_patch(folder: Path, old: Path, new: Path) -> int:
-    """Return the bytes of the smaller of two tools' patches."""
+    """Return the size of the smaller one of two tools' patches."""
     one, two = folder / "patch.zst", folder / "patch.xd3"
     run("zstd", "-19", "--long=31", "-qf", f"--patch-from={old}", str(new), "-o", str(one))
     run("xdelta3", "-9", "-S", "lzma", "-f", "-e", "-s", str(old), str(new), str(two))
@@ -422,7 +422,7 @@ def _smallest_patch(folder: Path, old: Path, new: Path) -> int:
 
 
 def _missing_blocks(old: Path, new: Path) -> int:
-    """Return what the 4 KiB blocks that the old image lacks take, each compressed alone."""
+    """Return the size of the 4 KiB blocks that the old image lacks, each compressed by itself."""
     import zstandard
 
     def blocks(path: Path) -> list[bytes]:
@@ -438,7 +438,7 @@ def _missing_blocks(old: Path, new: Path) -> int:
 
 
 def resume(bench: Bench) -> None:
-    """Kill an install at random points and see what is fetched twice."""
+    """Kill an install at random times and measure what is fetched twice."""
     _, node, image = bench.big()
     command = node.updog("update-image")
     node.reset()
@@ -449,7 +449,7 @@ def resume(bench: Bench) -> None:
         took = seconds(command, accept=(0,))
 
     usual = bench.server.targets(once)
-    chance = random.Random(4)  # noqa: S311 - the same points each time
+    chance = random.Random(4)  # noqa: S311 - the same times in each run
     again, finished, identical = [], 0, 0
     for _ in range(bench.options.kills):
         node.reset()
@@ -468,7 +468,7 @@ def resume(bench: Bench) -> None:
 
 
 def _killed(command: Sequence[str], after: float) -> None:
-    """Run a command for so many seconds."""
+    """Run a command and kill it after so many seconds."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         process.wait(after)
@@ -481,7 +481,7 @@ def _killed(command: Sequence[str], after: float) -> None:
 
 
 def check(bench: Bench) -> None:
-    """Look for an update where there is none."""
+    """Check for an update when there is none."""
     repo = bench.repo("quiet")
     bench.publish(repo, "1.0.0", bench.tiny())
     node = Node.new(bench, "node-quiet", repo, "1.0.0", "root=1MiB,boot=1MiB,hash=1MiB")
@@ -524,7 +524,7 @@ def memory(bench: Bench) -> None:
 
 
 def _four_gib(path: Path, real: Path, *, shift: int) -> None:
-    """Write real data four times, zeros behind it; with a ``shift``, 16 stretches of it are others."""
+    """Write real data four times, then zeros; with a ``shift``, 16 ranges of it are different."""
     data = real.read_bytes()[: 512 * _MIB]
     with path.open("wb") as file:
         for _ in range(4):
@@ -544,22 +544,22 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 
 def _peak(command: Sequence[str]) -> int:
-    """Run a command; return the most memory its process had, in KiB.
+    """Run a command; return the peak memory of its process, in KiB.
 
-    Started by a small process: the kernel counts what a process was before it became the command.
+    A small process starts it, because the kernel also counts the memory from before exec.
     """
     return int(subprocess.check_output([sys.executable, "-c", _WEIGH, *command]))
 
 
 def main() -> None:
-    """Measure what was asked for."""
+    """Measure the selected parts."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cache", type=Path, default=Path(".cache/os"))
-    parser.add_argument("--only", action="append", choices=_PARTS, help="this part; several are allowed")
+    parser.add_argument("--only", action="append", choices=_PARTS, help="only this part; may be repeated")
     parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--slow-pairs", type=int, default=5, help="of casync, which takes long")
+    parser.add_argument("--slow-pairs", type=int, default=5, help="for casync, which is slow")
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--root", type=int, default=430, metavar="MIB", help="of files in the large root")
+    parser.add_argument("--root", type=int, default=430, metavar="MIB", help="size of the large root image")
     options = parser.parse_args()
     options.loops = []
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed wheel keeps its compiled modules

@@ -1,8 +1,8 @@
-"""`make demo`: the main job, end to end, on a real Debian system, by the commands that people type.
+"""`make demo`: the main task, end to end, on a real Debian system, with the commands that operators type.
 
-A signed repository publishes two releases in waves; a node takes the newer one into its inactive slot,
-verifies it, boots it and confirms; then it refuses to stay on a third, broken one, falls back, and says why.
-Every line that starts with `$` is a command you can type yourself; the folder stays for that.
+A signed repository publishes two releases in waves. A node installs the newer one into its inactive slot,
+verifies, boots and confirms it. Then it falls back from a third, broken release and reports why. Every line
+that starts with `$` is a command that you can type yourself; the folder is kept for that.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fixtures.os.build import build_releases
+from fixtures.os.errors import BuildError
+from signpost.text import table, traffic_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,14 +34,14 @@ if TYPE_CHECKING:
     from fixtures.os.release import Release
 
 VARIANT = "demo"
-SEED = "1203"  # in the middle of the fleet, so that the first waves pass it by
+SEED = "1203"  # in the middle of the fleet, so that the first waves do not include it
 _BIN = Path(sys.executable).parent
-_NOTHING_TO_DO, _WENT_DOWN = 3, 1
-_QUICK = ("--level", "6", "--deltas", "1")  # a demo has no patience for the smallest packs
+_NOTHING_TO_DO, _BOOT_FAILED = 3, 1
+_QUICK = ("--level", "6", "--deltas", "1")  # faster than the defaults, which make smaller packs
 
 
 class DemoError(Exception):
-    """A command did not end as the demo says it does."""
+    """A command did not end with the expected exit status."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -55,9 +57,10 @@ class Row:
 
 @dataclass(kw_only=True, slots=True)
 class Demo:
-    """The folder that the demo works in, and what has happened so far."""
+    """The demo's folder, and what has happened so far."""
 
     folder: Path
+    url: str = ""
     started: float = field(default_factory=time.monotonic)
     rows: list[Row] = field(default_factory=list)
 
@@ -71,11 +74,11 @@ class Demo:
         print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n== {text}", flush=True)
 
     def run(self, *words: str, expect: int = 0) -> None:
-        """Show and run a command. Raises DemoError when it ends in another exit status than expected."""
+        """Show and run a command. Raises DemoError if it does not end with the expected exit status."""
         print(f"$ {shlex.join(words)}", flush=True)
         status = subprocess.run([str(_BIN / words[0]), *words[1:]], cwd=self.folder, check=False).returncode
         if status != expect:
-            raise DemoError(f"{shlex.join(words)} ended in status {status}, not {expect}")
+            raise DemoError(f"{shlex.join(words)} ended with exit status {status}, not {expect}")
         if expect:
             print(f"(exit status {status})", flush=True)
 
@@ -88,17 +91,17 @@ class Demo:
         self.run("repo-tools", "--repo", "repo", *words, expect=expect)
 
     def asked(self, *words: str) -> dict[str, Any]:
-        """Return what updog answers with ``--json``."""
+        """Return the JSON document of an updog command."""
         command = [str(_BIN / "updog"), "--config", "node/updog.toml", *words, "--json"]
         document: dict[str, Any] = json.loads(subprocess.check_output(command, cwd=self.folder))
         return document
 
     def planned(self, *words: str) -> int:
-        """Return how many bytes the update is yet to fetch."""
+        """Return the number of bytes that the update still has to fetch."""
         return int(self.asked("plan", *words)["total"])
 
     def record(self, event: str, *, wire: int = 0) -> None:
-        """Add a line to the timeline: what happened, what runs, the flags of both slots."""
+        """Add a line to the timeline: the event, what runs, and the flags of both slots."""
         status = self.asked("status")
         running = status["running"]
         flags = {name: _flags(slot) for name, slot in status["slots"].items()}
@@ -120,18 +123,23 @@ class Demo:
         self.repo("publish", *named, *images, *_QUICK, *more)
 
     def timeline(self) -> str:
-        """Return the closing table."""
-        head = f"{'s':>6}  {'event':32} {'runs':9} {'slot A':14} {'slot B':14} wire"
-        lines = [
-            f"{row.seconds:6.1f}  {row.event:32} {row.running:9} {row.flags['A']:14} {row.flags['B']:14} "
-            + (f"{row.wire / 1e6:.1f} MB" if row.wire else "")
+        """Return the table at the end."""
+        rows = [
+            (
+                f"{row.seconds:6.1f}",
+                row.event,
+                row.running,
+                row.flags["A"],
+                row.flags["B"],
+                traffic_text(row.wire) if row.wire else "",
+            )
             for row in self.rows
         ]
-        return "\n".join([head, *(line.rstrip() for line in lines)])
+        return table([("     s", "event", "runs", "slot A", "slot B", "wire"), *rows])
 
 
 def _flags(slot: dict[str, Any]) -> str:
-    """Return a slot's version and flags in one word or two."""
+    """Return a slot's version and flags as short text."""
     good = "ok" if slot["successful"] else "-"
     return f"{slot['version'] or '-'} {slot['priority']}/{slot['tries_left']}/{good}"
 
@@ -149,9 +157,9 @@ def served(demo: Demo) -> Iterator[str]:
 
 
 def _url(server: subprocess.Popen[str]) -> str:
-    """Read the URL from the server's first words."""
+    """Read the URL from the server's first line."""
     if server.stdout is None:
-        raise DemoError("the server says nothing")
+        raise DemoError("the server has no output")
     line = server.stdout.readline()
     if not line:
         raise DemoError("the server did not start")
@@ -161,13 +169,14 @@ def _url(server: subprocess.Popen[str]) -> str:
 
 
 def play(demo: Demo, releases: dict[str, Release]) -> None:
-    """Play the whole story."""
+    """Run all parts of the demo."""
     demo.title("1. A signed repository with a first release, and a node made from it")
     demo.run("repo-tools", "new", "repo")
     demo.publish(releases["1.0.0"], "--waves", "none")
     demo.node.mkdir()
     demo.repo("disk", "create", "node/disk.img", "--version", "1.0.0")
-    with served(demo) as url:
+    with served(demo) as demo.url:
+        url = demo.url
         places = ("--metadata-url", f"{url}/metadata/", "--targets-url", f"{url}/targets/")
         root = ("--trusted-root", "repo/metadata/1.root.json")
         demo.run(
@@ -177,19 +186,19 @@ def play(demo: Demo, releases: dict[str, Release]) -> None:
         demo.record("node made")
         take_the_security_update(demo, releases["1.1.0"])
         refuse_the_broken_one(demo, releases["1.2.0"])
-    demo.title("5. The repository proves whole")
+    demo.title("5. The repository passes its check")
     demo.repo("validate")
 
 
 def take_the_security_update(demo: Demo, release: Release) -> None:
-    """1.1.0: published in waves, waited for, opened, installed, booted, confirmed."""
+    """1.1.0: published in waves, not yet ready, ready, installed, booted, confirmed."""
     demo.title("2. A security update, published in waves")
     demo.publish(release, "--waves", "default")
     demo.repo("waves", "show", release.version)
     demo.updog("why", expect=_NOTHING_TO_DO)
     earlier = (datetime.now(UTC) - timedelta(hours=4)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    demo.repo("waves", "set", release.version, "--policy", "ohno", "--start-at", earlier)
-    demo.title("3. The node takes it into its inactive slot, boots it and confirms")
+    demo.repo("waves", "set", release.version, "--waves", "ohno", "--start-at", earlier)
+    demo.title("3. The node installs it into its inactive slot, boots it and confirms")
     demo.updog("check-update")
     demo.updog("plan")
     wire = demo.planned()
@@ -204,28 +213,33 @@ def take_the_security_update(demo: Demo, release: Release) -> None:
 
 
 def refuse_the_broken_one(demo: Demo, release: Release) -> None:
-    """1.2.0: installed, cannot start, fallen back from, denied."""
+    """1.2.0: installed, fails to start, the node falls back and denies it."""
     demo.title("4. A broken release: the node does not stay on it")
     demo.publish(release, "--waves", "default")
     wire = demo.planned("--now")
-    demo.updog("update", "--now")  # somebody did not want to wait for the wave
+    demo.updog("update", "--now")  # an operator did not want to wait for the wave
     demo.record("1.2.0 installed and applied", wire=wire)
-    demo.run("updog", "drill", "boot", "node", "--fail", "init", expect=_WENT_DOWN)
+    demo.run("updog", "drill", "boot", "node", "--fail", "init", expect=_BOOT_FAILED)
     demo.run("updog", "drill", "boot", "node")
-    demo.record("1.2.0 went down, back on 1.1.0")
+    demo.record("1.2.0 failed, back on 1.1.0")
     demo.updog("check-update", expect=_NOTHING_TO_DO)
     demo.updog("status")
     demo.updog("history")
 
 
 def main() -> None:
-    """Build or find the releases, play the story, close with the timeline."""
+    """Build or find the releases, run the demo, print the timeline."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--folder", type=Path, default=Path(".cache/demo"), help="where to work; made anew")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(".cache/demo"), help="where to work; created again"
+    )
     parser.add_argument("--cache", type=Path, default=Path(".cache/os"), help="where built images are kept")
     options = parser.parse_args()
     print("Two releases of a small Debian system and a broken third one (built once, then kept):", flush=True)
-    releases = build_releases(options.cache.resolve(), lambda line: print(f"  {line}", flush=True))
+    try:
+        releases = build_releases(options.cache.resolve(), lambda line: print(f"  {line}", flush=True))
+    except BuildError as error:
+        sys.exit(f"demo: {error.what}: {error.cause}\n  next: {error.next_step}")
     shutil.rmtree(options.folder, ignore_errors=True)
     options.folder.mkdir(parents=True)
     demo = Demo(folder=options.folder.resolve())
@@ -235,7 +249,9 @@ def main() -> None:
     print(demo.timeline())
     rollback = demo.asked("status")["last_rollback"]
     print(f"\nLast rollback: {rollback['code']}: {rollback['sentence']}")
-    print(f"The folder stays: try `updog --config {options.folder}/node/updog.toml status`.")
+    port = demo.url.rpartition(":")[2]
+    print(f"\nThe folder stays. To continue: `. .venv/bin/activate; cd {options.folder}`,")
+    print(f"`repo-tools --repo repo serve --port {port} &`, `updog --config node/updog.toml why`.")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""`make fuzz`: coverage-guided fuzzing of every parser of foreign bytes, from the kept corpus on.
+"""`make fuzz`: coverage-guided fuzzing of every parser of foreign bytes, starting with the kept corpus.
 
-    make fuzz                                         # a minute each
+    make fuzz                                         # one minute for each target
     .venv/bin/python tools/fuzz.py --seconds 600 gpt http
-    .venv/bin/python tools/fuzz.py --keep gpt         # put what was found worth keeping into the corpus
+    .venv/bin/python tools/fuzz.py --keep gpt         # add useful new inputs to the corpus
 
-A finding is written into tests/fuzz/corpus/TARGET/, where `make test` fails on it until it is mended; there
-it stays afterwards. What merely reaches new code lies in .cache/fuzz/TARGET/ until --keep picks the smallest
-inputs that together reach as much.
+A finding is written to tests/fuzz/corpus/TARGET/, where `make test` fails on it until it is fixed; it is kept
+there as a regression test. Inputs that only reach new code are in .cache/fuzz/TARGET/ until --keep selects
+the smallest ones that together reach as much.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "repo-tools")]
 
 _CACHE = ROOT / ".cache" / "fuzz"
 _FLAGS = ("-rss_limit_mb=1024", "-timeout=20", "-print_final_stats=1", "-verbosity=0")
-_CHILD = "--in-this-process="  # libFuzzer passes on, and over, what begins with two dashes
+_CHILD = "--in-this-process="  # libFuzzer ignores arguments with two dashes and passes them on
 
 
 def fuzz_here(name: str, flags: list[str]) -> None:
@@ -32,20 +32,20 @@ def fuzz_here(name: str, flags: list[str]) -> None:
         from tests.fuzz.targets import TARGETS
 
     target = TARGETS[name]
-    again = f"{sys.executable} {__file__}"  # what libFuzzer has a shell run when it merges
+    again = f"{sys.executable} {__file__}"  # the command that libFuzzer starts in a shell when it merges
     atheris.Setup([again, f"{_CHILD}{name}", f"-max_len={target.longest}", *flags], target.check)
     atheris.Fuzz()
 
 
 def run(name: str, flags: list[str]) -> tuple[int, str]:
-    """Fuzz one target in a process of its own; return its status and what libFuzzer said."""
+    """Fuzz one target in its own process; return its exit status and libFuzzer's output."""
     command = [sys.executable, __file__, f"{_CHILD}{name}", *_FLAGS, *flags]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace", check=False)
     return ended.returncode, ended.stdout + ended.stderr
 
 
 def fuzz(name: str, seconds: int) -> bool:
-    """Fuzz a target for so long, and say what came of it. True: nothing was found."""
+    """Fuzz a target for so many seconds and print the result. Return whether nothing was found."""
     kept, found = _folders(name)
     flags = [f"-max_total_time={seconds}", f"-artifact_prefix={kept}/found-", str(found), str(kept)]
     before = set(kept.iterdir())
@@ -66,7 +66,7 @@ def figures(said: str) -> dict[str, str]:
 
 
 def keep(name: str) -> None:
-    """Add to the corpus of a target the smallest inputs that reach what it does not reach yet."""
+    """Add to a target's corpus the smallest inputs that reach code which it does not reach yet."""
     kept, found = _folders(name)
     status, said = run(name, ["-merge=1", str(kept), str(found)])
     print(f"{name:14} {len(list(kept.iterdir()))} inputs kept")
@@ -75,7 +75,7 @@ def keep(name: str) -> None:
 
 
 def _folders(name: str) -> tuple[Path, Path]:
-    """Return the corpus of a target, with its seeds in it, and the folder of what was found."""
+    """Return the corpus of a target, which includes its seeds, and the folder of new inputs."""
     from tests.fuzz.targets import CORPUS, TARGETS
 
     kept, found = CORPUS / name, _CACHE / name
@@ -87,7 +87,7 @@ def _folders(name: str) -> tuple[Path, Path]:
 
 
 def main() -> int:
-    """Fuzz, or keep what was found."""
+    """Fuzz, or keep useful new inputs."""
     if sys.argv[1:] and sys.argv[1].startswith(_CHILD):
         fuzz_here(sys.argv[1].removeprefix(_CHILD), sys.argv[2:])
     from tests.fuzz.targets import TARGETS
@@ -97,7 +97,9 @@ def main() -> int:
     )
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; default: all")
     parser.add_argument("--seconds", type=int, default=60, help="time for each target (default: %(default)s)")
-    parser.add_argument("--keep", action="store_true", help="do not fuzz; pick what is worth keeping")
+    parser.add_argument(
+        "--keep", action="store_true", help="do not fuzz; add useful new inputs to the corpus"
+    )
     said = parser.parse_args()
     if unknown := set(said.targets) - set(TARGETS):
         parser.error(f"no such target: {', '.join(sorted(unknown))}")

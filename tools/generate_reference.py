@@ -1,4 +1,4 @@
-"""Write the reference pages from the code, so that documentation and code cannot part.
+"""Write the reference pages from the code, so that both agree.
 
 usage: generate_reference.py [--check]
 """
@@ -15,15 +15,19 @@ sys.path[:0] = [str(ROOT), str(ROOT / "repo-tools")]
 import click
 
 from repo_tools.cli import cli as repo_tools
-from repo_tools.findings import CODES as FINDINGS
+from repo_tools.trust.findings import CODES as FINDINGS
 from signpost.cli import program as signpost
 from signpost.console import commands_of
 from signpost.errors import ExitStatus, ToolError
+from signpost.progress import ACTIONS, EVENTS
+from tools import python_api
 from updog import errors as updog_errors
+from updog.auto.table import ROWS, Phase, Row
+from updog.auto_keys import AUTO_KEYS
 from updog.cli import program as updog
 from updog.config import KEYS
+from updog.failed_boot.cause import CAUSES
 from updog.metrics import METRICS
-from updog.postmortem import CAUSES
 from updog.state import CODES
 
 if TYPE_CHECKING:
@@ -35,9 +39,10 @@ _MEANINGS = {
     ExitStatus.DONE: "done",
     ExitStatus.FAILED: "failed",
     ExitStatus.USAGE: "wrong usage or configuration",
-    ExitStatus.NOTHING_TO_DO: "nothing to do: no update, nothing staged",
-    ExitStatus.REFUSED: "refused to protect the node: signature, hash, expiry, deny-list, unconfirmed slot",
+    ExitStatus.NOTHING_TO_DO: "nothing to do: no update, nothing staged; or other holders have to sign first",
+    ExitStatus.REFUSED: "refused, to protect the node: signature, hash, expiry, deny-list, unconfirmed slot",
     ExitStatus.UNREACHABLE: "repository unreachable",
+    ExitStatus.CANNOT_JUDGE: "`repo-tools guard`: the logs show too little to let a release continue",
     ExitStatus.BUSY: "busy: another program holds the lock",
 }
 
@@ -52,7 +57,10 @@ def pages() -> dict[str, str]:
         "exit-status.md": _statuses(),
         "codes.md": _codes(),
         "metrics.md": _metrics(),
+        "events.md": _events(),
         "findings.md": _findings(),
+        "agent.md": _agent(),
+        "python.md": _GENERATED + python_api.page(),
     }
 
 
@@ -75,23 +83,17 @@ def _helps(command: click.Command, path: str, parent: click.Context | None) -> I
 def _configuration() -> str:
     """Return the table of the configuration's keys."""
     rows = [
-        f"| `{key.name}` | {key.takes} | {_default(key.default, required=key.required)} "
-        f"| {key.meaning}{' (upstream)' if key.upstream else ''} |\n"
-        for key in KEYS
+        f"| `{key.name}` | {key.takes} | {default} | {key.meaning}{' (upstream)' if key.upstream else ''} |\n"
+        for key in (*KEYS, *AUTO_KEYS)
+        for default in ["required" if key.required else key.default_text and f"`{key.default_text}`"]
     ]
-    head = "# updog.toml\n\nRelative paths start at the file's folder. Unknown keys are errors.\n\n"
+    head = (
+        "# updog.toml\n\nRelative paths start at the file's folder. Unknown keys are errors. "
+        "`auto.fleet_lock.group` is the key `group` of the table `[auto.fleet_lock]`; `[[auto.window]]` and "
+        "`[[auto.freeze]]` may stand there several times. `updog config --effective` shows the values that "
+        "count, and where each comes from.\n\n"
+    )
     return f"{_GENERATED}{head}| key | takes | default | meaning |\n|---|---|---|---|\n{''.join(rows)}"
-
-
-def _default(value: object, *, required: bool) -> str:
-    """Return a default as TOML would have it."""
-    if required:
-        return "required"
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    if isinstance(value, tuple):
-        return f"`[{', '.join(repr(item) for item in value)}]`".replace("'", '"')
-    return "" if value is None else f"`{value}`"
 
 
 def _statuses() -> str:
@@ -107,33 +109,89 @@ def _statuses() -> str:
     )
 
 
+def _agent() -> str:
+    """Return the table of the agent: a diagram of its states, and all rows."""
+    arrows = sorted(
+        {
+            (phase.value, target.value)
+            for row in ROWS
+            for phase in row.phases
+            for target in row.leads_to
+            if target is not phase
+        }
+    )
+    diagram = "\n".join(f"    {start} --> {end}" for start, end in arrows)
+    rows = "".join(
+        f"| `{row.name}` | {_phases(row)} | {row.when} | {', '.join(row.leads_to)} |\n" for row in ROWS
+    )
+    return f"""{_GENERATED}# The agent's table
+
+What `updog agent` does next follows from its state and from what is true now: the first row that matches
+decides. Where the last column is empty the state stays. How an operator uses it:
+[automatic updates](../how-to/automatic-updates.md).
+
+```mermaid
+stateDiagram-v2
+    [*] --> start
+{diagram}
+```
+
+| row | in | when | leads to |
+|---|---|---|---|
+{rows}
+`updog agent status --json` has `state` (a state of the table), `since`, `mode`, `version`, `summary` and
+`checked_at` of the last check, `failed_checks` (in a row), `attempts`, `next` (`action`, `at`), `gates` (each
+with `gate`, `open`, `code`, `sentence`, `until`, `hard`), `lock` (`state`, `group`, `kept_for`,
+`failed_requests`), `permit`, `postpone`, `hold` (`reason`, `since`) and the agent's own `events`. The same is
+the member `auto` of `updog status --json` and `updog why --json`; null where the agent does not run.
+"""
+
+
+def _phases(row: Row) -> str:
+    """Return the states of a row; a row of most states is told by those it does not have."""
+    missing = [phase.value for phase in Phase if phase not in row.phases]
+    if not missing:
+        return "all"
+    if len(missing) < len(row.phases):
+        return f"all but {', '.join(missing)}"
+    return ", ".join(phase.value for phase in Phase if phase in row.phases)
+
+
 def _codes() -> str:
     """Return the codes of events and the causes of failed boots."""
-    head = (
-        "# Codes of what happened\n\nThey stand in `updog status`, `updog history`, the login message, "
-        "[metrics](metrics.md) and [outcome lines](outcome-line.md). A code that is here keeps its name and "
-        "meaning; new ones may come, so a reader passes over those that it does not know.\n\n"
-        "| code | what happened |\n|---|---|\n"
-    )
-    causes = (
-        "\n## Causes\n\n`cause` says why a version was left: of `health-check-failed` it is the name of the "
-        "first required check that failed; of `boot-failed` one of these:\n\n"
-        "| cause | what it means |\n|---|---|\n"
-    )
     codes = "".join(f"| `{code.value}` | {meaning} |\n" for code, meaning in CODES.items())
-    return _GENERATED + head + codes + causes + "".join(f"| `{c}` | {m} |\n" for c, m in CAUSES.items())
+    causes = "".join(f"| `{cause}` | {meaning} |\n" for cause, meaning in CAUSES.items())
+    return f"""{_GENERATED}# Codes of the history
+
+`updog status`, `updog history`, the login message, [metrics](metrics.md) and [outcome
+lines](outcome-line.md) use these codes. A code keeps its name and its meaning. New codes may be added, so
+readers must ignore those that they do not know.
+
+| code | what happened |
+|---|---|
+{codes}
+## Causes
+
+`cause` says why a version was left. For `health-check-failed` it is the name of the first required check that
+failed; for `boot-failed` it is one of these:
+
+| cause | what it means |
+|---|---|
+{causes}"""
 
 
 def _metrics() -> str:
     """Return the table of the metrics."""
-    head = (
-        "# Metrics\n\n`metrics_file` of [updog.toml](updog.toml.md) is replaced, in one step, after every "
-        "command that may change something: for node_exporter's textfile collector. All are gauges; one "
-        "that has nothing to tell is left out. `code` and `cause` are those of [codes](codes.md).\n\n"
-        "| metric | labels | what |\n|---|---|---|\n"
-    )
     rows = "".join(f"| `{m.name}` | {', '.join(m.labels)} | {m.meaning} |\n" for m in METRICS)
-    return _GENERATED + head + rows
+    return f"""{_GENERATED}# Metrics
+
+After every command that may change something, `metrics_file` of [updog.toml](updog.toml.md) is replaced in
+one step, for node_exporter's textfile collector. All metrics are gauges; a metric without a value is left
+out. `code` and `cause` are those of [codes](codes.md).
+
+| metric | labels | what |
+|---|---|---|
+{rows}"""
 
 
 def _findings() -> str:
@@ -141,13 +199,48 @@ def _findings() -> str:
     rows = "".join(
         f"| `{code}` | {severity} | {next_step} |\n" for code, (severity, next_step) in FINDINGS.items()
     )
-    return (
-        f"{_GENERATED}# Findings of `repo-tools validate`\n\n"
-        "Errors stop nodes, warnings will or may, notes are worth knowing; only notes end in exit status 0.\n"
-        "Each finding has a code, a place (a file, or a path in the manifest), a message and a next step.\n"
-        "`--json` lists them, `--sarif FILE` writes them for code hosts and editors.\n\n"
-        f"| code | severity | next step |\n|---|---|---|\n{rows}"
+    return f"""{_GENERATED}# Findings of `repo-tools validate`
+
+Errors stop nodes; warnings may stop them, now or later; notes are information. Without errors and warnings
+the exit status is 0. Each finding has a code, a place (a file, or a path in the manifest), a message and a
+next step. `--json` lists the findings, `--sarif FILE` writes them for code hosts and editors.
+
+| code | severity | next step |
+|---|---|---|
+{rows}"""
+
+
+def _events() -> str:
+    """Return the events of long work: their members and the actions."""
+    members = "".join(
+        f"| `{event}` | `{member}` | {meaning} |\n"
+        for event, meanings in EVENTS.items()
+        for member, meaning in meanings.items()
     )
+    actions = "".join(f"| `{action}` | {meaning} |\n" for action, meaning in ACTIONS.items())
+    return f"""{_GENERATED}# Events of long work
+
+With `--json` these commands write one JSON object per line on stdout: `updog update`, `update-image`,
+`prepare`; `repo-tools publish`, `push`, `validate`, `mirror`, `bundle export`, `bundle import`, `disk
+create`. (signpost has no long work.) A command that succeeds ends with a `result`; a command that fails
+ends with a line `{{"error": {{"code", "message", "next_step", "status"}}}}` ([codes](exit-status.md)).
+
+A piece of work is reported at most twice a second, and once when it is done; several can run at the same
+time. Members and actions may be added: readers must ignore those that they do not know. Figures are plain
+numbers; the [units](units.md) are for text.
+
+Without `--json` a terminal shows a bar for each item, and a journal or a file gets lines on stderr: every ten
+seconds how far a phase is, and at the end one line for each phase, which is all work of one action. With
+`--quiet` there is no progress in any form: the result, warnings and errors are all that is printed.
+
+| event | member | what |
+|---|---|---|
+{members}
+## Actions
+
+| action | what |
+|---|---|
+{actions}"""
 
 
 def _first_line(kind: type[ToolError]) -> str:
@@ -161,7 +254,7 @@ def _kinds(kind: type[ToolError]) -> set[type[ToolError]]:
 
 
 def main() -> int:
-    """Write the pages, or with --check say which differ from what is committed."""
+    """Write the pages, or with --check name those that differ from what is committed."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     stale = [
         name

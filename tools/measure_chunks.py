@@ -1,9 +1,9 @@
-"""Measure how images should be cut, on the real pair 1.0.0 → 1.1.0: the tables of docs/adr/0009-chunks.md.
+"""Measure how to cut images, with the real pair 1.0.0 → 1.1.0: the tables in docs/adr/0009-chunks.md.
 
 usage: measure_chunks.py [--level N]… [--delta] [--images FOLDER]
 
-``--images FOLDER`` takes any pair instead: ``FOLDER/old/NAME`` and ``FOLDER/new/NAME``. ``--delta`` compares
-the delta with ``zstd --patch-from`` and ``xdelta3`` too, which takes minutes.
+``--images FOLDER`` uses another pair: ``FOLDER/old/NAME`` and ``FOLDER/new/NAME``. ``--delta`` also compares
+the delta with ``zstd --patch-from`` and ``xdelta3``, which takes minutes.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "repo-tools")]
 import zstandard
 
 from fixtures.os.build import build_releases
-from repo_tools.delta import make_delta
-from repo_tools.pack import Known, Packed, known_blocks, pack
+from repo_tools.images.delta import make_delta
+from repo_tools.images.frames import Known, Packed, known_blocks, pack
 from updog.image.delta import rebuilt
 from updog.image.index import BLOCK_BYTES, FINGERPRINT_BYTES, fingerprint
-from updog.image.plan import Facts, found, plan
+from updog.image.plan import SlotScan, plan_chunks, recipes_by_fingerprint
 
 RECORD_BYTES = 41  # of one chunk in the index
 GAPS = (0, 4096, 16384, 65536)
@@ -40,12 +40,12 @@ _DELTA_HEAD = """
 |---|---|---|---|---|---|---|---|---|"""
 
 Lengths = Iterator[int]
-"""How long each chunk of an image is, in bytes."""
+"""The length of each chunk of an image, in bytes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """An image and the one before it."""
+    """An image and its previous version."""
 
     name: str
     old: bytes
@@ -54,7 +54,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """What one way of cutting costs, in bytes."""
+    """The costs of one way to cut an image, in bytes."""
 
     name: str
     index: int
@@ -63,7 +63,7 @@ class Row:
     seconds: float | None = None
 
     def line(self, pair: Pair, *, bar: int) -> str:
-        """Return the row in Markdown."""
+        """Return the row as Markdown."""
         seconds = f"{self.seconds:.1f}" if self.seconds is not None else ""
         return (
             f"| {self.name} | {self.index / len(pair.new):.2%} | {_mb(self.packed)} | "
@@ -93,7 +93,7 @@ def fixed(data: bytes, size: int) -> Lengths:
 
 
 def content_defined(data: bytes, mean: int) -> Lengths:
-    """Yield the lengths of chunks that end at blocks chosen by their content: ¼ to 4 times the mean."""
+    """Yield the lengths of chunks whose ends are selected by content: ¼ to 4 times the mean."""
     length = 0
     for start in range(0, len(data), BLOCK_BYTES):
         block = data[start : start + BLOCK_BYTES]
@@ -107,7 +107,7 @@ def content_defined(data: bytes, mean: int) -> Lengths:
 
 
 def by_chunks(pair: Pair, name: str, cut: Callable[[bytes], Lengths], level: int) -> Row:
-    """Return what whole chunks cost, found by their own hash alone."""
+    """Return the costs if whole chunks are found by their hash."""
     have = {hashlib.sha256(chunk).digest() for _, chunk in _cut(pair.old, cut)}
     return _row(
         pair, name, cut, level, marks=0, needed=lambda chunk: hashlib.sha256(chunk).digest() not in have
@@ -115,7 +115,7 @@ def by_chunks(pair: Pair, name: str, cut: Callable[[bytes], Lengths], level: int
 
 
 def by_blocks(pair: Pair, name: str, cut: Callable[[bytes], Lengths], level: int) -> Row:
-    """Return what chunks cost whose blocks are found one by one."""
+    """Return the costs if the blocks of chunks are found individually."""
     have = _marks(pair.old)
     return _row(
         pair, name, cut, level, marks=FINGERPRINT_BYTES, needed=lambda chunk: not _marks(chunk) <= have
@@ -142,14 +142,14 @@ def _row(
 
 
 def as_built(pair: Pair, level: int) -> tuple[Row, list[str]]:
-    """Return what `repo_tools.pack` makes of it, and what gaps cost."""
+    """Return the costs with `repo_tools.images.frames`, and the costs of gaps."""
     before = _packed(pair.old, level=1)
     started = time.perf_counter()
     made = _packed(pair.new, level=level, known=(known_blocks(before.fingerprints),))
     seconds = time.perf_counter() - started
     active = ((mark, offset) for offset, mark in before.fingerprints.by_block(before.index))
-    facts = Facts(active=found(made.index, made.fingerprints, active))
-    plans = {gap: plan(made.index, facts, gap=gap) for gap in GAPS}
+    scan = SlotScan(active=recipes_by_fingerprint(made.index, made.fingerprints, active))
+    plans = {gap: plan_chunks(made.index, scan, gap=gap) for gap in GAPS}
     gaps = [f"| {gap} | {len(made_.requests)} | {_mb(made_.wire)} |" for gap, made_ in plans.items()]
     index = len(made.index.to_bytes()) + len(made.fingerprints.to_bytes())
     row = Row(
@@ -163,7 +163,7 @@ def as_built(pair: Pair, level: int) -> tuple[Row, list[str]]:
 
 
 def alone(pair: Pair, level: int) -> int:
-    """Return the bar: every block that the old image lacks, compressed alone."""
+    """Return the size to beat: every block that the old image lacks, compressed by itself."""
     have = _marks(pair.old) | {fingerprint(_ZEROS)}
     context = zstandard.ZstdCompressor(level=level)
     blocks = (block for _, block in _cut(pair.new, lambda data: fixed(data, BLOCK_BYTES)))
@@ -171,7 +171,7 @@ def alone(pair: Pair, level: int) -> int:
 
 
 def cli_seconds(pair: Pair, level: int, *, threads: int = 0) -> float:
-    """Return the wall time of `zstd` of the same level on all processors, in seconds."""
+    """Return the wall time of `zstd` with the same level on all processors, in seconds."""
     with tempfile.TemporaryDirectory() as name:
         source = Path(name) / "image"
         source.write_bytes(pair.new)
@@ -182,7 +182,7 @@ def cli_seconds(pair: Pair, level: int, *, threads: int = 0) -> float:
 
 
 def compare_deltas(pair: Pair) -> str:
-    """Return one row: our delta and the public tools'."""
+    """Return one row: our delta and those of other tools."""
     made = _packed(pair.new, level=12, known=(known_blocks(_packed(pair.old, level=1).fingerprints),))
     file: dict[int, bytes] = {}
     started = time.perf_counter()
@@ -195,17 +195,17 @@ def compare_deltas(pair: Pair) -> str:
         ):
             pass
     applying = time.perf_counter() - started
-    witnesses = [_witness(pair, tool) for tool in (_patch_from, _xdelta)]
-    smallest = min(size for size, _ in witnesses)
-    shown = " | ".join(f"{_mb(size)} | {seconds:.0f}" for size, seconds in witnesses)
+    others = [_other_delta(pair, tool) for tool in (_patch_from, _xdelta)]
+    smallest = min(size for size, _ in others)
+    shown = " | ".join(f"{_mb(size)} | {seconds:.0f}" for size, seconds in others)
     return (
         f"| {pair.name} | {_mb(delta.size)} | {making:.0f} | {applying:.1f} | {shown} | "
         f"{delta.size / smallest:.2f} |"
     )
 
 
-def _witness(pair: Pair, command: Callable[[str, str, str], list[str]]) -> tuple[int, float]:
-    """Return size (bytes) and time (seconds) of a public tool's delta."""
+def _other_delta(pair: Pair, command: Callable[[str, str, str], list[str]]) -> tuple[int, float]:
+    """Return size (bytes) and time (seconds) of another tool's delta."""
     with tempfile.TemporaryDirectory() as name:
         old, new, out = (Path(name) / part for part in ("old", "new", "out"))
         old.write_bytes(pair.old)
@@ -271,8 +271,10 @@ def measure(pair: Pair, level: int) -> None:
 def main() -> None:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--level", type=int, action="append", help="of zstd; may be repeated (12)")
-    parser.add_argument("--delta", action="store_true", help="compare deltas too")
+    parser.add_argument(
+        "--level", type=int, action="append", help="zstd level; may be repeated (default: 12)"
+    )
+    parser.add_argument("--delta", action="store_true", help="also compare deltas")
     parser.add_argument("--images", type=Path, help="a folder with old/ and new/")
     options = parser.parse_args()
     for pair in pairs(options.images):

@@ -1,51 +1,62 @@
-"""The command line of the node. Thin: words to values, one call into the agent, values to text.
+"""The command line of the node: parses options, makes one call to the agent, prints its result.
 
-The only module of updog (with ``drill/cli.py``) that prints; the only one that exits.
+Of updog, only this module, ``drill/cli`` and ``daemon/lock_cli`` print, and only this one exits.
 """
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
-from importlib import import_module
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from signpost import console
-from signpost.console import Parsed, emit, example, json_option, log_level_option, note
+from signpost import console, streams
+from signpost.console import (
+    Parsed,
+    emit,
+    emit_last,
+    example,
+    json_option,
+    log_level_option,
+    note,
+    quiet_option,
+)
 from signpost.errors import ExitStatus
+from signpost.journal import Severity
 from signpost.sets import Slot
 from updog import config as configuration
-from updog.errors import HealthError, HostError, NoWayBackError
+from updog.auto_keys import AUTO_KEYS
+from updog.errors import HealthError, HostError, NothingToDoError, NoWayBackError
 from updog.update_metadata.errors import TimeError, VersionError
-from updog.update_metadata.sizes import parse_size
+from updog.update_metadata.sizes import parse_rate, parse_size
 from updog.update_metadata.times import parse_moment
 from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from updog.agent import Agent, Wishes
+    from updog.agent import Agent
     from updog.config import Config
     from updog.host import Host
-    from updog.progress import Teller
+    from updog.views import UpdateRequest
 
 
 @dataclass(kw_only=True)
 class _Context:
-    """What the options before the command said, and the machine they mean."""
+    """The options before the command, and what they select."""
 
     path: Path
     disk: str | None
     active: Slot | None
     accept_expired_until: datetime | None = None
     limit_rate: int | None = None
+    quiet: bool = False
 
     @cached_property
     def config(self) -> Config:
@@ -59,64 +70,44 @@ class _Context:
 
     @cached_property
     def host(self) -> Host:
-        """The machine."""
+        """The machine that this process runs on, or that the options name."""
         from updog.host import Host
 
         return Host(self.config, disk=self.disk, active=self.active)
 
 
 def clock() -> datetime:
-    """Return this moment, UTC. The one place that reads the clock."""
+    """Return the current time, UTC. The agent gets it from here and never reads the system clock itself."""
     return datetime.now(UTC)
 
 
-def _rate(text: str) -> int:
-    """Return bytes per second; k, M and G stand for powers of 1024, as curl has them. Raises ValueError."""
-    match = re.fullmatch(r"([0-9]{1,12})([kmg]?)", text.lower())
-    if match is None:
-        raise ValueError(f"{text!r} is no rate; say 500k or 2M (bytes per second)")
-    return int(match[1]) * _RATE_UNITS[match[2]]
-
-
-_RATE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _TIME = Parsed("time", lambda text: parse_moment(text, clock()), usage=(TimeError,))
 _VERSION = Parsed("version", Version.parse_friendly, usage=(VersionError,))
-_RATE = Parsed("rate", _rate, usage=(ValueError,))
+_RATE = Parsed("rate", parse_rate)
 _SIZE = Parsed("size", parse_size)
 
 
-def teller(*, as_json: bool) -> Teller:
-    """Return who is told about long work: events on stdout, a bar on a terminal, else lines on stderr."""
-    from updog.progress import BarTeller, LineTeller
-
-    if as_json:
-        return LineTeller(click.echo, as_json=True)
-    if sys.stderr.isatty():
-        from rich.console import Console
-
-        return BarTeller(Console(stderr=True))
-    return LineTeller(note, as_json=False)
-
-
 def _agent(context: click.Context, *, as_json: bool = False) -> Agent:
-    """Build the agent from the configuration file and the options."""
+    """Return an agent for the configuration file and the options."""
     from updog.agent import Agent
+    from updog.progress import reporter_to
 
-    said: _Context = context.obj
-    return Agent(said.config, said.host, clock=clock, teller=teller(as_json=as_json))
+    options: _Context = context.obj
+    reporter = reporter_to(sys.stdout, sys.stderr, as_json=as_json, quiet=options.quiet)
+    return Agent(options.config, options.host, clock=clock, reporter=reporter)
 
 
-def _wishes(version: Version | None, *, ignore_waves: bool, most: int | None = None) -> Wishes:
-    from updog.agent import Wishes
+def _request(version: Version | None, *, ignore_waves: bool, max_bytes: int | None = None) -> UpdateRequest:
+    from updog.views import UpdateRequest
 
-    return Wishes(version=version, ignore_waves=ignore_waves, most=most)
+    return UpdateRequest(version=version, ignore_waves=ignore_waves, max_bytes=max_bytes)
 
 
 _image_option = click.option(
-    "-i", "--image", "version", type=_VERSION, metavar="VERSION", help="Take exactly this version."
+    "-i", "--image", "version", type=_VERSION, metavar="VERSION", help="Install exactly this version."
 )
 _waves_option = click.option(
-    "-n", "--now", "--ignore-waves", "ignore_waves", is_flag=True, help="Do not wait for the wave."
+    "-n", "--now", "--ignore-waves", "ignore_waves", is_flag=True, help="Do not wait for this node's wave."
 )
 _rate_option = click.option(
     "--limit-rate",
@@ -124,38 +115,37 @@ _rate_option = click.option(
     metavar="RATE",
     expose_value=False,
     callback=lambda context, _option, rate: setattr(context.obj, "limit_rate", rate),
-    help="Take no more than RATE bytes per second over the network (500k, 2M; 0: no limit).",
+    help="Download at most RATE bytes per second (500k, 2M; 0: no limit).",
 )
-_most_option = click.option(
+_quiet_option = partial(
+    quiet_option,
+    expose_value=False,
+    callback=lambda context, _option, quiet: setattr(context.obj, "quiet", quiet),
+)
+_max_bytes_option = click.option(
     "--max-bytes",
-    "most",
+    "max_bytes",
     type=_SIZE,
     metavar="SIZE",
-    help="Refuse an update that fetches more than this.",
+    help="Refuse an update that downloads more than this (500k, 50MB).",
 )
-_reboot_option = click.option("-r", "--reboot", is_flag=True, help="Reboot when done.")
+_reboot_option = click.option("-r", "--reboot", is_flag=True, help="Reboot afterwards.")
 
 
-class _Program(console.QuickGroup):
-    """Imports the subordinate command lines when they are asked for: a node starts without them."""
-
-    _LATER: ClassVar[Mapping[str, str]] = {"drill": "updog.drill.cli", "tuf": "updog.conformance"}
-    """Name of a group → the module that has it under this name."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *self._LATER])
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self._LATER:
-            return super().get_command(ctx, cmd_name)
-        found: click.Command = getattr(import_module(self._LATER[cmd_name]), cmd_name)
-        return found
+_LATER = {
+    "agent": "updog.daemon.cli:agent",
+    "completion": "signpost.console:completion",
+    "drill": "updog.drill.cli:drill",
+    "fleet-lock": "updog.daemon.lock_cli:fleet_lock",
+    "tuf": "updog.conformance:tuf",
+}
+"""Commands whose modules are imported only when they are run."""
 
 
-@click.group("updog", cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("updog", cls=console.LazyGroup, later=_LATER)
 @click.option(
     "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path, dir_okay=False, readable=False),
     default=configuration.DEFAULT_PATH,
     show_default=True,
     help="Configuration file.",
@@ -164,16 +154,17 @@ class _Program(console.QuickGroup):
 @click.option(
     "--active",
     type=click.Choice([slot.value for slot in Slot]),
-    help="Which slot runs, where nobody can be asked.",
+    help="The running slot, if it cannot be detected.",
 )
 @click.option(
     "--accept-expired-until",
     type=_TIME,
-    help="Believe expired metadata until then (an air gap); recorded in the history.",
+    help="Accept expired metadata until this time (air gap); recorded in the history.",
 )
 @log_level_option
-@click.version_option(package_name="updog")
+@click.version_option(package_name="updog-ab")
 @click.pass_context
+@example("updog why", "updog update --reboot", "updog --config node/updog.toml status")
 def program(
     context: click.Context,
     config: Path,
@@ -182,7 +173,7 @@ def program(
     accept_expired_until: datetime | None,
     log_level: str,
 ) -> None:
-    """Check, download, verify, apply and confirm updates of this node, or fall back and say why.
+    """Check for, install and confirm updates of this node, or fall back and report why.
 
     Exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 nothing to do, 4 refused to protect the
     node, 5 repository unreachable, 75 busy.
@@ -198,7 +189,7 @@ def program(
 
 @program.command("check-update")
 @click.option(
-    "-a", "--all", "everything", is_flag=True, help="Every release for this node, with its verdict."
+    "-a", "--all", "everything", is_flag=True, help="Show every release for this node with its verdict."
 )
 @_image_option
 @_waves_option
@@ -208,11 +199,14 @@ def program(
 def check_update(
     context: click.Context, everything: bool, version: Version | None, ignore_waves: bool, as_json: bool
 ) -> int:
-    """Is there an update for this node? Exit 0: yes, printed as VARIANT VERSION; 3: no."""
+    """Show whether there is an update for this node.
+
+    It is printed as VARIANT VERSION. Exit status: 0 there is an update, 3 there is none.
+    """
     from updog import render
 
     agent = _agent(context)
-    decision = agent.check(_wishes(version, ignore_waves=ignore_waves))
+    decision = agent.check(_request(version, ignore_waves=ignore_waves))
     agent.report()
     emit(
         render.decision_document(decision, everything=everything),
@@ -226,7 +220,7 @@ def check_update(
 
 # Upstream's other name for the same command.
 program.add_command(
-    click.Command(
+    console.QuickCommand(
         "whats",
         callback=check_update.callback,
         params=check_update.params,
@@ -243,73 +237,104 @@ program.add_command(
 @click.pass_context
 @example("updog why --image 1.26.1")
 def why(context: click.Context, version: Version | None, ignore_waves: bool, as_json: bool) -> int:
-    """Why this version, or why none: wave and date, lock, hold, deny-list, floor, release by release."""
+    """Explain for each release why it is installed or not.
+
+    Reasons are its wave and date, a version lock, a hold, the deny-list, a floor. Where the agent runs, also
+    what it waits for after that. Exit status: 0 there is an update, 3 there is none.
+    """
     from updog import render
 
-    decision = _agent(context).check(_wishes(version, ignore_waves=ignore_waves))
+    decision = _agent(context).check(_request(version, ignore_waves=ignore_waves))
     releases = [render.verdict_document(verdict) for verdict in decision.verdicts]
     chosen = str(decision.update.version) if decision.update else None
     document = {"summary": decision.summary, "chosen": chosen, "releases": releases}
-    emit(document, render.why_text(decision), as_json=as_json)
+    _emit_with_agent(document, render.why_text(decision), as_json=as_json)
     return int(ExitStatus.DONE if decision.update else ExitStatus.NOTHING_TO_DO)
 
 
-def _told(what: str, version: object, *, as_json: bool, said: str) -> None:
-    """Print the result of a command that changed something: one line, or the last NDJSON event."""
-    if as_json:
-        import json
+def _emit_with_agent(document: Mapping[str, Any], text: str, *, as_json: bool) -> None:
+    """Print a result, and below it what the running agent does, if one runs."""
+    from updog.daemon import running, view
 
-        click.echo(
-            json.dumps({"event": "result", "command": what, "version": str(version), "sentence": said})
-        )
-    else:
-        click.echo(said)
+    auto = running.document()
+    below = f"\n\n{view.text(auto)}" if auto is not None else ""
+    emit({**document, "auto": auto}, f"{text}{below}", as_json=as_json)
+
+
+def _emit_result(command: str, version: object, sentence: str, *, as_json: bool) -> None:
+    """Print the result of a command that changed something."""
+    document = {"command": command, "version": str(version), "sentence": sentence}
+    emit_last(document, sentence, as_json=as_json)
 
 
 @program.command("plan")
 @_image_option
 @_waves_option
-@_most_option
+@_max_bytes_option
 @json_option
 @click.pass_context
 @example("updog plan --max-bytes 64MiB")
 def plan_command(
-    context: click.Context, version: Version | None, ignore_waves: bool, most: int | None, as_json: bool
+    context: click.Context, version: Version | None, ignore_waves: bool, max_bytes: int | None, as_json: bool
 ) -> None:
-    """What the update would take, to the byte, and change: sources, partitions, flags before and after.
+    """Show what an update would download, write and change.
 
-    It is made by what makes the update itself: the update then fetches these bytes, besides the two small
-    files of metadata that every check asks for. Small indexes are fetched to know; no slot is written.
+    Shows bytes by source, partitions, and the slots' flags before and after. The plan is made by the same
+    code as the update, which then downloads exactly these bytes, besides the two small metadata files that
+    every check fetches. Making the plan downloads small indexes and writes no slot.
     """
     from updog import render
 
-    found = _agent(context).plan(_wishes(version, ignore_waves=ignore_waves, most=most))
-    emit(render.plan_document(found), render.plan_text(found), as_json=as_json)
+    plan = _agent(context).plan(_request(version, ignore_waves=ignore_waves, max_bytes=max_bytes))
+    emit(render.plan_document(plan), render.plan_text(plan), as_json=as_json)
 
 
 @program.command("prepare")
 @_image_option
 @_waves_option
-@_most_option
+@_max_bytes_option
 @_rate_option
+@_quiet_option
 @json_option
 @click.pass_context
 @example("updog prepare")
 def prepare(
-    context: click.Context, version: Version | None, ignore_waves: bool, most: int | None, as_json: bool
+    context: click.Context, version: Version | None, ignore_waves: bool, max_bytes: int | None, as_json: bool
 ) -> None:
-    """Fetch and verify everything that can be had, without touching the inactive slot."""
-    update = _agent(context, as_json=as_json).prepare(_wishes(version, ignore_waves=ignore_waves, most=most))
-    said = f"{update.variant} {update.version} is here and verified; the inactive slot is untouched."
-    _told("prepare", update.version, as_json=as_json, said=said)
+    """Download and verify an update without writing a slot."""
+    update = _agent(context, as_json=as_json).prepare(
+        _request(version, ignore_waves=ignore_waves, max_bytes=max_bytes)
+    )
+    sentence = f"{update.variant} {update.version} is downloaded and verified; no slot was written."
+    _emit_result("prepare", update.version, sentence, as_json=as_json)
+
+
+@contextmanager
+def _restart_if_waiting(
+    command: str, agent: Agent, context: click.Context, *, reboot: bool, as_json: bool
+) -> Iterator[None]:
+    """Restart into an update that already waits for it, where there is nothing else to do.
+
+    One reboot command that failed, or one manual update, must not stop an unattended node forever.
+    """
+    try:
+        yield
+    except NothingToDoError:
+        version = agent.version_waiting_for_restart() if reboot else None
+        if version is None:
+            raise
+        sentence = f"{version} already boots next; restarting."
+        _emit_result(command, version, sentence, as_json=as_json)
+        _reboot(context)
 
 
 @program.command("update")
 @_image_option
 @_waves_option
-@_most_option
+@_max_bytes_option
 @_reboot_option
 @_rate_option
+@_quiet_option
 @json_option
 @click.pass_context
 @example("updog update --reboot")
@@ -317,36 +342,42 @@ def update_command(
     context: click.Context,
     version: Version | None,
     ignore_waves: bool,
-    most: int | None,
+    max_bytes: int | None,
     reboot: bool,
     as_json: bool,
 ) -> None:
-    """Install the update in the inactive slot, prove it, and make it boot next."""
+    """Install an update, verify it and make it boot next.
+
+    With --reboot, an update that already waits for a restart is restarted into as well.
+    """
     agent = _agent(context, as_json=as_json)
-    update = agent.update(_wishes(version, ignore_waves=ignore_waves, most=most))
-    agent.report()
-    said = f"Update applied: {update.variant} {update.version}; it runs after a restart."
-    _told("update", update.version, as_json=as_json, said=said)
-    _reboot(context, wanted=reboot)
+    with _restart_if_waiting("update", agent, context, reboot=reboot, as_json=as_json):
+        update = agent.update(_request(version, ignore_waves=ignore_waves, max_bytes=max_bytes))
+        agent.report()
+        sentence = f"Update applied: {update.variant} {update.version}; it runs after a restart."
+        _emit_result("update", update.version, sentence, as_json=as_json)
+        if reboot:
+            _reboot(context)
 
 
 @program.command("update-image")
 @_image_option
 @_waves_option
-@_most_option
+@_max_bytes_option
 @_rate_option
+@_quiet_option
 @json_option
 @click.pass_context
 @example("updog update-image && updog update-apply --reboot")
 def update_image(
-    context: click.Context, version: Version | None, ignore_waves: bool, most: int | None, as_json: bool
+    context: click.Context, version: Version | None, ignore_waves: bool, max_bytes: int | None, as_json: bool
 ) -> None:
-    """Install the update in the inactive slot and prove it; what boots next does not change."""
+    """Install and verify an update without making it boot next."""
     agent = _agent(context, as_json=as_json)
-    update = agent.update_image(_wishes(version, ignore_waves=ignore_waves, most=most))
+    update = agent.update_image(_request(version, ignore_waves=ignore_waves, max_bytes=max_bytes))
     agent.report()
-    said = f"{update.variant} {update.version} is installed; `updog update-apply` makes it boot next."
-    _told("update-image", update.version, as_json=as_json, said=said)
+    sentence = f"{update.variant} {update.version} is installed; `updog update-apply` makes it boot next."
+    _emit_result("update-image", update.version, sentence, as_json=as_json)
 
 
 @program.command("update-apply")
@@ -355,10 +386,17 @@ def update_image(
 @click.pass_context
 @example("updog update-apply --reboot")
 def update_apply(context: click.Context, reboot: bool, as_json: bool) -> None:
-    """Make the installed update boot next. Needs no network."""
-    version = _agent(context).apply()
-    _told("update-apply", version, as_json=as_json, said=f"{version} boots next; it runs after a restart.")
-    _reboot(context, wanted=reboot)
+    """Make the installed update boot next. Needs no network.
+
+    With --reboot, an update that already boots next is restarted into as well.
+    """
+    agent = _agent(context)
+    with _restart_if_waiting("update-apply", agent, context, reboot=reboot, as_json=as_json):
+        version = agent.apply()
+        sentence = f"{version} boots next; it runs after a restart."
+        _emit_result("update-apply", version, sentence, as_json=as_json)
+        if reboot:
+            _reboot(context)
 
 
 @program.command("update-revert")
@@ -366,11 +404,30 @@ def update_apply(context: click.Context, reboot: bool, as_json: bool) -> None:
 @click.pass_context
 @example("updog update-revert")
 def update_revert(context: click.Context, as_json: bool) -> None:
-    """Take update-apply back before the restart; the update stays installed. Needs no network."""
+    """Undo update-apply before the restart.
+
+    The update stays installed. Needs no network.
+    """
     version = _agent(context).revert()
-    _told(
-        "update-revert", version, as_json=as_json, said=f"{version} no longer boots next; it stays installed."
-    )
+    sentence = f"{version} no longer boots next; it stays installed."
+    _emit_result("update-revert", version, sentence, as_json=as_json)
+
+
+@program.command("rollback")
+@_reboot_option
+@json_option
+@click.pass_context
+@example("updog rollback --reboot")
+def rollback(context: click.Context, reboot: bool, as_json: bool) -> None:
+    """Make the other slot boot next and deny the running version.
+
+    The running version is not installed again until `updog deny-list --clear VERSION`, or until a newer
+    version is confirmed. Needs no network.
+    """
+    slot = _agent(context).rollback()
+    emit({"next": slot.value}, f"Slot {slot.value} boots next; it runs after a restart.", as_json=as_json)
+    if reboot:
+        _reboot(context)
 
 
 @program.command("confirm")
@@ -378,21 +435,27 @@ def update_revert(context: click.Context, as_json: bool) -> None:
 @click.pass_context
 @example("updog confirm          # what updog-confirm.service runs after every start")
 def confirm(context: click.Context, as_json: bool) -> None:
-    """Run the health checks, then mark this boot successful; or fall back, with the cause recorded."""
+    """Run the health checks, then confirm this boot or fall back.
+
+    To confirm is to mark the running slot as successful; a fallback is recorded with its cause.
+    """
     agent = _agent(context)
     try:
-        findings = agent.confirm()
-    except NoWayBackError:  # the node is up; after a restart it might not be
+        results = agent.confirm()
+    except NoWayBackError:  # the node is running; after a restart it might not be
         agent.report()
         raise
     except HealthError:
         agent.report()
-        _reboot_unhealthy(context)
+        try:
+            _reboot(context)
+        except HostError as error:  # what made the node unhealthy is the more important error
+            note(f"updog: {error.message}\n  next: {error.next_step}", Severity.ERROR)
         raise
     agent.report()
-    warnings = [f"{finding.check} {finding.problem}" for finding in findings if finding.problem]
+    warnings = [f"{result.check}: {result.problem}" for result in results if result.problem]
     for warning in warnings:
-        note(f"warning: {warning}")
+        note(f"warning: {warning}", Severity.WARNING)
     emit({"confirmed": True, "warnings": warnings}, "This boot is confirmed.", as_json=as_json)
 
 
@@ -401,9 +464,18 @@ def confirm(context: click.Context, as_json: bool) -> None:
 @click.pass_context
 @example("updog boot-record      # what updog-boot-record.service runs")
 def boot_record(context: click.Context, as_json: bool) -> None:
-    """Work out how the last restart ended and record it; run once after every start."""
-    outcome = _agent(context).settle()
-    emit({"standing": outcome.value}, f"update: {outcome.value}", as_json=as_json)
+    """Find out how the last restart ended and record it.
+
+    To be run once after every start. What it records is printed on stderr too; the journal gets a priority.
+    """
+    from updog.state import SEVERITIES
+
+    outcome = _agent(context).record_boot()
+    standing = outcome.standing.value
+    events = [event.to_json() for event in outcome.events]
+    emit({"standing": standing, "events": events}, f"standing: {standing}", as_json=as_json)
+    for event in outcome.events:
+        note(f"{event.code.value}: {event.sentence}", SEVERITIES.get(event.code, Severity.INFO))
 
 
 @program.command("status")
@@ -411,11 +483,15 @@ def boot_record(context: click.Context, as_json: bool) -> None:
 @click.pass_context
 @example("updog status --json | jq .last_rollback")
 def status(context: click.Context, as_json: bool) -> None:
-    """Slots, versions, what boots next, what is pending, the last rollback and its cause; offline too."""
+    """Show slots, what boots next, and the last rollback.
+
+    Also shows the pending update and the cause of the rollback. Uses no network, takes no lock, writes
+    nothing.
+    """
     from updog import render
 
-    found = _agent(context).status()
-    emit(render.status_document(found), render.status_text(found), as_json=as_json)
+    current = _agent(context).status()
+    _emit_with_agent(render.status_document(current), render.status_text(current), as_json=as_json)
 
 
 @program.command("motd")
@@ -423,11 +499,14 @@ def status(context: click.Context, as_json: bool) -> None:
 @click.pass_context
 @example("updog motd > /run/motd.d/updog      # or set motd_file, which keeps it fresh")
 def motd(context: click.Context, as_json: bool) -> None:
-    """Say in a line or three what runs, what waits, and why a version was left: for the login message."""
+    """Print the status as a login message of up to three lines.
+
+    It shows the running version, the pending update, and why a version was left.
+    """
     from updog import render
 
-    said = render.login_text(_agent(context).status())
-    emit({"lines": said.splitlines()}, said, as_json=as_json)
+    text = render.login_text(_agent(context).status())
+    emit({"lines": text.splitlines()}, text, as_json=as_json)
 
 
 @program.command("history")
@@ -435,7 +514,10 @@ def motd(context: click.Context, as_json: bool) -> None:
 @click.pass_context
 @example("updog history")
 def history(context: click.Context, as_json: bool) -> None:
-    """What happened on this node, oldest first, kept across both slots."""
+    """Show what happened on this node, oldest first.
+
+    The history is shared by both slots.
+    """
     from updog import render
 
     events = _agent(context).history()
@@ -444,77 +526,115 @@ def history(context: click.Context, as_json: bool) -> None:
 
 @program.command("verify")
 @click.option(
-    "--slot", type=click.Choice([slot.value for slot in Slot]), help="Which slot; by default the running one."
+    "--slot", type=click.Choice([slot.value for slot in Slot]), help="The slot; default: the running one."
 )
+@_quiet_option
 @json_option
 @click.pass_context
 @example("updog verify --slot B")
 def verify(context: click.Context, slot: str | None, as_json: bool) -> None:
-    """Read a slot back against its signed hashes."""
+    """Read a slot and compare it with its signed hashes."""
     from updog import render
 
     agent = _agent(context)
-    which = Slot(slot) if slot else agent.status().running.slot
-    checks = agent.verify(which)
-    emit(render.verify_document(which, checks), f"Slot {which} is what was signed.", as_json=as_json)
+    chosen = Slot(slot) if slot else agent.status().running.slot
+    checks = agent.verify(chosen)
+    emit(render.verify_document(chosen, checks), f"Slot {chosen} matches what was signed.", as_json=as_json)
 
 
 @program.command("deny-list")
-@click.option("--clear", "version", type=_VERSION, metavar="VERSION", help="Let this version be taken again.")
+@click.option("--clear", "version", type=_VERSION, metavar="VERSION", help="Allow this version again.")
 @json_option
 @click.pass_context
 @example("updog deny-list --clear 1.26.1")
 def deny_list(context: click.Context, version: Version | None, as_json: bool) -> None:
-    """Versions that fell back on this node and are not taken again, and why."""
+    """Show versions that fell back on this node, and why.
+
+    They are not installed again until a newer version is confirmed or --clear allows them.
+    """
     agent = _agent(context)
     if version is not None:
         agent.clear_denial(version)
     denied = agent.status().state.denied
     document = [event.to_json() for event in denied.values()]
-    emit(document, "\n".join(f"{v}  {event.sentence}" for v, event in denied.items()), as_json=as_json)
+    lines = [f"{version}  {event.sentence}" for version, event in denied.items()]
+    emit(document, "\n".join(lines) or "No version is on the deny-list.", as_json=as_json)
+
+
+@program.command("config")
+@click.option("--effective", is_flag=True, help="Also show the keys that the file does not have.")
+@json_option
+@click.pass_context
+@example("updog config --effective | grep auto")
+def config_(context: click.Context, effective: bool, as_json: bool) -> None:
+    """Check the configuration file and show its keys.
+
+    Each key is shown with its value and where it comes from: the file, or the default. Logins and queries of
+    URLs are not shown. Exit status: 0 the file is valid, 2 it has faults, which are all listed.
+    """
+    from updog import render
+
+    path = context.obj.path
+    settings = [
+        setting for setting in configuration.load_effective(path) if effective or setting.is_from_file
+    ]
+    emit(render.settings_document(path, settings), render.settings_text(settings), as_json=as_json)
+
+
+@program.command("help")
+@click.argument("topic", type=click.Choice(["configuration"]), required=False)
+@json_option
+@click.pass_context
+@example("updog help configuration | grep -A4 metadata_base_url")
+def help_(context: click.Context, topic: str | None, as_json: bool) -> None:
+    """Explain a topic; without one, list the commands.
+
+    configuration: every key of updog.toml, the values that it takes, and its default.
+    """
+    from updog import render
+
+    if topic is None:
+        emit({"topics": ["configuration"]}, context.find_root().get_help(), as_json=as_json)
+    else:
+        keys = (*configuration.KEYS, *AUTO_KEYS)
+        emit(render.keys_document(keys), render.keys_text(keys), as_json=as_json)
 
 
 @program.command("accept-disk")
 @json_option
 @click.pass_context
-@example("updog accept-disk      # after the disk was replaced, or the node restored onto another")
+@example("updog accept-disk      # after the disk was replaced or restored")
 def accept_disk(context: click.Context, as_json: bool) -> None:
-    """Take the disk that is there for this node's own after it was replaced; history and deny-list stay."""
+    """Accept the present disk as this node's own.
+
+    Needed after the disk was replaced, or the node restored onto another one. History and deny-list are kept.
+    """
     guid = _agent(context).accept_disk()
-    emit({"disk_guid": guid}, f"Disk {guid} is this node's own now.", as_json=as_json)
+    emit({"disk_guid": guid}, f"Disk {guid} is now this node's own.", as_json=as_json)
 
 
 @program.command("accept-clock")
 @json_option
 @click.pass_context
-@example("date && updog accept-clock      # after a clock that was ahead was set right")
+@example("date && updog accept-clock      # the publisher's clock was ahead")
 def accept_clock(context: click.Context, as_json: bool) -> None:
-    """Believe a clock that is behind the latest moment this node has known; recorded in the history."""
-    moment = _agent(context).accept_clock()
+    """Accept a clock behind the repository's signed time.
+
+    Needed if the publisher's clock was ahead, and the repository no longer says when it was signed. Recorded
+    in the history.
+    """
+    now = _agent(context).accept_clock()
     emit(
-        {"latest_time": moment.isoformat(timespec="seconds")},
-        f"{moment:%Y-%m-%d %H:%M} UTC is the latest moment known now.",
+        {"latest_time": now.isoformat(timespec="seconds")},
+        f"The clock at {now:%Y-%m-%d %H:%M} UTC is accepted.",
         as_json=as_json,
     )
 
 
-def _reboot_unhealthy(context: click.Context) -> None:
-    """Reboot if that can be done; why the node is unhealthy matters more than why it does not restart."""
-    try:
-        _reboot(context, wanted=True)
-    except HostError as error:
-        note(f"updog: {error.message}\n  next: {error.next_step}")
-
-
-def _reboot(context: click.Context, *, wanted: bool) -> None:
-    """Reboot by the configured command, or say that a person has to."""
-    if not wanted:
-        return
+def _reboot(context: click.Context) -> None:
+    """Run the configured reboot command; without one, ask the operator to restart. Raises HostError."""
     if not context.obj.host.reboot():
         note("No reboot_command is configured: restart the node yourself.")
-
-
-program.add_command(console.completion)
 
 
 class _Terminated(BaseException):
@@ -522,15 +642,16 @@ class _Terminated(BaseException):
 
 
 def _terminate(_number: int, _frame: object) -> None:
-    """Unwind, so that what was started is ended too: a health check must not outlive its confirm (D74)."""
+    """Unwind the stack, so that child processes end too: no health check may outlive its confirm (D74)."""
     raise _Terminated
 
 
 def main() -> None:
-    """Run updog and exit with its status, or by the signal that ended it."""
+    """Run updog and exit with its status, or by the signal that terminated it."""
+    streams.protect()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         console.leave(console.run(program))
     except _Terminated:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.raise_signal(signal.SIGTERM)  # as it would have ended; a service manager takes that for clean
+        signal.raise_signal(signal.SIGTERM)  # a service manager takes the end by this signal as a clean exit

@@ -1,72 +1,81 @@
-"""``updog.toml``: Bottlerocket's keys as they are, ours beside them.
+"""``updog.toml``: Bottlerocket's keys unchanged, and this project's own keys.
 
 Rules it enforces:
 
-* an unknown key is an error that names the nearest known one (zincati's users lost settings to typing
-  mistakes that nobody reported);
+* an unknown key is an error that suggests the nearest known one (zincati's users lost settings to misspelt
+  keys that were not reported);
 * all faults of a file are reported at once, each by its key;
-* relative paths are taken from the folder of the file, so that a node in a folder can be moved.
+* relative paths are relative to the folder of the file, so that a node in a folder can be moved;
+* a URL is parsed here and is a :class:`~updog.url.Url` from here on, which prints without its login and
+  query; no fault shows them either.
 
-The table :data:`KEYS` is the one home of names, types, defaults and meanings; the reference page
-``docs/reference/updog.toml.md`` is generated from it.
+The table :data:`KEYS` defines all names, types, defaults and meanings, but for those of automatic updates
+(:mod:`updog.auto_keys`); the reference page ``docs/reference/updog.toml.md`` is generated from both.
 """
 
 from __future__ import annotations
 
 import os
-import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from signpost.errors import MediumError, UsageError
+from signpost.system_file import read_system_text
+from signpost.toml_file import parse_toml, read_text
+from updog.auto_keys import AutoSettings
+from updog.config_key import (
+    BadValueError,
+    Key,
+    plain,
+    read_keys,
+    to_flag,
+    to_names,
+    to_path,
+    to_paths,
+    to_text,
+    to_texts,
+    to_url,
+    to_whole_number,
+)
 from updog.errors import ConfigError
+from updog.no_proxy import NoProxyEntry, entries_of
 from updog.update_metadata.errors import TimeError, VersionError
 from updog.update_metadata.seeds import MAX_SEED, machine_seed
+from updog.update_metadata.sizes import parse_rate
 from updog.update_metadata.times import parse_time
 from updog.update_metadata.version import Version
+from updog.url import WEB, Url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-VITALS = ("failed-units", "default-route", "name-resolution", "free-space", "clock")
-"""Names of the built-in health checks; :mod:`updog.vitals` has one function for each."""
+    from updog.auto.policy import Policy
+
+BUILTIN_CHECKS = ("failed-units", "default-route", "name-resolution", "free-space", "clock")
+"""Names of the built-in health checks; :mod:`updog.health.builtin` has one function for each."""
 
 DEFAULT_PATH = Path("/etc/updog.toml")
+_T = TypeVar("_T")
 _LATEST = "latest"
-_MAX_TRIES = 15  # four bits of the GPT attribute field
-
-
-class _BadValueError(ValueError):
-    """A value of the right TOML syntax that this key cannot take; the text says what it takes."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Key:
-    """One line of the configuration reference."""
-
-    name: str
-    convert: Callable[[Any, Path], Any]
-    takes: str
-    default: Any
-    meaning: str
-    upstream: bool = False
-    required: bool = False
+_AUTO = "auto"
+_MAX_TRIES = 15  # the GPT attribute field has four bits for it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
-    """The node's settings, validated. Field meanings and units: :data:`KEYS`."""
+    """The node's settings, validated. :data:`KEYS` has the fields' meanings and units."""
 
-    metadata_base_url: str
-    targets_base_url: str
-    metadata_mirrors: tuple[str, ...]
-    targets_mirrors: tuple[str, ...]
+    metadata_base_url: Url
+    targets_base_url: Url
+    metadata_mirrors: tuple[Url, ...]
+    targets_mirrors: tuple[Url, ...]
     seed: int | None
     version_lock: Version | None
     ignore_waves: bool
-    https_proxy: str | None
-    no_proxy: tuple[str, ...]
+    https_proxy: Url | None
+    no_proxy: tuple[NoProxyEntry, ...]
     ca_file: Path | None
     client_certificate: Path | None
     client_key: Path | None
@@ -90,128 +99,113 @@ class Config:
     health_timeout: int
     health_deadline: int
     stability_window: int
+    retry_after: int
     pstore_dirs: tuple[Path, ...]
     motd_file: Path | None
     metrics_file: Path | None
-    report_url: str | None
+    report_url: Url | None
     reboot_command: tuple[str, ...]
     connect_timeout: int
     stall_timeout: int
     minimum_rate: int
     limit_rate: int
     download_tries: int
+    auto: Policy
 
     @property
     def manifest_name(self) -> str:
-        """The TUF target that holds the manifest of this node's channel."""
+        """The TUF target name of the manifest of this node's channel."""
         return f"{self.channel}/manifest.json" if self.channel else "manifest.json"
 
     @property
-    def roomy_dir(self) -> Path:
-        """Where what is large goes: images, until they are written."""
+    def download_dir(self) -> Path:
+        """The folder for large files: images, until they are written to a slot."""
         return self.cache_dir or self.state_dir
 
+    def read_machine_id(self) -> str:
+        """Return the content of the machine-id. Raises OSError or UnicodeDecodeError."""
+        return read_system_text(self.machine_id, "ascii")
+
     def wave_seed(self) -> int:
-        """The node's place in the waves, 0 … 2047: configured, or from its machine-id.
+        """Return the node's place in the waves, 0 … 2047: configured, or derived from its machine-id.
 
         Raises:
-            ConfigError: neither a seed nor a machine-id is there.
+            ConfigError: no seed is configured, and there is no machine-id.
+            SeedError: the machine-id is empty.
         """
         if self.seed is not None:
             return self.seed
         try:
-            return machine_seed(self.machine_id.read_text(encoding="ascii").strip())
+            return machine_seed(self.read_machine_id().strip())
         except (OSError, UnicodeDecodeError) as error:
             message = f"no seed is configured and {self.machine_id} cannot be read: {error}"
             raise ConfigError(message, next_step="Set `seed` (0 to 2047) in the configuration.") from error
 
 
-def _text(value: Any, _folder: Path) -> str:
-    if not isinstance(value, str) or not value:
-        raise _BadValueError
-    return value
+def _base_url(value: Any, folder: Path) -> Url:
+    try:
+        return Url.parse_base(to_text(value, folder))
+    except ValueError as error:
+        raise BadValueError from error
 
 
-def _url(value: Any, folder: Path) -> str:
-    text = _text(value, folder)
-    if not text.startswith(("http://", "https://", "file:///")):
-        raise _BadValueError
-    return text if text.endswith("/") else f"{text}/"
-
-
-def _urls(value: Any, folder: Path) -> tuple[str, ...]:
+def _base_urls(value: Any, folder: Path) -> tuple[Url, ...]:
     if not isinstance(value, list):
-        raise _BadValueError
-    return tuple(_url(item, folder) for item in value)
+        raise BadValueError
+    return tuple(_base_url(item, folder) for item in value)
+
+
+def _proxy(value: Any, folder: Path) -> Url:
+    """Return a proxy's URL; ``host:port`` is one too, as in Bottlerocket's settings."""
+    text = to_text(value, folder)
+    if "://" in text:
+        return to_url(*WEB, "socks5", "socks5h")(text, folder)
+    login, _, place = text.rpartition("@")
+    if "/" in login:
+        raise BadValueError
+    url = to_url("http")(f"http://{place}", folder)
+    return replace(url, address=place, login=login) if login else url  # refused where it is used: no scheme
 
 
 def _channel(value: Any, folder: Path) -> str:
-    text = _text(value, folder)
+    text = to_text(value, folder)
     if not all(letter.isascii() and (letter.isalnum() or letter in "._-") for letter in text):
-        raise _BadValueError
+        raise BadValueError
     return text
 
 
-def _flag(value: Any, _folder: Path) -> bool:
-    if not isinstance(value, bool):
-        raise _BadValueError
-    return value
-
-
-def _texts(value: Any, _folder: Path) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise _BadValueError
-    return tuple(value)
-
-
-def _checks(value: Any, folder: Path) -> tuple[str, ...]:
-    names = _texts(value, folder)
-    if not set(names) <= set(VITALS):
-        raise _BadValueError
-    return names
-
-
-def _path(value: Any, folder: Path) -> Path:
-    return folder / _text(value, folder)
-
-
-def _paths(value: Any, folder: Path) -> tuple[Path, ...]:
-    return tuple(folder / text for text in _texts(value, folder))
-
-
-def _web_address(value: Any, folder: Path) -> str:
-    text = _text(value, folder)
-    if not text.startswith(("http://", "https://")) or "#" in text:
-        raise _BadValueError
-    return text
+def _no_proxy(value: Any, folder: Path) -> tuple[NoProxyEntry, ...]:
+    try:
+        return entries_of(to_texts(value, folder))
+    except ValueError as error:
+        raise BadValueError from error
 
 
 def _lock(value: Any, folder: Path) -> Version | None:
-    text = _text(value, folder)
+    text = to_text(value, folder)
     try:
         return None if text == _LATEST else Version.parse_friendly(text)
     except VersionError as error:
-        raise _BadValueError from error
+        raise BadValueError from error
 
 
-def _moment(value: Any, folder: Path) -> datetime:
+def _time(value: Any, folder: Path) -> datetime:
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value
     try:
-        return parse_time(_text(value, folder))
+        return parse_time(to_text(value, folder))
     except TimeError as error:
-        raise _BadValueError from error
+        raise BadValueError from error
 
 
-def _whole(least: int, most: int) -> Callable[[Any, Path], int]:
-    """Return a converter for whole numbers from ``least`` to ``most``."""
-
-    def convert(value: Any, _folder: Path) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise _BadValueError
-        return value
-
-    return convert
+def _rate(value: Any, folder: Path) -> int:
+    """Return bytes per second, from a number or a text such as ``500k``."""
+    if isinstance(value, str):
+        try:
+            value = parse_rate(value)
+        except UsageError as error:
+            raise BadValueError from error
+    return to_whole_number(0, _GIBIBYTE)(value, folder)
 
 
 _DAY_SECONDS = 86_400
@@ -220,42 +214,42 @@ _GIBIBYTE = 1 << 30
 KEYS: tuple[Key, ...] = (
     Key(
         name="metadata_base_url",
-        convert=_url,
+        convert=_base_url,
         takes="an http, https or file URL",
         default=None,
-        meaning="where N.root.json, timestamp.json … are",
+        meaning="base URL of the metadata: N.root.json, timestamp.json …",
         upstream=True,
         required=True,
     ),
     Key(
         name="targets_base_url",
-        convert=_url,
+        convert=_base_url,
         takes="an http, https or file URL",
         default=None,
-        meaning="where the targets are",
+        meaning="base URL of the targets",
         upstream=True,
         required=True,
     ),
     Key(
         name="metadata_mirrors",
-        convert=_urls,
+        convert=_base_urls,
         takes="a list of http, https or file URLs",
         default=(),
-        meaning="where the same metadata is too; the next one is asked when one fails or is not believed",
+        meaning="other base URLs of the same metadata, used in order if one fails or does not verify",
     ),
     Key(
         name="targets_mirrors",
-        convert=_urls,
+        convert=_base_urls,
         takes="a list of http, https or file URLs",
         default=(),
-        meaning="where the same targets are too; the next one is asked when one fails or sends wrong bytes",
+        meaning="other base URLs of the same targets, used in order if one fails or sends wrong content",
     ),
     Key(
         name="seed",
-        convert=_whole(0, MAX_SEED - 1),
+        convert=to_whole_number(0, MAX_SEED - 1),
         takes=f"a whole number from 0 to {MAX_SEED - 1}",
         default=None,
-        meaning="place in the waves; without it one is taken from machine-id",
+        meaning="place in the waves; if unset, derived from the machine-id",
         upstream=True,
     ),
     Key(
@@ -263,64 +257,68 @@ KEYS: tuple[Key, ...] = (
         convert=_lock,
         takes='"latest" or a version',
         default=None,
-        meaning='"latest", or take exactly this version, up or down',
+        meaning="install exactly this version, be it newer or older; "
+        '"latest" or unset: the latest version that is open to this node',
         upstream=True,
     ),
     Key(
         name="ignore_waves",
-        convert=_flag,
+        convert=to_flag,
         takes="true or false",
         default=False,
-        meaning="take updates before their wave opens",
+        meaning="install updates before their wave opens",
         upstream=True,
     ),
     Key(
         name="https_proxy",
-        convert=_text,
-        takes="a proxy URL",
+        convert=_proxy,
+        takes="a proxy URL, or host:port",
         default=None,
-        meaning="proxy of all requests",
+        meaning="proxy for all requests",
         upstream=True,
     ),
     Key(
         name="no_proxy",
-        convert=_texts,
-        takes="a list of host names",
+        convert=_no_proxy,
+        takes="a list of host names, IPv4 or IPv6 addresses and networks (CIDR)",
         default=(),
-        meaning="hosts reached without the proxy",
+        meaning="hosts reached without the proxy; a name includes all hosts below it; NAME:PORT and "
+        "[ADDRESS]:PORT mean one port, * every host",
         upstream=True,
     ),
     Key(
         name="ca_file",
-        convert=_path,
+        convert=to_path,
         takes="a path",
         default=None,
-        meaning="PEM certificates that vouch for servers, in the place of the usual ones",
+        meaning="PEM certificates of the CAs to trust for TLS, instead of those that the system trusts "
+        "(SSL_CERT_FILE, SSL_CERT_DIR, the system's store)",
     ),
     Key(
         name="client_certificate",
-        convert=_path,
+        convert=to_path,
         takes="a path",
         default=None,
-        meaning="PEM certificate this node shows to the configured servers; its key may be in the same file",
+        meaning="PEM certificate that this node presents to the configured servers; the file may also "
+        "contain its key",
     ),
     Key(
         name="client_key",
-        convert=_path,
+        convert=to_path,
         takes="a path",
         default=None,
-        meaning="PEM key of client_certificate, if it is a file of its own",
+        meaning="PEM key of client_certificate, if it is in a separate file",
     ),
     Key(
         name="variant",
-        convert=_text,
+        convert=to_text,
         takes="a text",
         default=None,
-        meaning="overrides VARIANT_ID of os-release",
+        meaning="overrides VARIANT_ID from os-release",
     ),
     Key(
         name="arch",
-        convert=_text,
+        convert=to_text,
         takes="a text",
         default=os.uname().machine,
         meaning="overrides the machine's architecture",
@@ -330,200 +328,227 @@ KEYS: tuple[Key, ...] = (
         convert=_channel,
         takes="letters, digits, '.', '_' and '-'",
         default=None,
-        meaning="follow this channel: <channel>/manifest.json and what the channel's own keys sign for it",
+        meaning="follow this channel: <channel>/manifest.json and the targets signed by the channel's keys",
     ),
     Key(
         name="trusted_root",
-        convert=_path,
+        convert=to_path,
         takes="a path",
         default=Path("/usr/share/updog/root.json"),
-        meaning="the TUF root shipped in the image",
+        meaning="the trusted TUF root metadata that is shipped in the image",
     ),
     Key(
         name="accept_expired_until",
-        convert=_moment,
+        convert=_time,
         takes="a time with its zone, such as 2027-01-31T00:00:00Z",
         default=None,
-        meaning="believe expired metadata until then (an air gap); all other checks stay",
+        meaning="accept expired metadata until this time (air gap); all other checks still apply",
     ),
     Key(
         name="state_dir",
-        convert=_path,
+        convert=to_path,
         takes="a path",
         default=Path("/var/lib/updog"),
-        meaning="state kept between runs and across both slots",
+        meaning=(
+            "folder for the state that is kept between runs and shared by both slots; refused if another "
+            "user can write to it or to a folder above it"
+        ),
     ),
     Key(
         name="disk",
-        convert=_path,
+        convert=to_path,
         takes="a path",
         default=None,
-        meaning="the disk with the two slots; without it the disk of the running root",
+        meaning="the disk with the two slots; if unset, the disk of the running root file system",
     ),
     Key(
         name="os_release",
-        convert=_path,
+        convert=to_path,
         takes="a path",
         default=Path("/usr/lib/os-release"),
-        meaning="VERSION_ID and VARIANT_ID of the running system",
+        meaning="file with VERSION_ID and VARIANT_ID of the running system",
     ),
     Key(
         name="boot_record",
-        convert=_path,
+        convert=to_path,
         takes="a path",
         default=None,
-        meaning="where a boot stage left which slot it took; without it the slot is found through dm-verity",
+        meaning="file in which a boot stage recorded the slot it started; if unset, the running slot is "
+        "found through dm-verity",
     ),
     Key(
         name="machine_id",
-        convert=_path,
+        convert=to_path,
         takes="a path",
         default=Path("/etc/machine-id"),
-        meaning="stable identity that gives the seed",
+        meaning="file with the machine-id, from which the seed is derived; it must not change",
     ),
     Key(
         name="tries",
-        convert=_whole(1, _MAX_TRIES),
+        convert=to_whole_number(1, _MAX_TRIES),
         takes=f"a whole number from 1 to {_MAX_TRIES}",
         default=1,
-        meaning="boots a new slot may use before it is confirmed",
+        meaning="boots that a new slot may use until it is confirmed",
     ),
     Key(
         name="spool",
-        convert=_flag,
+        convert=to_flag,
         takes="true or false",
         default=True,
-        meaning="keep and verify updates of up to 64 MiB before the slot is touched, where there is room",
+        meaning="download and verify updates of up to 64 MiB before the slot is written, if there is enough "
+        "free space",
     ),
     Key(
         name="cache_dir",
-        convert=_path,
+        convert=to_path,
         takes="a path",
         default=None,
-        meaning="where images are kept until they are written; without it state_dir",
+        meaning="folder for images until they are written to a slot; if unset, state_dir",
     ),
     Key(
         name="send_query",
-        convert=_flag,
+        convert=to_flag,
         takes="true or false",
         default=True,
-        meaning="send seed, version and target as query parameters, as upstream does",
+        meaning="send query parameters: seed, version, target as upstream; node, variant, arch, channel",
     ),
     Key(
         name="health_dir",
-        convert=_path,
+        convert=to_path,
         takes="a path",
         default=Path("/etc/updog/health.d"),
-        meaning="executables in required/ and wanted/ that `confirm` runs",
+        meaning="folder with required/ and wanted/, whose executables `confirm` runs",
     ),
     Key(
         name="health_checks",
-        convert=_checks,
-        takes=f"a list of {', '.join(VITALS)}",
+        convert=to_names(*BUILTIN_CHECKS),
+        takes=f"a list of {', '.join(BUILTIN_CHECKS)}",
         default=("failed-units", "free-space", "clock"),
-        meaning="built-in checks that `confirm` requires, beside those in health_dir",
+        meaning="built-in checks that `confirm` requires, in addition to those in health_dir",
     ),
     Key(
         name="health_warnings",
-        convert=_checks,
-        takes=f"a list of {', '.join(VITALS)}",
+        convert=to_names(*BUILTIN_CHECKS),
+        takes=f"a list of {', '.join(BUILTIN_CHECKS)}",
         default=(),
         meaning="built-in checks that `confirm` only warns about",
     ),
     Key(
         name="health_timeout",
-        convert=_whole(1, _DAY_SECONDS),
+        convert=to_whole_number(1, _DAY_SECONDS),
         takes="seconds, 1 to 86400",
         default=60,
-        meaning="time one health check may take (seconds)",
+        meaning="time limit of one health check (seconds)",
     ),
     Key(
         name="health_deadline",
-        convert=_whole(0, _DAY_SECONDS),
+        convert=to_whole_number(0, _DAY_SECONDS),
         takes="seconds, 0 to 86400",
         default=300,
-        meaning="time within which the checks have to pass; failing ones are repeated until then, and all of "
-        "them together may take so long, or health_timeout where that is longer (seconds)",
+        meaning="time in which the checks must pass; until then failed checks are repeated. All checks "
+        "together may take this long, or health_timeout if that is longer (seconds)",
     ),
     Key(
         name="stability_window",
-        convert=_whole(0, _DAY_SECONDS),
+        convert=to_whole_number(0, _DAY_SECONDS),
         takes="seconds, 0 to 86400",
         default=30,
-        meaning="how long the checks have to keep passing before a boot is confirmed (seconds)",
+        meaning="time for which the checks must keep passing before a boot is confirmed (seconds)",
+    ),
+    Key(
+        name="retry_after",
+        convert=to_whole_number(0, 365 * _DAY_SECONDS),
+        takes="seconds, 0 to 31536000",
+        default=_DAY_SECONDS,
+        meaning="time after which a version that fell back without a known cause is tried once more; a "
+        "second fallback denies it like others (seconds; 0: never)",
     ),
     Key(
         name="pstore_dirs",
-        convert=_paths,
+        convert=to_paths,
         takes="a list of paths",
         default=(Path("/sys/fs/pstore"), Path("/var/lib/systemd/pstore")),
-        meaning="where kernels leave their last words, for the cause of a fallback; nothing there is changed",
+        meaning="folders with records of crashed kernels, to find the cause of a fallback; only read",
     ),
     Key(
         name="motd_file",
-        convert=_path,
+        convert=to_path,
         takes="a path",
         default=None,
-        meaning="file kept as `updog motd` has it, such as /run/motd.d/updog",
+        meaning="file that is kept up to date with the output of `updog motd`, such as /run/motd.d/updog",
     ),
     Key(
         name="metrics_file",
-        convert=_path,
+        convert=to_path,
         takes="a path",
         default=None,
-        meaning="file of metrics for Prometheus' node_exporter, such as /var/lib/node_exporter/updog.prom",
+        meaning="file with metrics for Prometheus' node_exporter, such as /var/lib/node_exporter/updog.prom",
     ),
     Key(
         name="report_url",
-        convert=_web_address,
+        convert=to_url(*WEB),
         takes="an http or https URL",
         default=None,
-        meaning="where an outcome line goes after a confirm or a fallback; without it none is sent",
+        meaning="URL to which an outcome line is sent after a confirm or a fallback; if unset, none is sent",
     ),
     Key(
         name="reboot_command",
-        convert=_texts,
+        convert=to_texts,
         takes="a list of words",
         default=("systemctl", "reboot"),
-        meaning="what --reboot and a fallback run; an empty list: nothing",
+        meaning="command that --reboot and a fallback run; empty: none",
     ),
     Key(
         name="connect_timeout",
-        convert=_whole(1, _DAY_SECONDS),
+        convert=to_whole_number(1, _DAY_SECONDS),
         takes="seconds, 1 to 86400",
         default=10,
-        meaning="time to connect (seconds)",
+        meaning="time limit for connecting to a server (seconds)",
     ),
     Key(
         name="stall_timeout",
-        convert=_whole(1, _DAY_SECONDS),
+        convert=to_whole_number(1, _DAY_SECONDS),
         takes="seconds, 1 to 86400",
         default=30,
-        meaning="time for the head of an answer, and later without content, before it is given up (seconds)",
+        meaning="time limit for the head of a response, and then for each pause in its body (seconds)",
     ),
     Key(
         name="minimum_rate",
-        convert=_whole(0, _GIBIBYTE),
-        takes="bytes per second",
+        convert=_rate,
+        takes='bytes per second, up to 1 GiB, as a number or a text such as "500k"',
         default=256,
         meaning="a slower server, averaged over stall_timeout, is given up (bytes per second; 0: never)",
     ),
     Key(
         name="limit_rate",
-        convert=_whole(0, _GIBIBYTE),
-        takes="bytes per second",
+        convert=_rate,
+        takes='bytes per second, up to 1 GiB, as a number or a text such as "500k"',
         default=0,
-        meaning="no more than this over the network, all downloads together (bytes per second; 0: no limit)",
+        meaning="maximum rate of all downloads together (bytes per second; 0: no limit)",
     ),
     Key(
         name="download_tries",
-        convert=_whole(1, 100),
+        convert=to_whole_number(1, 100),
         takes="a whole number from 1 to 100",
         default=4,
-        meaning="failures in a row at each mirror, each below minimum_rate, before a download is given up",
+        meaning="consecutive failures at each mirror, each below minimum_rate, until a download is given up",
     ),
 )
-_BY_NAME = {key.name: key for key in KEYS}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """One key of the effective configuration.
+
+    Attributes:
+        name: dotted; windows and freezes have their number: ``auto.window[1].days``.
+        value: a value of JSON, without the secrets of URLs; None: unset.
+        is_from_file: whether the file has it; else it is the default.
+    """
+
+    name: str
+    value: Any
+    is_from_file: bool
 
 
 def parse(text: str, folder: Path) -> Config:
@@ -532,47 +557,58 @@ def parse(text: str, folder: Path) -> Config:
     Raises:
         ConfigError: lists every fault, each by its key.
     """
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"not TOML: {error}") from error
-    faults = [_unknown(name) for name in document if name not in _BY_NAME]
-    values: dict[str, Any] = {}
-    for key in KEYS:
-        fault = _take(key, document, folder, values)
-        faults += [fault] if fault else []
+    values, auto, _ = _read(text, folder)
+    return Config(**values, auto=auto.policy())
+
+
+def effective(text: str, folder: Path) -> tuple[Setting, ...]:
+    """Return every key with its value, and whether ``text`` has it. Raises ConfigError as :func:`parse`."""
+    values, auto, given = _read(text, folder)
+    return tuple(
+        Setting(name=name, value=plain(value), is_from_file=name in given)
+        for name, value in (*values.items(), *auto.items())
+    )
+
+
+def _read(text: str, folder: Path) -> tuple[dict[str, Any], AutoSettings, set[str]]:
+    """Return the values of :data:`KEYS`, those of ``auto``, and the names that ``text`` has."""
+    document = parse_toml(text, ConfigError)
+    found, faults = read_keys(document, {key.name: key for key in KEYS}, folder, below=[_AUTO])
+    values: dict[str, Any] = {key.name: key.default for key in KEYS} | found
     if values["client_key"] and not values["client_certificate"]:
-        faults.append("client_key is of no use without client_certificate")
+        faults.append("client_key has no effect without client_certificate")
+    auto = AutoSettings(document.get(_AUTO), folder)
+    faults += auto.faults
+    if len(faults) > 1:
+        raise ConfigError("\n  - ".join([f"{len(faults)} faults:", *faults]))
     if faults:
-        raise ConfigError("; ".join(faults))
-    return Config(**values)
+        raise ConfigError(faults[0])
+    return values, auto, {*document, *auto.given}
 
 
 def load(path: Path) -> Config:
-    """Read and validate a configuration file. Raises ConfigError, naming the file."""
+    """Read and validate a configuration file.
+
+    Raises:
+        ConfigError: it is missing or has faults; the message names the file.
+        MediumError: this user may not read it.
+    """
+    return _load(path, parse)
+
+
+def load_effective(path: Path) -> tuple[Setting, ...]:
+    """Return every key with its value, and whether the file has it. Raises as :func:`load`."""
+    return _load(path, effective)
+
+
+def _load(path: Path, read: Callable[[str, Path], _T]) -> _T:
     try:
-        return parse(path.read_text(encoding="utf-8"), path.resolve().parent)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}", next_step="Pass --config FILE.") from error
+        text = read_text(path, lambda problem: ConfigError(problem, next_step="Pass --config FILE."))
+    except ConfigError as error:
+        if isinstance(error.__cause__, PermissionError):  # nothing is wrong with the file
+            raise MediumError.of(error.message, error.__cause__) from error
+        raise
+    try:
+        return read(text, path.resolve().parent)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}") from error
-
-
-def _take(key: Key, document: dict[str, Any], folder: Path, values: dict[str, Any]) -> str:
-    """Put the key's value, or its default, into ``values``; return the fault, or nothing."""
-    values[key.name] = key.default
-    if key.name not in document:
-        return f"{key.name} is missing" if key.required else ""
-    try:
-        values[key.name] = key.convert(document[key.name], folder)
-    except _BadValueError:
-        return f"{key.name} = {document[key.name]!r}: takes {key.takes}"
-    return ""
-
-
-def _unknown(name: str) -> str:
-    """Say that a key is unknown, and which known one is nearest."""
-    import difflib
-
-    near = difflib.get_close_matches(name, _BY_NAME, n=1)
-    return f"unknown key {name!r}" + (f", did you mean {near[0]!r}?" if near else "")

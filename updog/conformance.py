@@ -1,8 +1,8 @@
-"""`updog tuf`: the public TUF client conformance protocol, so that its suites can judge our client.
+"""`updog tuf`: the public TUF client conformance protocol, with which test suites can check our client.
 
-The protocol: ``init TRUSTED_ROOT``, ``refresh`` and ``download`` on one metadata folder; metadata is kept
-under unversioned names; several ``--target-name`` in order, stopping at the first failure; what is there
-already with the right hash is not fetched again; exit 0 or 1.
+The protocol: ``init TRUSTED_ROOT``, ``refresh`` and ``download`` on one metadata folder; metadata are kept
+under unversioned names; several ``--target-name`` are downloaded in order, up to the first failure; a file
+that already has the right hash is not fetched again; the exit status is 0 or 1.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from urllib.parse import quote
 
 import click
 
-from signpost.console import example, note
+from signpost.console import QuickGroup, example, note
 from signpost.errors import ToolError, UsageError
 from updog import durable
+from updog.url import Url, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,14 +33,14 @@ class _Client:
     """The protocol's options."""
 
     metadata_dir: Path
-    metadata_url: str
+    metadata_url: Url
     target_names: tuple[str, ...]
-    target_base_url: str
+    target_base_url: Url
     target_dir: Path | None
 
 
 def _zero_or_one(command: Callable[..., None]) -> Callable[..., int]:
-    """The protocol knows two exit statuses, whatever went wrong."""
+    """Make a command exit with 0 or 1, the only statuses of the protocol."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> int:
@@ -53,15 +54,16 @@ def _zero_or_one(command: Callable[..., None]) -> Callable[..., int]:
     return run
 
 
-@click.group("tuf")
+@click.group("tuf", cls=QuickGroup)
 @click.option(
-    "--metadata-dir", type=click.Path(path_type=Path), required=True, help="Where metadata is kept."
+    "--metadata-dir", type=click.Path(path_type=Path), required=True, help="Folder for the metadata."
 )
 @click.option("--metadata-url", default="", help="Base URL of the metadata.")
 @click.option("--target-name", "target_names", multiple=True, help="Target to download; may be repeated.")
 @click.option("--target-base-url", default="", help="Base URL of the targets.")
-@click.option("--target-dir", type=click.Path(path_type=Path), help="Where targets are put.")
+@click.option("--target-dir", type=click.Path(path_type=Path), help="Folder for the targets.")
 @click.pass_context
+@example("updog tuf --metadata-dir D --metadata-url URL refresh")
 def tuf(
     context: click.Context,
     metadata_dir: Path,
@@ -86,8 +88,8 @@ def tuf(
 @_zero_or_one
 @example("updog tuf --metadata-dir D init root.json")
 def init(client: _Client, trusted_root: Path) -> None:
-    """Start trusting with TRUSTED_ROOT."""
-    _trust(client, durable.read_bytes(durable.OsMedium(), trusted_root))
+    """Use TRUSTED_ROOT as the initial root."""
+    _trust(client, trusted_root)
 
 
 @tuf.command("refresh")
@@ -95,7 +97,7 @@ def init(client: _Client, trusted_root: Path) -> None:
 @_zero_or_one
 @example("updog tuf --metadata-dir D --metadata-url URL refresh")
 def refresh(client: _Client) -> None:
-    """Bring the top-level metadata up to date."""
+    """Refresh the top-level metadata."""
     _refreshed(client)
 
 
@@ -107,50 +109,59 @@ def refresh(client: _Client) -> None:
     "    --target-name a --target-base-url URL --target-dir T download",
 )
 def download(client: _Client) -> None:
-    """Bring the metadata up to date and download the targets, in order."""
-    if client.target_dir is None or not client.target_names or not client.target_base_url:
+    """Refresh the metadata and download the targets, in order."""
+    if client.target_dir is None or not client.target_names or not str(client.target_base_url):
         raise UsageError("download needs --target-name, --target-base-url and --target-dir")
     trust = _refreshed(client)
     for name in client.target_names:
         _download(client, trust.target(name), client.target_dir / quote(name, safe=""))
 
 
-def _trust(client: _Client, bootstrap: bytes) -> Trust:
-    from updog.transport import HttpTransport, Settings
-    from updog.trust import Trust
+def _trust(client: _Client, bootstrap: Path) -> Trust:
+    from updog.transport import HttpTransport, TransportSettings
+    from updog.trust import Trust, TrustedRoot
 
+    medium = durable.OsMedium()
     return Trust(
         client.metadata_dir,
-        bootstrap=bootstrap,
-        metadata_url=client.metadata_url,
-        transport=HttpTransport(Settings()),
-        medium=durable.OsMedium(),
+        bootstrap=TrustedRoot(path=bootstrap, data=durable.read_bytes(medium, bootstrap)),
+        metadata_url=str(client.metadata_url),
+        transport=HttpTransport(TransportSettings(urls=(client.metadata_url,))),
+        medium=medium,
     )
 
 
 def _refreshed(client: _Client) -> Trust:
-    """Refresh from the root that ``init`` was given: the lowest one in the history."""
+    """Return refreshed metadata; start with the root given to ``init``, the lowest in the history."""
     history = client.metadata_dir / "root_history"
     roots = sorted(history.glob("*.root.json"), key=lambda path: int(path.name.partition(".")[0]))
     if not roots:
-        raise UsageError(f"{client.metadata_dir} has no trusted root: run init first")
-    trust = _trust(client, roots[0].read_bytes())
+        raise UsageError(f"{client.metadata_dir} has no trusted root; run init first")
+    trust = _trust(client, roots[0])
     trust.refresh(datetime.now(UTC))
     return trust
 
 
 def _download(client: _Client, target: Target, path: Path) -> None:
-    """Fetch one target unless it is there already. Raises DigestError or UnreachableError."""
+    """Fetch one target, unless it already exists. Raises DigestError or UnreachableError."""
     from updog.image.codec import verified
-    from updog.transport import HttpTransport, Settings
+    from updog.transport import HttpTransport, TransportSettings
 
     if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == target.sha256:
         return
-    blocks = HttpTransport(Settings()).stream(client.target_base_url + target.path, limit=target.length)
-    whole = verified(blocks, name=target.name, length=target.length, sha256=target.sha256)
+    blocks = HttpTransport(TransportSettings(urls=(client.target_base_url,))).stream(
+        client.target_base_url.below(target.path), limit=target.length
+    )
+    blocks = verified(blocks, name=target.name, length=target.length, sha256=target.sha256)
     path.parent.mkdir(parents=True, exist_ok=True)
-    durable.write_bytes(durable.OsMedium(), path, b"".join(whole))
+    durable.write_bytes(durable.OsMedium(), path, b"".join(blocks))
 
 
-def _folder_url(url: str) -> str:
-    return url if url.endswith("/") or not url else f"{url}/"
+def _folder_url(url: str) -> Url:
+    """Return a base URL; an empty one if the option was not given. Raises UsageError."""
+    if not url:
+        return Url(address="")
+    try:
+        return Url.parse_base(url)
+    except ValueError as error:
+        raise UsageError(f"{without_secrets(url)} is not a URL: {error}") from error

@@ -1,136 +1,103 @@
-"""How long work is told: phases with a total, in bytes. Nothing here prints; it calls what it is given.
+"""Where the progress of long work goes: events on stdout, bars on a terminal, or lines on stderr.
 
-Three tellers behind one Protocol: NDJSON events for machines, a bar with rate and ETA on a terminal,
-and plain lines off it.
+Events, lines, rates and ETA are :mod:`signpost.progress`'s. Here are the bars, which need ``rich``, and the
+choice, for updog and repo-tools alike. With ``--quiet`` there is no progress at all; results, warnings and
+errors stay.
 """
 
 from __future__ import annotations
 
-import json
-import threading
-import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING
+
+from signpost.progress import EventReporter, LineReporter, ProgressReporter, SilentReporter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator
 
     from rich.console import Console
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
 
-_EVENT_SECONDS = 0.5  # often enough for a dashboard, seldom enough for a log
-_PLAIN_SECONDS = 10.0  # a line for a journal
-_MEGABYTE = 1e6
+    from signpost.progress import Progress, ProgressReport
 
-
-class Teller(Protocol):
-    """Is told what goes on."""
-
-    def say(self, sentence: str) -> None:
-        """Take note of one step, in words."""
-        ...
-
-    def phase(self, name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Open a phase of ``total`` bytes: a context manager of ``advance(bytes)``, for any thread."""
-        ...
+_BAR_SECONDS = 0.1  # as often as rich draws
 
 
-class Silence:
-    """Tells nobody."""
-
-    def say(self, sentence: str) -> None:
-        """Take no note."""
-
-    @contextmanager
-    def phase(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Open a phase that nobody watches."""
-        del name, total
-        yield lambda _count: None
-
-
-class LineTeller:
-    """Tells in lines: NDJSON events (schema in docs/reference/events.md) or plain text.
+def reporter_to(out: IO[str], err: IO[str], *, as_json: bool, quiet: bool = False) -> ProgressReporter:
+    """Return the reporter for these streams.
 
     Args:
-        write: takes one finished line.
-        as_json: events instead of text.
-        monotonic: seconds, for rates.
+        out: gets one JSON object a line, if ``as_json``.
+        err: else gets bars if it is a terminal, or lines.
+        as_json: whether a program reads this.
+        quiet: report nothing.
     """
+    if quiet:
+        return SilentReporter()
+    if as_json:
+        return EventReporter(lambda line: print(line, file=out, flush=True))
+    if err.isatty():
+        from rich.console import Console
 
-    def __init__(
-        self, write: Callable[[str], None], *, as_json: bool, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._write = write
-        self._as_json = as_json
-        self._monotonic = monotonic
-
-    def say(self, sentence: str) -> None:
-        """Write the sentence, or a ``step`` event."""
-        self._write(json.dumps({"event": "step", "sentence": sentence}) if self._as_json else sentence)
-
-    @contextmanager
-    def phase(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Write a line at the start, now and then, and at the end."""
-        started = last = self._monotonic()
-        done = 0
-        lock = threading.Lock()
-
-        def advance(count: int) -> None:
-            nonlocal done, last
-            with lock:
-                done += count
-                now = self._monotonic()
-                if now - last >= (_EVENT_SECONDS if self._as_json else _PLAIN_SECONDS):
-                    last = now
-                    self._line(name, done, total, now - started)
-
-        yield advance
-        self._line(name, done, total, self._monotonic() - started)
-
-    def _line(self, name: str, done: int, total: int, seconds: float) -> None:
-        """Write how far a phase is."""
-        rate = done / seconds if seconds > 0 else 0.0
-        eta = (total - done) / rate if rate > 0 and total > done else 0.0
-        if self._as_json:
-            facts = {"event": "progress", "phase": name, "done": done, "total": total}
-            self._write(json.dumps({**facts, "rate": round(rate), "eta": round(eta, 1)}))
-        else:
-            share = 100 * done // total if total else 100
-            self._write(f"{name}: {share} % of {megabytes(total)}, {megabytes(rate)}/s, {eta:.0f} s left")
+        return BarReporter(Console(file=err))
+    return LineReporter(lambda line: print(line, file=err, flush=True))
 
 
-class BarTeller:
-    """Tells with a moving bar, rate and ETA on a terminal.
+@contextmanager
+def reporting(out: IO[str], err: IO[str], *, as_json: bool, quiet: bool = False) -> Iterator[Progress]:
+    """Give what :func:`reporter_to` returns as a callback, for the length of a ``with`` block."""
+    reporter = reporter_to(out, err, as_json=as_json, quiet=quiet)
+    try:
+        yield reporter.update
+    finally:
+        reporter.close()
+
+
+class BarReporter(ProgressReporter):
+    """Reports to a person: a bar with rate and ETA for each piece of work, and a line once it is done.
 
     Args:
         console: rich's console over stderr.
     """
 
     def __init__(self, console: Console) -> None:
+        super().__init__(every=_BAR_SECONDS, at_once=True)
         self._console = console
+        self._bars: Bars | None = None
+        self._tasks: dict[str, TaskID] = {}
 
     def say(self, sentence: str) -> None:
-        """Print the sentence."""
-        self._console.print(sentence, highlight=False, markup=False)
+        """Print the sentence, above the bars."""
+        self._console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
-    @contextmanager
-    def phase(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show a bar until the phase ends; a finished bar stays as a record."""
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
+    def _show(self, report: ProgressReport, now: float) -> None:
+        del now
+        step = report.step
+        if report.finished:
+            self.say(report.to_text())
+            return
+        if self._bars is None:
+            self._bars = _bars_on(self._console)
+        if step.phase not in self._tasks:
+            self._tasks[step.phase] = self._bars.add_task(step.phase, total=step.total, figures="")
+        self._bars.update(self._tasks[step.phase], completed=step.done, figures=report.figures)
 
-        columns = (TextColumn("{task.description:<22}"), BarColumn(), DownloadColumn())
-        with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=self._console) as bars:
-            task = bars.add_task(name, total=total)
-            yield lambda count: bars.advance(task, count)
+    def _drop(self, phase: str) -> None:
+        super()._drop(phase)
+        if self._bars is None or phase not in self._tasks:
+            return
+        self._bars.remove_task(self._tasks.pop(phase))
+        if not self._tasks:
+            self._bars.stop()
+            self._bars = None
 
 
-def megabytes(count: float) -> str:
-    """Return a size in bytes as people read it (SI)."""
-    return f"{count / 1e6:.1f} MB" if count >= _MEGABYTE / 10 else f"{count / 1e3:.1f} kB"
+def _bars_on(console: Console) -> Bars:
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    name = TextColumn("{task.description}", markup=False)
+    figures = TextColumn("{task.fields[figures]}", markup=False)
+    bars = Progress(name, BarColumn(), figures, console=console, transient=True)
+    bars.start()
+    return bars

@@ -1,41 +1,98 @@
-"""Values to text and to JSON documents, for people and for machines. PURE: nothing here prints."""
+"""What the commands of updog print, as text and as JSON documents. PURE: values in, text out.
+
+Rules it enforces:
+
+* a document holds plain numbers (bytes, RFC 3339 times); text has units (:mod:`signpost.text`);
+* where the pending update stands is called its *standing* everywhere; the text adds the next step.
+"""
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
-from updog.outcome import Outcome
-from updog.progress import megabytes
-from updog.update_metadata.times import format_time
+from signpost.text import size_text, table, traffic_text
+from updog.standing import Standing
+from updog.update_metadata.times import format_optional
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from signpost.gptprio import Flags
     from signpost.sets import Slot
     from signpost.state import State
-    from updog.agent import ImageCheck, Status, UpdatePlan
-    from updog.image.plan import Source
-    from updog.installing.needs import Needs
-    from updog.select import Decision, Verdict
+    from updog.config import Setting
+    from updog.config_key import Key
+    from updog.image.plan import ChunkSource
+    from updog.installing.estimate import Estimate
+    from updog.select import Decision, ReleaseVerdict
     from updog.state import Event, NodeState
     from updog.update_metadata.manifest import Update
+    from updog.views import ImageCheck, Status, UpdatePlan
 
     Json = dict[str, Any]
 
 _STANDING = {
-    Outcome.NONE: "no update pending",
-    Outcome.STAGED: "{version} is installed in slot {slot}; `updog update-apply` makes it boot next",
-    Outcome.WAITING: "{version} in slot {slot} boots next; restart to come up on it",
-    Outcome.TRIAL: "{version} runs on trial; `updog confirm` keeps it or falls back",
-    Outcome.CONFIRMED: "{version} is confirmed",
-    Outcome.FELL_BACK: "{version} fell back",
-    Outcome.ROLLED_BACK: "{version} was left by hand",
+    Standing.NONE: "no update pending",
+    Standing.STAGED: "{version} is installed in slot {slot}; `updog update-apply` makes it boot next",
+    Standing.WAITING: "{version} in slot {slot} boots next; restart to run it",
+    Standing.TRIAL: "{version} runs on trial; `updog confirm` keeps it, or falls back",
+    Standing.CONFIRMED: "{version} is confirmed",
+    Standing.FELL_BACK: "{version} fell back",
+    Standing.ROLLED_BACK: "{version} was rolled back by hand",
 }
 
 
+_NOTHING_BOOTABLE = "NOTHING IS BOOTABLE: before any restart, run `signpost rescue A` or `signpost rescue B`"
+
+
+def keys_document(keys: Sequence[Key]) -> Json:
+    """Return `updog help configuration --json`."""
+    names = ("takes", "default", "meaning", "required", "upstream")
+    return {key.name: {name: getattr(key, name) for name in names} for key in keys}
+
+
+def settings_document(path: Path, settings: Sequence[Setting]) -> Json:
+    """Return `updog config --json`."""
+    return {
+        "file": str(path),
+        "settings": {
+            setting.name: {"value": setting.value, "source": "file" if setting.is_from_file else "default"}
+            for setting in settings
+        },
+    }
+
+
+def settings_text(settings: Sequence[Setting]) -> str:
+    """Return `updog config`: a line for each key, with values as TOML has them."""
+    import json
+
+    rows = [
+        (
+            setting.name,
+            "unset" if setting.value is None else json.dumps(setting.value, ensure_ascii=False),
+            "file" if setting.is_from_file else "default",
+        )
+        for setting in settings
+    ]
+    return table(rows)
+
+
+def keys_text(keys: Sequence[Key]) -> str:
+    """Return `updog help configuration`: every key of updog.toml, at most 80 columns wide."""
+
+    def lines(key: Key) -> Iterator[str]:
+        yield key.name
+        default = "required" if key.required else key.default_text and f"default: {key.default_text}"
+        for fact in filter(None, (key.meaning, f"takes {key.takes}", default)):
+            yield from textwrap.wrap(fact, 78, initial_indent="    ", subsequent_indent="      ")
+
+    return "\n".join("\n".join(lines(key)) for key in keys)
+
+
 def status_document(status: Status) -> Json:
-    """Return `updog status --json` (schema in docs/reference/status.md)."""
+    """Return `updog status --json` (its members: docs/reference/status.md)."""
     running, view, state = status.running, status.view, status.state
     slots = {}
     for slot, sees in view.slots.items():
@@ -54,24 +111,24 @@ def status_document(status: Status) -> Json:
             "variant": running.variant,
             "version": str(running.version),
             "slot": running.slot.value,
-            "confirmed": view.slots[view.active].flags.successful,
+            "confirmed": status.confirmed,
         },
         "disk": {"path": view.disk, "guid": str(view.disk_guid), "faults": list(view.faults)},
         "slots": slots,
         "next": view.next.value if view.next else None,
-        "standing": status.outcome.value,
+        "standing": status.standing.value,
         "pending": state.pending.to_json() if state.pending else None,
         "denied": [
             {"version": str(version), "cause": event.to_json()} for version, event in state.denied.items()
         ],
         "last_rollback": rollback.to_json() if rollback else None,
+        "confirmed_at": format_optional(state.confirmed_at),
     }
 
 
 def status_text(status: Status) -> str:
-    """Return `updog status` for people."""
+    """Return `updog status`: what runs, the standing of the update, the slots, and what is wrong."""
     running, view, state = status.running, status.view, status.state
-    confirmed = "confirmed" if view.slots[view.active].flags.successful else "NOT confirmed"
     rows = [("slot", "version", "priority", "tries", "successful", "")]
     for slot, sees in view.slots.items():
         marks = [
@@ -82,69 +139,70 @@ def status_text(status: Status) -> str:
         version = str(state.version_in(slot) or "unknown")
         rows.append((slot.value, version, str(flags.priority), str(flags.tries), good, ", ".join(marks)))
     lines = [
-        f"running   {running.variant} {running.version} from slot {running.slot.value}, {confirmed}",
+        f"running   {running.variant} {running.version} from slot {running.slot.value}, {_confirmed(status)}",
         f"disk      {view.disk}",
         f"update    {_standing(status)}",
         "",
-        *table(rows),
+        table(rows),
         "",
         *_trouble(state),
-        *(f"table     {fault}; `signpost repair` mends it" for fault in view.faults),
+        *(f"table     {fault}; `signpost repair` repairs it" for fault in view.faults),
     ]
     if view.next is None:
-        lines.append("boot      NOTHING IS BOOTABLE: see docs/how-to/rescue.md before any restart")
+        lines.append(f"boot      {_NOTHING_BOOTABLE}")
     return "\n".join(lines).rstrip()
 
 
 def _standing(status: Status) -> str:
-    """Say where the pending update stands and what to do next."""
-    pending = status.state.pending
+    """Return the standing of the pending update, and what to do next."""
+    pending, view = status.state.pending, status.view
+    if view.next is view.active.other and status.standing in {Standing.NONE, Standing.STAGED}:
+        version = status.state.version_in(view.next)
+        return f"slot {view.next.value} ({version or 'version unknown'}) boots next, without an update"
     if pending is None:
-        return _STANDING[Outcome.NONE]
-    return _STANDING[status.outcome].format(version=pending.version, slot=pending.slot.value)
+        return _STANDING[Standing.NONE]
+    if pending.recalled and status.standing is Standing.STAGED:
+        return f"{pending.recalled} It is installed in slot {pending.slot.value} and does not boot"
+    return _STANDING[status.standing].format(version=pending.version, slot=pending.slot.value)
 
 
 def login_text(status: Status) -> str:
-    """Return what a person who logs in should know: what runs, what waits, and why a version was left."""
+    """Return the login message: what runs, what is pending, and which version failed, with its cause."""
     running, view, rollback = status.running, status.view, status.state.last_rollback
-    confirmed = "confirmed" if view.slots[view.active].flags.successful else "NOT confirmed"
-    lines = [f"{running.variant} {running.version} runs from slot {running.slot.value}, {confirmed}."]
-    if status.outcome is not Outcome.NONE:
+    head = f"{running.variant} {running.version} runs from slot {running.slot.value}, {_confirmed(status)}."
+    lines = [head]
+    if status.standing is not Standing.NONE or view.next is view.active.other:
         lines.append(f"{_standing(status)}.")
     if rollback is not None and rollback.version in status.state.denied:
         lines.append(f"{_moment(rollback)} {_codes(rollback)}: {rollback.sentence}")
     if view.next is None:
-        lines.append("NOTHING IS BOOTABLE: see docs/how-to/rescue.md before any restart.")
+        lines.append(f"{_NOTHING_BOOTABLE}.")
     return "\n".join(f"updog: {line}" for line in lines)
 
 
+def _confirmed(status: Status) -> str:
+    return "confirmed" if status.confirmed else "NOT confirmed"
+
+
 def _codes(event: Event) -> str:
-    """Return what happened by its stable code, and why by its cause."""
+    """Return an event's code, and its cause where one is known."""
     return f"{event.code.value} ({event.cause})" if event.cause else event.code.value
 
 
 def _trouble(state: NodeState) -> list[str]:
-    """Tell of the last rollback and of what is denied."""
+    """Return the lines about the last rollback and the denied versions."""
     rollback = state.last_rollback
     lines = [f"rollback  {_moment(rollback)} {_codes(rollback)}: {rollback.sentence}"] if rollback else []
     if state.denied:
         versions = ", ".join(str(version) for version in state.denied)
         lines.append(
-            f"denied    {versions} (until a newer version is confirmed, or `updog deny-list --clear`)"
+            f"denied    {versions} (until a newer version is confirmed, or `updog deny-list --clear VERSION`)"
         )
     return lines
 
 
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows as lines with aligned columns."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-
-
 def history_text(events: Sequence[Event]) -> str:
-    """Return the history, oldest first, a line an event."""
+    """Return the history, oldest first, one line for each event."""
     return "\n".join(f"{_moment(event)}  {event.code.value:20}  {event.sentence}" for event in events)
 
 
@@ -153,7 +211,7 @@ def _moment(event: Event) -> str:
 
 
 def decision_document(decision: Decision, *, everything: bool) -> Json | list[Json]:
-    """Return what upstream prints: the update (an object), or with ``everything`` a list of all."""
+    """Return the update as upstream prints it (an object); with ``everything`` a list of all releases."""
     if everything:
         return [verdict_document(verdict) for verdict in decision.verdicts]
     update = decision.update
@@ -164,18 +222,18 @@ def decision_document(decision: Decision, *, everything: bool) -> Json | list[Js
 
 def _release_document(update: Update) -> Json:
     """Return a release as the manifest has it."""
-    from updog.update_metadata.manifest import update_to_json  # `updog status` has no use for it
+    from updog.update_metadata.manifest import update_to_json  # late: `updog status` does not need it
 
     return update_to_json(update)
 
 
-def verdict_document(verdict: Verdict) -> Json:
+def verdict_document(verdict: ReleaseVerdict) -> Json:
     """Return what was decided about one release, and why."""
     return {
         **_release_document(verdict.update),
         "verdict": verdict.code.value,
         "sentence": verdict.sentence,
-        "ready_at": format_time(verdict.ready_at) if verdict.ready_at else None,
+        "ready_at": format_optional(verdict.ready_at),
     }
 
 
@@ -183,22 +241,22 @@ def decision_text(decision: Decision, *, everything: bool) -> str:
     """Return the update as upstream prints it (`VARIANT VERSION`), or all of them with their verdicts."""
     if everything:
         rows = [(v.update.variant, str(v.update.version), v.sentence) for v in decision.verdicts]
-        return "\n".join(table(rows)) if rows else ""
+        return table(rows)
     update = decision.update
     return f"{update.variant} {update.version}" if update else ""
 
 
 def why_text(decision: Decision) -> str:
-    """Return why this version, or why none, release by release."""
+    """Return why this version was chosen, or none, and the verdict on each release."""
     rows = [(str(verdict.update.version), verdict.sentence) for verdict in decision.verdicts]
-    return "\n".join([decision.summary, *([""] if rows else []), *(table(rows) if rows else [])])
+    return "\n".join([decision.summary, *(["", table(rows)] if rows else [])])
 
 
 def verify_document(slot: str, checks: Sequence[ImageCheck]) -> Json:
     """Return what `updog verify` read."""
     return {
         "slot": slot,
-        "images": {check.role: {"size": check.size, "good": check.good} for check in checks},
+        "images": {check.kind: {"size": check.size, "good": check.good} for check in checks},
     }
 
 
@@ -232,16 +290,12 @@ def _flags_by_slot(state: State, inactive: Slot) -> list[tuple[Slot, Flags]]:
 
 
 def plan_text(plan: UpdatePlan) -> str:
-    """Return `updog plan`: one row an image, one column a source, then the partitions and the flags."""
-    from updog.image.plan import Source  # `updog status` and `confirm` have no use for it
+    """Return `updog plan`: a row for each image, a column for each source of its bytes, then the flags."""
+    from updog.image.plan import ChunkSource  # late: `updog status` and `confirm` do not need it
 
-    sources = [s for s in Source if any(need.raw.get(s) for need in plan.needs)]
+    sources = [s for s in ChunkSource if any(need.raw.get(s) for need in plan.needs)]
     heads = ["image", "size", *(source.value for source in sources), "fetched", "index", "requests", "into"]
     rows = [heads, *(_need_cells(need, sources) for need in plan.needs)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-    table = "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
     total = sum(need.total for need in plan.needs)
     flags = "\n".join(
         f"slot {slot}: {_flags_text(before)} -> {_flags_text(after)}"
@@ -250,15 +304,15 @@ def plan_text(plan: UpdatePlan) -> str:
         )
     )
     head = f"{plan.running} -> {plan.update.version} in slot {plan.slot}: {total} bytes from the network"
-    return f"{head} ({megabytes(total)})\n\n{table}\n\n{flags}"
+    return f"{head} ({traffic_text(total)})\n\n{table(rows)}\n\n{flags}"
 
 
-def _need_cells(need: Needs, sources: Sequence[Source]) -> list[str]:
+def _need_cells(need: Estimate, sources: Sequence[ChunkSource]) -> list[str]:
     partition = need.placement.partition
-    raw = [megabytes(need.raw.get(source, 0)) for source in sources]
-    size = megabytes(need.size) if need.size else "?"
+    raw = [size_text(need.raw.get(source, 0)) for source in sources]
+    size = size_text(need.size) if need.size else "?"
     into = f"{partition.number} {partition.label}"
-    return [need.placement.role, size, *raw, str(need.fetch), str(need.index), str(need.requests), into]
+    return [need.placement.kind, size, *raw, str(need.fetch), str(need.index), str(need.requests), into]
 
 
 def _flags_text(flags: Flags) -> str:

@@ -1,26 +1,28 @@
 """What was fetched and verified, on the node's own file system, before a slot is given up.
 
-Whole images grow from front to back in a file with the name of their signed hash; pieces of seekable ones lie
-where they are in their target, in a sparse file beside it.
+A whole target grows from front to back in a file named by its signed SHA-256; pieces of other targets lie at
+their own offsets in a sparse file beside it.
 
 Rules it enforces:
 
-* a file carries the name of its signed hash, so that whatever version, mirror or agent left it, it is
-  taken up again; a part is continued where it ends;
-* nothing that lies here is believed: it is hashed again whenever it is used;
-* bytes that turn out wrong are thrown away at once.
+* a file carries the name of its signed hash, so that it is used again whichever version, mirror or agent left
+  it; a part is continued where it ends;
+* nothing that lies here is trusted: it is hashed again whenever it is used;
+* the folder is private (:mod:`updog.durable`), and nothing in it is opened through a link;
+* bytes that turn out to be wrong are deleted at once.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import TYPE_CHECKING
 
-from signpost.errors import MediumError
-from signpost.medium import opened
+from updog import durable
+from updog.durable import opened_own
 from updog.errors import DigestError
 from updog.image.codec import verified
-from updog.image.install import BLOCK_BYTES
+from updog.image.region import IO_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -35,44 +37,57 @@ if TYPE_CHECKING:
 
 
 class Spool:
-    """A folder of verified images."""
+    """A folder of verified targets, and of verified pieces of others.
+
+    Args:
+        folder: where it is; created when something is kept.
+        medium: how it is written.
+    """
 
     def __init__(self, folder: Path, medium: Medium) -> None:
         self._folder = folder
         self._medium = medium
+        self._is_private = False  # as far as is known
 
-    def _make_folder(self) -> None:
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MediumError(f"cannot make {self._folder}: {error.strerror}") from error
+    def clear(self, *, keep: frozenset[str] = frozenset()) -> None:
+        """Remove every file but those named in ``keep``; a folder, such as lost+found, is not ours.
+
+        Raises:
+            MediumError: a file cannot be removed, or another user can write to the folder.
+        """
+        if not os.path.lexists(self._folder):
+            return
+        durable.require_private(self._folder)
+        durable.remove_files(self._medium, self._folder, keep=keep)
+
+    # -- whole targets -----------------------------------------------------------------------------------
 
     def missing(self, target: Target) -> int:
         """Return how many bytes of the target are not here yet."""
-        path = self._part(target)
-        return max(0, target.length - (path.stat().st_size if path.exists() else 0))
+        path = self._path(target)
+        return max(0, target.length - (path.lstat().st_size if os.path.lexists(path) else 0))
 
     def fetch(self, target: Target, fetch: Fetch, advance: Callable[[int], None]) -> None:
-        """Bring the target here, continuing after what is here already, and check all of it.
+        """Fetch the target, continuing after what is here already, and verify all of it.
 
         Raises:
             DigestError: it is not what was signed; nothing of it is kept.
-            UnreachableError: the rest could not be had; what came is kept.
-            MediumError: it could not be written; what came is kept.
+            UnreachableError: the rest could not be fetched; what arrived is kept.
+            MediumError: it could not be written; what arrived is kept.
         """
         self._make_folder()
-        path = self._part(target)
-        if not path.exists():
-            self._medium.close(self._medium.create(str(path)))
+        path = str(self._path(target))
+        if not os.path.lexists(path):
+            self._medium.close(self._medium.create(path))
         try:
             self._complete(target, fetch, advance)
         except DigestError:
-            self._medium.remove(str(path))
+            self._medium.remove(path)
             raise
 
     def _complete(self, target: Target, fetch: Fetch, advance: Callable[[int], None]) -> None:
-        """Hash what is here, append what comes, and compare at the end."""
-        with opened(self._medium, str(self._part(target)), write=True) as descriptor:
+        """Hash what is here, append what is fetched, and compare at the end."""
+        with opened_own(self._medium, self._path(target), write=True) as descriptor:
             position = self._medium.size(descriptor)
             if position > target.length:
                 raise DigestError(f"the spooled part of {target.name} is longer than what was signed")
@@ -87,13 +102,13 @@ class Spool:
                 advance(len(block))
         if position != target.length or digest.hexdigest() != target.sha256:
             raise DigestError(
-                f"{target.name}: got {position} bytes with SHA-256 {digest.hexdigest()}, "
+                f"{target.name} has {position} bytes with SHA-256 {digest.hexdigest()}, "
                 f"signed are {target.length} bytes with {target.sha256}"
             )
 
     def blocks(self, target: Target) -> Iterator[bytes]:
-        """Yield a spooled target, checked once more. Raises DigestError or MediumError."""
-        with opened(self._medium, str(self._part(target))) as descriptor:
+        """Yield a spooled target, verified once more. Raises DigestError or MediumError."""
+        with opened_own(self._medium, self._path(target)) as descriptor:
             yield from verified(
                 self._read(descriptor, self._medium.size(descriptor)),
                 name=target.name,
@@ -101,35 +116,27 @@ class Spool:
                 sha256=target.sha256,
             )
 
-    def _read(self, descriptor: int, length: int) -> Iterator[bytes]:
-        """Yield a file's first ``length`` bytes."""
-        for offset in range(0, length, BLOCK_BYTES):
-            yield self._medium.read_at(descriptor, min(BLOCK_BYTES, length - offset), offset)
-
-    def clear(self, *, keep: frozenset[str] = frozenset()) -> None:
-        """Remove everything but the targets whose hashes are in ``keep``. Raises MediumError."""
-        for path in self._folder.glob("*"):
-            if path.name not in keep:
-                self._medium.remove(str(path))
-
-    def whole(self, target: Target) -> bytes:
-        """Return a small target if all of it is here, else nothing."""
-        path = self._part(target)
-        if not path.exists():
+    def small(self, target: Target) -> bytes:
+        """Return a small target, verified, if all of it is here, else nothing. Raises MediumError."""
+        path = self._path(target)
+        if not os.path.lexists(path):
             return b""
-        with opened(self._medium, str(path)) as descriptor:
+        with opened_own(self._medium, path) as descriptor:
             data = self._medium.read_at(descriptor, target.length, 0)
         return data if hashlib.sha256(data).hexdigest() == target.sha256 else b""
 
-    def put(self, target: Target, data: bytes) -> None:
+    def keep_small(self, target: Target, data: bytes) -> None:
         """Keep a verified small target. Raises MediumError."""
         self._make_folder()
-        self._medium.remove(str(self._part(target)))
-        descriptor = self._medium.create(str(self._part(target)))
+        path = str(self._path(target))
+        self._medium.remove(path)
+        descriptor = self._medium.create(path)
         try:
             self._medium.write_at(descriptor, data, 0)
         finally:
             self._medium.close(descriptor)
+
+    # -- pieces of targets -------------------------------------------------------------------------------
 
     def pieces_name(self, target: Target) -> str:
         """Return the name of the file for pieces of a target."""
@@ -137,32 +144,45 @@ class Spool:
 
     def has_pieces(self, target: Target) -> bool:
         """Tell whether there may be pieces of a target here."""
-        return (self._folder / self.pieces_name(target)).exists()
+        return os.path.lexists(self._pieces_path(target))
 
-    def keep(self, target: Target, offset: int, data: bytes) -> None:
+    def piece(self, target: Target, span: Span) -> bytes:
+        """Return a piece of a target, unverified; zeros or fewer bytes if it is not here.
+
+        Raises:
+            MediumError: there are no pieces of the target, or they could not be read.
+        """
+        with opened_own(self._medium, self._pieces_path(target)) as descriptor:
+            return self._medium.read_at(descriptor, span.length, span.offset)
+
+    def keep_piece(self, target: Target, offset: int, data: bytes) -> None:
         """Keep a verified piece of a target. Raises MediumError."""
         self._make_folder()
-        path = str(self._folder / self.pieces_name(target))
+        path = self._pieces_path(target)
         if not self.has_pieces(target):
-            self._medium.close(self._medium.create(path))
-        with opened(self._medium, path, write=True) as descriptor:
+            self._medium.close(self._medium.create(str(path)))
+        with opened_own(self._medium, path, write=True) as descriptor:
             self._medium.write_at(descriptor, data, offset)
 
-    def settle(self, targets: Iterable[Target]) -> None:
+    def flush_pieces(self, targets: Iterable[Target]) -> None:
         """Return once the kept pieces of these targets are on the medium. Raises MediumError."""
         for target in targets:
-            with opened(self._medium, str(self._folder / self.pieces_name(target)), write=True) as descriptor:
+            with opened_own(self._medium, self._pieces_path(target), write=True) as descriptor:
                 self._medium.flush(descriptor)
 
-    def reader(self, target: Target) -> Callable[[Span], bytes]:
-        """Return what reads pieces of a target, unverified; zeros or less where there are none."""
-        path = str(self._folder / self.pieces_name(target))
+    def _make_folder(self) -> None:
+        if self._is_private:  # asked once: pieces come by the thousand
+            return
+        durable.make_private(self._folder)
+        self._is_private = True
 
-        def read(span: Span) -> bytes:
-            with opened(self._medium, path) as descriptor:
-                return self._medium.read_at(descriptor, span.length, span.offset)
-
-        return read
-
-    def _part(self, target: Target) -> Path:
+    def _path(self, target: Target) -> Path:
         return self._folder / target.sha256
+
+    def _pieces_path(self, target: Target) -> Path:
+        return self._folder / self.pieces_name(target)
+
+    def _read(self, descriptor: int, length: int) -> Iterator[bytes]:
+        """Yield a file's first ``length`` bytes."""
+        for offset in range(0, length, IO_BYTES):
+            yield self._medium.read_at(descriptor, min(IO_BYTES, length - offset), offset)

@@ -1,14 +1,15 @@
-"""What the node remembers between runs and across both slots. PURE: values and their JSON.
+"""The node's state, kept between runs and shared by both slots. PURE: values and their JSON.
 
 Rules it enforces:
 
-* one document, replaced as a whole, so that there is never half a memory;
-* a version that fell back is denied until a newer one is confirmed or a person clears it;
-* every rollback leaves one event with a stable code and one sentence;
-* the history is bounded, oldest first out.
+* the state is one document that is replaced as a whole, so it is never half written;
+* a version that fell back is denied until a newer one is confirmed or an operator clears it; one that fell
+  back without a known cause is denied for a time, and for good if it falls back once more;
+* every rollback is recorded as one event with a stable code and one sentence;
+* the history is bounded; the oldest event is dropped first. Sentences are cut and printable, because they
+  may repeat what a server, a publisher, a kernel or a health check said.
 
-The partition table stays the truth about what boots; this is the truth about what is *in* the slots
-and why things happened.
+The partition table defines what boots. The state records what is *in* the slots, and why things happened.
 """
 
 from __future__ import annotations
@@ -21,37 +22,42 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
-from signpost.sets import Slot
-from updog.errors import ConfigError
+from signpost import text
+from signpost.journal import Severity
+from signpost.sets import ImageKind, Slot
+from updog.errors import ConfigError, StateFormatError
 from updog.update_metadata.content import Content
 from updog.update_metadata.errors import FaultsError
-from updog.update_metadata.outcomes import OutcomeLine
+from updog.update_metadata.outcomes import MAX_NAME, OutcomeLine
 from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
+    from datetime import timedelta
 
     from updog.update_metadata.manifest import Update
 
 FORMAT = 1
 MAX_HISTORY = 500  # events; about 100 KiB, years of updates
-MAX_OUTBOX = 32  # lines; a node that cannot report for so many updates has other news
+MAX_FAILED_UNITS = 1000
+MAX_OUTBOX = 32  # lines; a node that could not report so many updates has more serious problems
 
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 
 class Code(StrEnum):
-    """What can happen to a node, by its stable name; :data:`CODES` has the meanings.
+    """What happened to a node, as a stable name; :data:`CODES` has the meanings.
 
-    A name of the same form that is not listed is kept as it is: the other slot's updog may be a newer one,
-    and falling back from it must not cost this node its memory.
+    An unknown name of the same form is kept as it is: the updog in the other slot may be newer, and after a
+    fallback from it this one must still be able to read the state.
     """
 
     INSTALLED = "installed"
     INSTALL_FAILED = "install-failed"
     APPLIED = "applied"
     REVERTED = "reverted"
+    RECALLED = "recalled"
     CONFIRMED = "confirmed"
     BOOT_FAILED = "boot-failed"
     HEALTH_FAILED = "health-check-failed"
@@ -62,10 +68,16 @@ class Code(StrEnum):
     DISK_ACCEPTED = "disk-accepted"
     CLOCK_ACCEPTED = "clock-accepted"
     PASSED_OVER = "passed-over"
+    RETRIED = "retried"
+    LOCK_TAKEN = "lock-taken"
+    LOCK_KEPT = "lock-kept"
+    LOCK_RELEASED = "lock-released"
+    GIVEN_UP = "given-up"
+    RESTART_FAILED = "restart-failed"
 
     @classmethod
     def _missing_(cls, value: object) -> Code | None:
-        """Make a member for this one use of a later updog's name."""
+        """Return a temporary member for a name that only a later updog knows."""
         if not isinstance(value, str) or not _NAME.fullmatch(value):
             return None
         member = str.__new__(cls, value)
@@ -75,64 +87,91 @@ class Code(StrEnum):
 
 CODES = {
     Code.INSTALLED: "an update was written to the inactive slot and read back",
-    Code.INSTALL_FAILED: "an update could not be installed; the running slot is untouched",
+    Code.INSTALL_FAILED: "an update could not be installed; the running slot was not changed",
     Code.APPLIED: "the installed update boots next",
     Code.REVERTED: "the installed update no longer boots next",
-    Code.CONFIRMED: "a version passed its health checks, or was marked successful by hand",
+    Code.RECALLED: "the publisher withdrew or held the installed update before it ran; it does not boot next",
+    Code.CONFIRMED: "a version passed its health checks, or was marked successful by an operator",
     Code.BOOT_FAILED: "a version used up its tries without being confirmed, and the other slot took over",
     Code.HEALTH_FAILED: "a version failed a required health check; the other slot boots next, if it can",
-    Code.ROLLED_BACK_BY_HAND: "a person left a version for the other slot",
-    Code.DENIAL_CLEARED: "a person allowed a version again that had been left",
-    Code.STATE_LOST: "the state file could not be read; history and deny-list start anew",
-    Code.EXPIRED_ACCEPTED: "a person allowed expired metadata until a moment",
-    Code.DISK_ACCEPTED: "a person accepted another disk in the place of the one this node ran from",
-    Code.CLOCK_ACCEPTED: "a person accepted a clock that is behind what this node had seen",
-    Code.PASSED_OVER: "the boot stage could not start a slot that was to start first, and took the other one",
+    Code.ROLLED_BACK_BY_HAND: "an operator rolled back from a version to the other slot",
+    Code.DENIAL_CLEARED: "an operator removed a version from the deny-list",
+    Code.STATE_LOST: "the state file could not be read; history and deny-list are empty again",
+    Code.EXPIRED_ACCEPTED: "an operator accepted expired metadata until a given time",
+    Code.DISK_ACCEPTED: "an operator accepted another disk in place of the node's own",
+    Code.CLOCK_ACCEPTED: "an operator accepted a clock that is behind the repository's signed time",
+    Code.PASSED_OVER: "the boot stage could not start the slot that came first, and started the other one",
+    Code.RETRIED: "a version that fell back without a known cause, and was denied, is tried once more",
+    Code.LOCK_TAKEN: "the agent holds the fleet lock, to restart this node",
+    Code.LOCK_KEPT: "the agent keeps the fleet lock, because this node fell back",
+    Code.LOCK_RELEASED: "the agent released the fleet lock",
+    Code.GIVEN_UP: "the agent could not install a version for max_attempts times and does not try it again",
+    Code.RESTART_FAILED: "the restart into an update failed or did not happen; the update does not boot next",
 }
 
+SEVERITIES = {
+    Code.INSTALL_FAILED: Severity.ERROR,
+    Code.BOOT_FAILED: Severity.ERROR,
+    Code.HEALTH_FAILED: Severity.ERROR,
+    Code.STATE_LOST: Severity.ERROR,
+    Code.PASSED_OVER: Severity.ERROR,
+    Code.RECALLED: Severity.WARNING,
+    Code.ROLLED_BACK_BY_HAND: Severity.WARNING,
+    Code.EXPIRED_ACCEPTED: Severity.WARNING,
+    Code.LOCK_KEPT: Severity.WARNING,
+    Code.GIVEN_UP: Severity.WARNING,
+    Code.RESTART_FAILED: Severity.WARNING,
+}
+"""How serious an event is in the journal; informational, if it is not listed."""
+
 UP, CHECKING = "up", "checking"
-"""How far an update on trial came: its own updog ran, and began to check its health."""
+"""How far an update on trial came: its updog was run, and its health checks were started."""
 
 ROLLBACKS = frozenset({Code.BOOT_FAILED, Code.HEALTH_FAILED, Code.ROLLED_BACK_BY_HAND})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SlotRecord:
-    """What was written to a slot and read back from it: raw sizes in bytes and SHA-256 by image."""
+    """What was written to a slot and read back from it: the content of each image."""
 
     variant: str
     arch: str
     version: Version
-    images: Mapping[str, Content]
+    images: Mapping[ImageKind, Content]
 
     @classmethod
-    def of(cls, update: Update, images: Mapping[str, Content]) -> Self:
-        """Return what a slot holds once ``images`` of ``update`` are in it."""
+    def of(cls, update: Update, images: Mapping[ImageKind, Content]) -> Self:
+        """Return the record of a slot with ``images`` of ``update``."""
         return cls(variant=update.variant, arch=update.arch, version=update.version, images=images)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values."""
-        images = {name: {"size": image.size, "sha256": image.sha256} for name, image in self.images.items()}
+        images = {
+            str(kind): {"size": image.size, "sha256": image.sha256} for kind, image in self.images.items()
+        }
         return {"variant": self.variant, "arch": self.arch, "version": str(self.version), "images": images}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_json` wrote. Raises KeyError, TypeError or ValueError on anything else."""
+        """Parse what :meth:`to_json` wrote. Raises KeyError, TypeError or ValueError for anything else."""
         return cls(
             variant=value["variant"],
             arch=value["arch"],
             version=Version.parse(value["version"]),
-            images={name: Content(**content) for name, content in value["images"].items()},
+            images={ImageKind(name): Content(**content) for name, content in value["images"].items()},
         )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pending:
+class PendingUpdate:
     """An update that is installed but not confirmed.
 
-    ``boot_id`` is the boot during which it was applied (None: staged only), so that a later one can
-    tell whether the machine has been restarted since. ``reached`` is how far it came by what it noted
-    itself, when it ran: one of :data:`UP`, :data:`CHECKING`, or nothing.
+    Attributes:
+        previous: the version that ran when it was installed.
+        boot_id: the boot during which it was applied, which shows whether the machine has been restarted
+            since; None: it is not applied.
+        reached: how far it came by its own record: :data:`UP`, :data:`CHECKING`, or empty.
+        recalled: why its publisher withdrew or held it before it ran, as a sentence; empty: it did not.
     """
 
     version: Version
@@ -140,31 +179,40 @@ class Pending:
     previous: Version
     boot_id: str | None = None
     reached: str = ""
+    recalled: str = ""
+
+    def __post_init__(self) -> None:
+        """Cut what the publisher says, and make it one printable line."""
+        object.__setattr__(self, "recalled", text.line(self.recalled))
 
     def to_json(self) -> dict[str, Any]:
         """Return the pending update as JSON values."""
         versions = {"version": str(self.version), "previous": str(self.previous)}
         reached = {"reached": self.reached} if self.reached else {}
-        return {**versions, "slot": self.slot.value, "boot_id": self.boot_id, **reached}
+        recalled = {"recalled": self.recalled} if self.recalled else {}
+        return {**versions, "slot": self.slot.value, "boot_id": self.boot_id, **reached, **recalled}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_json` wrote. Raises KeyError, TypeError or ValueError on anything else."""
+        """Parse what :meth:`to_json` wrote. Raises KeyError, TypeError or ValueError for anything else."""
         return cls(
             version=Version.parse(value["version"]),
             slot=Slot(value["slot"]),
             previous=Version.parse(value["previous"]),
             boot_id=value["boot_id"],
             reached=str(value.get("reached", "")),
+            recalled=str(value.get("recalled", "")),
         )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """Something that happened: when (UTC), its code, the version it happened to, and one sentence.
+    """Something that happened.
 
-    ``cause`` says why a version was left, by a stable name, where there is one: of a failed boot a
-    :class:`~updog.postmortem.Cause`, of a failed health check the check's name.
+    Attributes:
+        time: UTC. code: what happened. version: which one it concerns, if any. sentence: what to show.
+        cause: why a version was left, as a stable name: for a failed boot a
+            :class:`~updog.failed_boot.cause.Cause`, for a failed health check the name of the check.
     """
 
     time: datetime
@@ -172,6 +220,12 @@ class Event:
     version: Version | None
     sentence: str
     cause: str | None = None
+
+    def __post_init__(self) -> None:
+        """Cut what may repeat foreign text, and make it one printable line."""
+        object.__setattr__(self, "sentence", text.line(self.sentence))
+        if self.cause is not None:
+            object.__setattr__(self, "cause", text.line(self.cause, MAX_NAME))
 
     def to_json(self) -> dict[str, Any]:
         """Return the event as JSON values."""
@@ -186,9 +240,9 @@ class Event:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_json` wrote. Raises KeyError, TypeError or ValueError on anything else."""
+        """Parse what :meth:`to_json` wrote. Raises KeyError, TypeError or ValueError for anything else."""
         return cls(
-            time=_moment(value["time"]),
+            time=_parse_time(value["time"]),
             code=Code(value["code"]),
             version=Version.parse(value["version"]) if value["version"] else None,
             sentence=value["sentence"],
@@ -196,128 +250,224 @@ class Event:
         )
 
 
+def _replaces(later: Event, left: Event) -> bool:
+    """Whether a newer version than the one that was left was confirmed."""
+    confirmed = later.version if later.code is Code.CONFIRMED else None
+    return confirmed is not None and left.version is not None and confirmed > left.version
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NodeState:
-    """The whole memory of a node."""
+    """The whole state of a node.
+
+    Attributes:
+        disk_guid: the node's own disk. slots: what updog wrote to each slot.
+        ran: the version that last ran in each slot, also where updog did not write it.
+        pending: the update that is installed but not confirmed.
+        denied: versions that are not installed again → the event in which each was left.
+        history: what happened, oldest first.
+        last_check: when a repository was last verified, by this node's clock (UTC). It is only shown: a clock
+            may have been wrong, and what it showed decides nothing later.
+        signed_time: when the last verified timestamp was signed (UTC); a clock behind it is wrong.
+        records_seen: digests of pstore records that do not explain a later failure.
+        outbox: outcome lines that are not sent yet, oldest first.
+        retried: versions that were tried again after they had fallen back without a known cause.
+        failed_units: the systemd units that had failed on the last confirmed boot.
+    """
 
     disk_guid: str | None = None
     slots: Mapping[Slot, SlotRecord] = field(default_factory=dict)
-    pending: Pending | None = None
+    pending: PendingUpdate | None = None
     denied: Mapping[Version, Event] = field(default_factory=dict)
     history: tuple[Event, ...] = ()
-    latest_time: datetime | None = None
+    last_check: datetime | None = None
+    signed_time: datetime | None = None
     records_seen: frozenset[str] = frozenset()
     outbox: tuple[OutcomeLine, ...] = ()
+    ran: Mapping[Slot, Version] = field(default_factory=dict)
+    retried: frozenset[Version] = frozenset()
+    failed_units: frozenset[str] = frozenset()
 
     @property
     def last_rollback(self) -> Event | None:
-        """The newest event in which a version was left again, with its cause."""
-        return next((event for event in reversed(self.history) if event.code in ROLLBACKS), None)
+        """The newest event in which a version was left; None once a newer version is confirmed."""
+        later: list[Event] = []
+        for event in reversed(self.history):
+            if event.code in ROLLBACKS:
+                return None if any(_replaces(other, event) for other in later) else event
+            later.append(event)
+        return None
+
+    @property
+    def confirmed_at(self) -> datetime | None:
+        """When a version was last confirmed; None: not within the history."""
+        confirmed = (event.time for event in reversed(self.history) if event.code is Code.CONFIRMED)
+        return next(confirmed, None)
 
     def version_in(self, slot: Slot) -> Version | None:
-        """The version that is known to be in a slot."""
+        """Return the version recorded for a slot, or that ran in it, if any."""
         record = self.slots.get(slot)
-        return record.version if record else None
+        return record.version if record else self.ran.get(slot)
 
-    def noting(self, event: Event) -> NodeState:
-        """Return the state with ``event`` at the end of its bounded history."""
+    def with_running(self, slot: Slot, version: Version) -> NodeState:
+        """Return the state in which ``version`` runs from ``slot``."""
+        return replace(self, ran={**self.ran, slot: version})
+
+    def with_event(self, event: Event) -> NodeState:
+        """Return the state with ``event`` added to its bounded history."""
         return replace(self, history=(*self.history, event)[-MAX_HISTORY:])
 
-    def emptied(self, slot: Slot) -> NodeState:
-        """Return the state before the first byte is written to ``slot``: nothing is known to be in it."""
-        slots = {which: record for which, record in self.slots.items() if which is not slot}
-        return replace(self, slots=slots, pending=None)
+    def with_slot_emptied(self, slot: Slot) -> NodeState:
+        """Return the state before the first byte is written to ``slot``: it has no record of the slot."""
+        slots = {other: record for other, record in self.slots.items() if other is not slot}
+        ran = {other: version for other, version in self.ran.items() if other is not slot}
+        return replace(self, slots=slots, ran=ran, pending=None)
 
-    def installed(self, slot: Slot, record: SlotRecord, previous: Version) -> NodeState:
-        """Return the state once ``record`` was proven to be in ``slot``."""
-        pending = Pending(version=record.version, slot=slot, previous=previous)
+    def with_installed(self, slot: Slot, record: SlotRecord, previous: Version) -> NodeState:
+        """Return the state after ``record`` was verified to be in ``slot``."""
+        pending = PendingUpdate(version=record.version, slot=slot, previous=previous)
         return replace(self, slots={**self.slots, slot: record}, pending=pending)
 
-    def applied(self, boot_id: str | None) -> NodeState:
-        """Return the state once the pending slot boots next (or, with None, no longer does)."""
+    def with_applied(self, boot_id: str | None) -> NodeState:
+        """Return the state in which the pending slot boots next (with None: no longer boots next)."""
         pending = replace(self.pending, boot_id=boot_id, reached="") if self.pending else None
         return replace(self, pending=pending)
 
-    def reaching(self, stage: str) -> NodeState:
-        """Return the state once the pending update, on trial, noted that it came as far as ``stage``."""
+    def with_recalled(self, reason: str) -> NodeState:
+        """Return the state in which the pending update does not boot next and must not be applied.
+
+        With an empty ``reason`` it may be applied again.
+        """
+        if self.pending is None:
+            return self
+        boot_id = None if reason else self.pending.boot_id
+        return replace(self, pending=replace(self.pending, boot_id=boot_id, recalled=reason))
+
+    def with_reached(self, stage: str) -> NodeState:
+        """Return the state after the pending update, on trial, came as far as ``stage``."""
         if self.pending is None or self.pending.reached in {stage, CHECKING}:
             return self
         return replace(self, pending=replace(self.pending, reached=stage))
 
-    def having_seen(self, records: Iterable[str]) -> NodeState:
-        """Return the state once these records of pstore, by their digests, explain nothing any more."""
-        return replace(self, records_seen=frozenset(records))
+    def with_records_seen(self, digests: Iterable[str]) -> NodeState:
+        """Return the state in which the pstore records with these digests do not explain later failures."""
+        return replace(self, records_seen=frozenset(digests))
 
-    def reporting(self, line: OutcomeLine | None) -> NodeState:
-        """Return the state with a line to send, if there is one, at the end of its bounded queue."""
+    def with_report(self, line: OutcomeLine | None) -> NodeState:
+        """Return the state with ``line``, if there is one, added to the bounded queue of lines to send."""
         if line is None:
             return self
         return replace(self, outbox=(*self.outbox, line)[-MAX_OUTBOX:])
 
-    def reported(self, lines: Collection[OutcomeLine]) -> NodeState:
-        """Return the state once ``lines`` were sent."""
+    def without_reports(self, lines: Collection[OutcomeLine]) -> NodeState:
+        """Return the state after ``lines`` were sent."""
         return replace(self, outbox=tuple(line for line in self.outbox if line not in lines))
 
-    def confirmed(self, version: Version) -> NodeState:
-        """Return the state once ``version`` was found healthy; older denials have served their purpose."""
+    def with_confirmed(self, version: Version) -> NodeState:
+        """Return the state after ``version`` was found healthy; denials of older versions are dropped."""
         newer = {denied: event for denied, event in self.denied.items() if denied > version}
-        return replace(self, pending=None, denied=newer)
+        retried = frozenset(other for other in self.retried if other > version)
+        return replace(self, pending=None, denied=newer, retried=retried)
 
-    def left(self, event: Event) -> NodeState:
-        """Return the state once the version of ``event`` was left again: denied, with the cause."""
+    def with_left(self, event: Event) -> NodeState:
+        """Return the state after the version of ``event`` was left: it is denied, with the event."""
         denied = {**self.denied, event.version: event} if event.version else self.denied
-        return replace(self.noting(event), pending=None, denied=denied)
+        return replace(self.with_event(event), pending=None, denied=denied)
 
-    def cleared(self, version: Version) -> NodeState:
+    def without_denial(self, version: Version) -> NodeState:
         """Return the state without the denial of ``version``."""
-        return replace(self, denied={v: event for v, event in self.denied.items() if v != version})
+        return replace(
+            self,
+            denied={v: event for v, event in self.denied.items() if v != version},
+            retried=self.retried - {version},
+        )
+
+    def due_again(self, now: datetime, after: timedelta, unexplained: Collection[str]) -> frozenset[Version]:
+        """Return the denied versions that may be tried once more.
+
+        Args:
+            now: the current time.
+            after: how long after its fallback a version may be tried again.
+            unexplained: the causes that are no evidence against the release.
+        """
+        return frozenset(
+            version
+            for version, event in self.denied.items()
+            if event.code is Code.BOOT_FAILED
+            and (event.cause is None or event.cause in unexplained)
+            and version not in self.retried
+            and not now - after < event.time <= now  # a fallback in the future: the clock was ahead
+        )
+
+    def with_retry(self, version: Version) -> NodeState:
+        """Return the state in which ``version``, which was denied, is tried for the second and last time."""
+        return replace(self.without_denial(version), retried=self.retried | {version})
+
+    def with_failed_units(self, names: Iterable[str]) -> NodeState:
+        """Return the state after these systemd units had failed on a confirmed boot."""
+        return replace(self, failed_units=frozenset(sorted(names)[:MAX_FAILED_UNITS]))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the state as JSON values; what this project added later only where there is some."""
+        """Return the state as JSON values; members that were added later only if they are not empty."""
         later: dict[str, Any] = {}
         if self.records_seen:
             later["records_seen"] = sorted(self.records_seen)
         if self.outbox:
             later["outbox"] = [line.members() for line in self.outbox]
+        if self.ran:
+            later["ran"] = {slot.value: str(version) for slot, version in self.ran.items()}
+        if self.signed_time:
+            later["signed_time"] = self.signed_time.isoformat()
+        if self.retried:
+            later["retried"] = sorted(str(version) for version in self.retried)
+        if self.failed_units:
+            later["failed_units"] = sorted(self.failed_units)
         return {
             "format": FORMAT,
             "disk_guid": self.disk_guid,
             "slots": {slot.value: record.to_json() for slot, record in self.slots.items()},
             "pending": self.pending.to_json() if self.pending else None,
             "denied": [event.to_json() for event in self.denied.values()],
-            "latest_time": self.latest_time.isoformat() if self.latest_time else None,
+            "latest_time": self.last_check.isoformat() if self.last_check else None,
             "history": [event.to_json() for event in self.history],
             **later,
         }
 
     @classmethod
-    def from_json(cls, text: bytes) -> Self:
-        """Read what :meth:`to_json` wrote.
+    def from_json(cls, data: bytes) -> Self:
+        """Parse what :meth:`to_json` wrote.
 
         Raises:
+            StateFormatError: a newer updog wrote it.
             ConfigError: the text is not a state document of this format.
         """
         try:
-            value = json.loads(text)
+            value = json.loads(data)
+            if isinstance(value["format"], int) and value["format"] > FORMAT:
+                raise StateFormatError(f"the state has format {value['format']}; this updog knows {FORMAT}")
             if value["format"] != FORMAT:
                 raise ConfigError(f"state format {value['format']!r} is not {FORMAT}")
             denials = [Event.from_json(event) for event in value["denied"]]
             return cls(
                 disk_guid=value["disk_guid"],
                 slots={Slot(name): SlotRecord.from_json(item) for name, item in value["slots"].items()},
-                pending=Pending.from_json(value["pending"]) if value["pending"] else None,
+                pending=PendingUpdate.from_json(value["pending"]) if value["pending"] else None,
                 denied={event.version: event for event in denials if event.version},
                 history=tuple(Event.from_json(event) for event in value["history"]),
-                latest_time=_moment(value["latest_time"]) if value["latest_time"] else None,
+                last_check=_parse_time(value["latest_time"]) if value["latest_time"] else None,
+                signed_time=_parse_time(signed) if (signed := value.get("signed_time")) else None,
                 records_seen=frozenset(str(digest) for digest in value.get("records_seen", ())),
-                outbox=_lines(value.get("outbox", ())),
+                outbox=_parse_outbox(value.get("outbox", ())),
+                retried=frozenset(Version.parse(version) for version in value.get("retried", ())),
+                failed_units=frozenset(str(name) for name in value.get("failed_units", ())),
+                ran={Slot(slot): Version.parse(version) for slot, version in value.get("ran", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ConfigError(f"the state document is damaged: {error!r}") from error
 
 
-def _lines(values: Iterable[Any]) -> tuple[OutcomeLine, ...]:
-    """Read the queue of lines; one that is none is not worth losing the rest of the memory for."""
+def _parse_outbox(values: Iterable[Any]) -> tuple[OutcomeLine, ...]:
+    """Parse the queue of lines; an invalid one is dropped, so that the rest of the state is not lost."""
     lines = []
     for value in values:
         with suppress(FaultsError):
@@ -325,9 +475,9 @@ def _lines(values: Iterable[Any]) -> tuple[OutcomeLine, ...]:
     return tuple(lines)
 
 
-def _moment(text: str) -> datetime:
-    """Read an aware time, which can be compared with any other. Raises TypeError or ValueError."""
-    moment = datetime.fromisoformat(text)
+def _parse_time(value: str) -> datetime:
+    """Parse a time with a time zone. Raises TypeError or ValueError."""
+    moment = datetime.fromisoformat(value)
     if moment.tzinfo is None:
-        raise ValueError(f"{text!r} has no time zone")
+        raise ValueError(f"{value!r} has no time zone")
     return moment

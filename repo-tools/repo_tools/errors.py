@@ -13,18 +13,18 @@ class ConfigError(UsageError):
     """repo.toml is missing, unreadable or has faults (all of them are listed)."""
 
     code = "config"
-    default_next_step = "Correct repo.toml; docs/how-to/publish.md shows one."
+    default_next_step = "Correct repo.toml; `repo-tools new DIR` writes one with every key explained."
 
 
 class NoRepositoryError(UsageError):
-    """The folder holds no repository."""
+    """The folder does not contain a repository."""
 
     code = "no-repository"
-    default_next_step = "Pass --repo DIR, or make a repository with `repo-tools new DIR`."
+    default_next_step = "Pass --repo DIR, or create a repository with `repo-tools new DIR`."
 
 
 class RepositoryExistsError(UsageError):
-    """The folder for a new repository holds something already; nothing was changed."""
+    """The folder for a new repository is not empty; nothing was changed."""
 
     code = "repository-exists"
     default_next_step = "Name a folder that is empty or does not exist."
@@ -35,18 +35,18 @@ class RepositoryBusyError(ToolError):
 
     status = ExitStatus.BUSY
     code = "busy"
-    default_next_step = "Wait for it to end, then run the command again."
+    default_next_step = "Wait until it has finished, then run the command again."
 
 
 class SigningKeyError(UsageError):
-    """A private key cannot be used: missing, unreadable, of a wrong kind, or its passphrase is wrong."""
+    """A private key cannot be used: missing, unreadable, of an unsupported type, or wrong passphrase."""
 
     code = "signing-key"
-    default_next_step = "Check the key's URI in repo.toml and that the key can be reached from here."
+    default_next_step = "Check the key's URI in repo.toml, and that this machine can reach the key."
 
 
 class ThresholdError(ToolError):
-    """The keys at hand make fewer valid signatures than the role's threshold; nothing was published."""
+    """The available keys make fewer valid signatures than the role's threshold; nothing was published."""
 
     code = "threshold"
     default_next_step = "Make the missing keys available in repo.toml; `repo-tools root show` lists them."
@@ -60,14 +60,14 @@ class BrokenRepositoryError(ToolError):
 
 
 class ImageError(UsageError):
-    """An image cannot be published: missing, empty, or not readable."""
+    """An image cannot be published: it is missing, empty or unreadable."""
 
     code = "image"
     default_next_step = "Check the paths given to --boot, --root and --hash."
 
 
 class StoredImageError(ToolError):
-    """A published image is not what was signed, or is not a well-formed compressed stream."""
+    """A published image differs from what was signed, or is not a well-formed compressed stream."""
 
     code = "stored-image"
     default_next_step = (
@@ -76,35 +76,69 @@ class StoredImageError(ToolError):
 
 
 class VerityError(ToolError):
-    """The dm-verity hash image cannot be made."""
+    """The dm-verity hash image cannot be created."""
 
     code = "verity"
     default_next_step = "Install veritysetup (Debian package cryptsetup-bin), or pass --hash FILE."
 
 
+class ClockBehindError(ToolError):
+    """The clock of this machine is behind the repository's last signature; nothing was signed."""
+
+    code = "clock"
+    default_next_step = (
+        "Set the clock (NTP), and run the command again. If this clock is right, and that of the last "
+        "signature was ahead: `repo-tools refresh --clock-is-right`."
+    )
+
+
 class ReleaseError(UsageError):
-    """The release that was named does not exist, or several fit the name."""
+    """The named release does not exist, or several releases match."""
 
     code = "release"
-    default_next_step = "`repo-tools waves show` lists what is published; pass --variant and --arch."
+    default_next_step = "`repo-tools waves show` lists what is published; pass --channel, --variant, --arch."
+
+
+class UnpublishedError(ReleaseError):
+    """The channel, or the top-level releases, do not have the named release.
+
+    Attributes:
+        variant, arch: None for any. version: of the release.
+    """
+
+    def __init__(
+        self, message: str, *, variant: str | None, arch: str | None, version: str, next_step: str = ""
+    ) -> None:
+        super().__init__(message, next_step=next_step)
+        self.variant, self.arch, self.version = variant, arch, version
 
 
 class ChannelError(UsageError):
-    """A channel that does not exist, or cannot be made as asked; nothing was changed."""
+    """The channel does not exist, or cannot be created as requested; nothing was changed."""
 
     code = "channel"
-    default_next_step = "`repo-tools channel list` shows the channels."
+    default_next_step = "`repo-tools channel list` lists the channels."
 
 
-class PendingError(UsageError):
-    """A file that waits for a channel's signatures is none, or does not fit; nothing was changed."""
+class ChannelProposalError(UsageError):
+    """A file is not a channel proposal, or does not fit the repository; nothing was changed."""
 
     code = "pending"
-    default_next_step = "Make it anew with the command that wrote it."
+    default_next_step = "Create it again with the command that wrote it."
+
+
+class ElapsedWavesError(ToolError):
+    """The waves of a release have started while its change waited for signatures; nothing was published."""
+
+    code = "elapsed-waves"
+    default_next_step = (
+        "Make the change again, with --start-at after the last signature; or publish it as it is: "
+        "`repo-tools channel finish FILE --accept-elapsed`."
+    )
 
 
 class NothingToRefreshError(ToolError):
-    """Nothing is near expiry; nothing was changed."""
+    """Nothing expires soon; nothing was changed."""
 
     status = ExitStatus.NOTHING_TO_DO
     code = "nothing-to-do"
@@ -112,23 +146,31 @@ class NothingToRefreshError(ToolError):
 
 
 class NothingToWithdrawError(ToolError):
-    """The release is withdrawn already; nothing was changed."""
+    """The release is already withdrawn; nothing was changed."""
 
     status = ExitStatus.NOTHING_TO_DO
     code = "nothing-to-do"
-    default_next_step = "`repo-tools waves show` tells what is on offer."
+    default_next_step = "`repo-tools waves show` lists what is on offer."
 
 
-class NothingToSteerError(ToolError):
-    """The release is already as the command would make it; nothing was changed."""
+class NothingToFinishError(ToolError):
+    """The change is already published; nothing was changed."""
 
     status = ExitStatus.NOTHING_TO_DO
     code = "nothing-to-do"
-    default_next_step = "`repo-tools waves show` tells what is on offer."
+    default_next_step = "`repo-tools log` lists what is in force."
+
+
+class RolloutUnchangedError(ToolError):
+    """The release is already in the requested state; nothing was changed."""
+
+    status = ExitStatus.NOTHING_TO_DO
+    code = "nothing-to-do"
+    default_next_step = "`repo-tools waves show` lists what is on offer."
 
 
 class RepositoryUnreachableError(ToolError):
-    """The repository's server gave no usable answer."""
+    """The repository's server did not give a usable answer."""
 
     status = ExitStatus.UNREACHABLE
     code = "unreachable"
@@ -136,39 +178,39 @@ class RepositoryUnreachableError(ToolError):
 
 
 class DiskExistsError(UsageError):
-    """The file for a new disk image exists; it was not touched."""
+    """The file for a new disk image already exists; it was not changed."""
 
     code = "disk-exists"
-    default_next_step = "Name another file, or remove this one first."
+    default_next_step = "Name another file, or remove this file first."
 
 
 class DiskLayoutError(UsageError):
-    """The partitions asked for do not fit the disk or the release; no file was left behind."""
+    """The requested partitions do not fit the disk or the release; no file was left behind."""
 
     code = "disk-layout"
-    default_next_step = "Pass a larger --size, or --slot-size values that hold the images."
+    default_next_step = "Pass a larger --size, or --slot-size values that are large enough for the images."
 
 
 class ServeError(ToolError):
     """The loopback server cannot listen."""
 
     code = "serve"
-    default_next_step = "Choose another --port; 0 takes a free one."
+    default_next_step = "Choose another --port; 0 selects a free port."
 
 
 class BootStageError(ToolError):
     """The boot stage cannot be built; nothing was written."""
 
     code = "boot-stage"
-    default_next_step = "docs/how-to/boot.md names the packages it is made from."
+    default_next_step = "`repo-tools boot-stage build --help` lists the packages that it is built from."
 
 
 class DestinationError(ToolError):
-    """The place to push to cannot be used, or does not answer."""
+    """The destination of a push cannot be used, or does not answer."""
 
     status = ExitStatus.UNREACHABLE
     code = "destination"
-    default_next_step = "Check the place, the credentials and the network, then push again."
+    default_next_step = "Check the destination, the credentials and the network, then push again."
 
 
 class DivergedError(ToolError):
@@ -176,27 +218,27 @@ class DivergedError(ToolError):
 
     code = "diverged"
     default_next_step = (
-        "Take theirs over into a new folder with `repo-tools mirror`, put repo.toml and the keys there, "
-        "publish yours there, and push."
+        "Copy theirs into a new folder with `repo-tools mirror`, put repo.toml and the keys there, "
+        "publish your release there, and push."
     )
 
 
 class ExpiredRepositoryError(ToolError):
-    """Signatures of the repository have run out; nothing was passed on."""
+    """Signatures of the repository have expired; nothing was copied or uploaded."""
 
     code = "repository-expired"
-    default_next_step = "Sign them anew with `repo-tools refresh`."
+    default_next_step = "Re-sign with `repo-tools refresh`."
 
 
 class TargetError(ToolError):
-    """A signed file is missing, or is not what was signed; nothing was passed on."""
+    """A signed file is missing, or differs from what was signed; nothing was published from it."""
 
     code = "target"
     default_next_step = "See `repo-tools validate`; restore the file from a mirror or a backup."
 
 
 class NothingToPushError(ToolError):
-    """The destination holds everything already; nothing was changed."""
+    """The destination already has everything; nothing was changed."""
 
     status = ExitStatus.NOTHING_TO_DO
     code = "nothing-to-do"
@@ -207,106 +249,106 @@ class MissingExtraError(UsageError):
     """A command needs a library that is not installed; nothing was changed."""
 
     code = "missing-extra"
-    default_next_step = "Install the extra that brings it, such as pip install 'updog[fleet]'."
+    default_next_step = "Install the extra that contains it from your own index or wheel."
 
 
 class FleetPlanError(UsageError):
-    """What `simulate` was asked to play makes no sense, or does not fit in memory."""
+    """The rollout that `simulate` was asked for is contradictory, or does not fit in memory."""
 
     code = "fleet-plan"
     default_next_step = "See `repo-tools simulate --help` for the limits."
 
 
 class ChartError(UsageError):
-    """A chart or a page cannot be written where it was asked for."""
+    """A chart or a page cannot be written to the given file."""
 
     code = "chart"
     default_next_step = "Name a file that ends in .png or .svg, in a folder that exists."
 
 
 class UntrustedError(ToolError):
-    """What is to be copied does not hang on a root that is trusted; nothing was taken over."""
+    """The source cannot be verified from a trusted root; nothing was copied."""
 
     code = "untrusted"
     default_next_step = (
-        "Pass --trusted-root FILE: a root.json of this repository that came to you on a way you trust."
+        "Pass --trusted-root FILE: a root.json of this repository that you received in a trusted way."
     )
 
 
 class StaleSourceError(ToolError):
-    """What is to be copied is older than the copy; nothing was taken over."""
+    """The source is older than the copy; nothing was copied."""
 
     code = "stale-source"
-    default_next_step = "Use a newer source; somebody may be holding back updates."
+    default_next_step = "Use a newer source; an attacker may be holding back updates."
 
 
 class BundleError(ToolError):
-    """A bundle cannot be made, or a file is none; nothing was changed."""
+    """A bundle cannot be created, or a file is not a bundle; nothing was changed."""
 
     code = "bundle"
-    default_next_step = "Make it anew with `repo-tools bundle export`."
+    default_next_step = "Create it again with `repo-tools bundle export`."
 
 
 class ProposalError(UsageError):
-    """A file is no proposal of a root, or what was asked of one makes no sense; it was not changed."""
+    """A file is not a root proposal, or the requested change is not possible; the file was not changed."""
 
     code = "proposal"
     default_next_step = "See `repo-tools root verify PROPOSAL`."
 
 
 class TamperedProposalError(ToolError):
-    """A proposal is not what one of its signers signed, or contradicts itself; nothing was signed."""
+    """A proposal differs from what one of its signers signed, or contradicts itself; nothing was signed."""
 
     code = "proposal-tampered"
-    default_next_step = "Trust nothing in this file. Ask its maker for the original, by another way."
+    default_next_step = "Do not trust this file. Get the original from its author, through another channel."
 
 
 class StaleProposalError(ToolError):
-    """A proposal was made against another root than the published one; nothing was changed."""
+    """A proposal starts from a root other than the published one; nothing was changed."""
 
     code = "proposal-stale"
-    default_next_step = "Make the proposal anew from this repository and have it signed again."
+    default_next_step = "Create the proposal again from this repository, and have it signed again."
 
 
 class IncompleteProposalError(ToolError):
-    """A proposal lacks signatures; nothing was published."""
+    """A proposal does not have enough signatures; nothing was published."""
 
     code = "proposal-incomplete"
-    default_next_step = "Hand it to those who are missing: `repo-tools root sign PROPOSAL --key URI`."
+    default_next_step = "Send it to a holder who has not signed: `repo-tools root sign PROPOSAL --key URI`."
 
 
-class ForeignKeyError(UsageError):
-    """A key signs for neither the old root nor the new one; nothing was signed."""
+class KeyNotOfRoleError(UsageError):
+    """The key is not one of the keys that sign for this role; nothing was signed."""
 
     code = "key-not-of-role"
-    default_next_step = "`repo-tools root verify PROPOSAL` lists whose keys count; check --key."
+    default_next_step = "`repo-tools root verify PROPOSAL` lists the keys that count; check --key."
 
 
 class NothingToSignError(ToolError):
-    """The key has signed already, or the root is published already; nothing was changed."""
+    """The key has already signed, or the root is already published; nothing was changed."""
 
     status = ExitStatus.NOTHING_TO_DO
     code = "nothing-to-do"
-    default_next_step = "`repo-tools root verify PROPOSAL` says what is missing."
+    default_next_step = "`repo-tools root verify PROPOSAL` shows what is missing."
 
 
 class RehearsalError(ToolError):
-    """A step of a rehearsal ended otherwise than it must; no real repository and no real key was touched."""
+    """A step of a rehearsal ended in an unexpected status; no real repository or key was used."""
 
     code = "rehearsal"
     default_next_step = "Run the step by hand in the folder of `root rehearse --keep DIR`."
 
 
 class LogError(UsageError):
-    """An access log or a file of outcome lines cannot be read, or is of an unknown kind."""
+    """An access log or a file of outcome lines cannot be read, or has an unknown format."""
 
     code = "log"
-    default_next_step = "docs/how-to/watch-a-rollout.md names the kinds of logs that are read."
+    default_next_step = "`repo-tools report --help` lists the log formats that are read."
 
 
 class NothingToPruneError(ToolError):
-    """Every release and every file is needed still; nothing was changed."""
+    """Every release and every file is still needed; nothing was changed."""
 
     status = ExitStatus.NOTHING_TO_DO
     code = "nothing-to-do"
-    default_next_step = "Pass a lower --keep to take more releases off."
+    default_next_step = "Pass a lower --keep to remove more releases."

@@ -1,7 +1,7 @@
-"""Quantities as people type them on this command line: ``7d`` or ``in 7 days``, ``5%`` or ``0.05``.
+"""Quantities as people type them on the command line: ``7d`` or ``7 days``, ``5%`` or ``0.05``. PURE.
 
-Rule: the long form of a duration is the wire model's (:func:`updog.update_metadata.times.parse_duration`)
-and the short one abbreviates it, so both have the same limits. Sizes: :mod:`updog.update_metadata.sizes`.
+Rule: the long form of a duration is the wire model's (:func:`updog.update_metadata.times.parse_duration`),
+and the short form abbreviates it, so both have the same limits. Sizes: :mod:`updog.update_metadata.sizes`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def parse_span(text: str) -> timedelta:
 
 
 def parse_share(text: str) -> float:
-    """Return the share, 0 … 1, of a text such as ``5%``, ``0.5 %`` or ``0.05``. Raises UsageError."""
+    """Return the share, 0 … 1, in a text such as ``5%``, ``0.5 %`` or ``0.05``. Raises UsageError."""
     number, percent, rest = text.partition("%")
     try:
         share = float(number) / (100 if percent else 1)

@@ -1,4 +1,4 @@
-"""docs/how-to/drill.md: its unit is the one that is drilled with, its words are the command line's."""
+"""docs/how-to/drill.md: its unit is the one in the node's image, its words are those of the command line."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import tomllib
 from pathlib import Path
 
 from tests.support.nodes import command_line
-from updog.drill.script import KEYS, Action, Kind, Moment, parse
-from updog.drill.shelf import shipped
+from updog.drill.catalog import shipped
+from updog.drill.drill_file import KEYS, Action, Kind, Moment, parse
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/how-to/drill.md").read_text(encoding="utf-8")
@@ -46,4 +46,4 @@ def test_every_option_is_one_of_the_command() -> None:
 
 def test_as_many_drills_as_it_says_need_only_two_releases() -> None:
     few = [drill for drill in shipped() if drill.kinds <= {Kind.FIRST, Kind.GOOD}]
-    assert f"{len(few)} of {len(shipped())} can be played" in PAGE.replace("\n", " ")
+    assert f"{len(few)} of {len(shipped())} can be run" in PAGE.replace("\n", " ")

@@ -12,5 +12,5 @@ HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
 
 
 @pytest.mark.parametrize("name", ["root-ceremony", "lost-root-key", "leaked-online-key", "air-gap"])
-def test_the_page_says_what_happens(name: str, tmp_path: Path) -> None:
+def test_the_page_shows_what_happens(name: str, tmp_path: Path) -> None:
     assert len(run_page(HOW_TO / f"{name}.md", tmp_path)) > 10

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fixtures.node.build import NodeBuild
     from fixtures.os.release import Release
-    from repo_tools.bootstage.image import Stage
+    from repo_tools.bootstage.image import BootStage
 
 
 @pytest.fixture(scope="session")
@@ -53,13 +53,13 @@ def node_build() -> NodeBuild:
 
 @pytest.fixture(scope="session")
 def system(releases: dict[str, Release], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder into which a kernel and Python were unpacked, as the how-to has it."""
+    """Return a folder into which a kernel and Python were unpacked, as in the how-to."""
     folder = tmp_path_factory.mktemp("system")
     unpack_system(releases["1.1.0"].packages, DEFAULT_CACHE / "debs", folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def stage(system: Path) -> Stage:
+def stage(system: Path) -> BootStage:
     """Return the boot stage."""
     return build(system)

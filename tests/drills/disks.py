@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 
 from signpost import gpt, sets
-from signpost.app import BootStage, Signpost
+from signpost.app import Signpost, UnbootedDisk
 from signpost.gptprio import Flags, with_flags
 from signpost.medium import OsMedium
 from signpost.sets import Slot
@@ -38,26 +38,26 @@ class DrillDisk:
     @property
     def flags(self) -> dict[Slot, Flags]:
         """Return the flags of both slots as they are on disk."""
-        return {slot: view.flags for slot, view in self.stage.look().slots.items()}
+        return {slot: view.flags for slot, view in self.stage.view().slots.items()}
 
     @property
-    def stage(self) -> BootStage:
+    def stage(self) -> UnbootedDisk:
         """Return signpost's view of it."""
-        return BootStage(OsMedium(), str(self.path))
+        return UnbootedDisk(OsMedium(), str(self.path))
 
     def part(self, role: str, slot: Slot) -> PartitionView:
         """Return a partition of a slot."""
-        view: PartitionView = getattr(self.stage.look().slots[slot], role)
+        view: PartitionView = getattr(self.stage.view().slots[slot], role)
         return view
 
     def stage_b(self, *, tries: int = 1) -> None:
-        """Do what an update does in the end: B is valid, and next."""
+        """Do the last step of an update: B is valid, and next."""
         signpost = Signpost(OsMedium(), str(self.path), Slot.A)
         signpost.apply(Command.MARK_INACTIVE_VALID, tries=tries)
         signpost.apply(Command.UPGRADE_TO_INACTIVE)
 
     def damage(self, role: str, slot: Slot, found: bytes, put: bytes) -> None:
-        """Put other bytes where some stand in a partition."""
+        """Replace some bytes of a partition by others."""
         assert len(found) == len(put)
         place = self.part(role, slot)
         with self.path.open("r+b") as disk:

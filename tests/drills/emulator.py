@@ -3,7 +3,7 @@
     with switched_on(disk, console, kernel=stage) as machine:
         machine.expect("taking slot B", "Kernel panic", "taking slot A")
 
-Unplugging is a power cut: QEMU is killed. One machine runs at a time, whoever runs the tests.
+Unplugging is a power cut: QEMU is killed. One machine runs at a time, whichever process runs the tests.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repo_tools.bootstage.files import INITRAMFS, KERNEL
+from updog.drill.patience import Patience
 from updog.drill.qemu import Emulator, Hardware, require
 from updog.errors import DrillSkippedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from repo_tools.bootstage.image import Stage
+    from repo_tools.bootstage.image import BootStage
 
-PATIENCE = 300.0
-"""Seconds to wait for what takes six to thirty on a quiet machine; others may be at work on this one."""
+SILENCE_SECONDS = 300.0
+"""Without a line on the console, on the reference machine: there what is waited for takes six to thirty."""
 
 RELAY = Path(__file__).resolve().parents[2] / "fixtures" / "node" / "relay.py"
 """Carries each connection of the node to the web server."""
@@ -42,10 +43,10 @@ class NotSeenError(AssertionError):
 
 @dataclass
 class Machine:
-    """A machine that is on.
+    """A running machine.
 
     Attributes:
-        seen: how much of the console was looked at already.
+        seen: how much of the console was already read.
     """
 
     emulator: Emulator
@@ -57,22 +58,23 @@ class Machine:
         return self.emulator.said()
 
     def expect(self, *texts: str) -> None:
-        """Wait for texts on the console, one after another, each behind the one before."""
+        """Wait for texts on the console, in this order, each after the previous one."""
         for text in texts:
             self._wait_for(text)
 
     def _wait_for(self, text: str) -> None:
-        deadline = time.monotonic() + PATIENCE
+        patience = Patience(silence=SILENCE_SECONDS)
         while (found := self.console.find(text, self.seen)) < 0:
-            if time.monotonic() > deadline or not self.emulator.is_on:
-                last = self.emulator.last_lines()
-                raise NotSeenError(f"{text!r} is not on the console ({self.emulator.console}):\n{last}")
+            patience.watch(self.emulator.progress())
+            if patience.is_over() or not self.emulator.is_on:
+                what = f"{text!r} was not shown in {patience.seconds:.0f} s"
+                raise NotSeenError(self.emulator.with_last_lines(what))
             time.sleep(_LOOK_EVERY)
         self.seen = found + len(text)
 
 
 def missing(*, firmware: bool = False) -> str:
-    """Say what is missing for drills; empty if nothing is."""
+    """Return what is missing for drills; empty if nothing is."""
     try:
         require(Hardware(stage=None if firmware else Path()))
     except DrillSkippedError as error:
@@ -85,7 +87,7 @@ def switched_on(
     disks: Sequence[Path],
     log: Path,
     *,
-    stage: Stage | None = None,
+    stage: BootStage | None = None,
     sector_size: int = 512,
     port: int | None = None,
 ) -> Iterator[Machine]:
@@ -120,7 +122,7 @@ def _network(port: int | None) -> str:
     return f"user,model=virtio-net-pci,guestfwd=tcp:10.0.2.100:80-cmd:{sys.executable} {RELAY} {port}"
 
 
-def _folder_of(stage: Stage, folder: Path) -> Path:
+def _folder_of(stage: BootStage, folder: Path) -> Path:
     """Put a boot stage into files."""
     (folder / KERNEL).write_bytes(stage.kernel)
     (folder / INITRAMFS).write_bytes(stage.initramfs)
@@ -129,7 +131,7 @@ def _folder_of(stage: Stage, folder: Path) -> Path:
 
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Hold the one place there is for emulators: those of two tests on two cores starve each other."""
+    """Hold the only place for an emulator: those of two tests on two cores starve each other."""
     _LOCK.parent.mkdir(exist_ok=True)
     with _LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""A whole node in QEMU, from firmware to a confirmed update: nothing of it is played.
+"""A whole node in QEMU, from firmware to a confirmed update: nothing is simulated.
 
 `repo-tools` publishes and makes the disk; firmware starts the boot stage on its EFI partition; systemd comes
 up on a root under dm-verity; updog, installed from the wheel, finds the repository on the host, updates
@@ -22,7 +22,7 @@ from fixtures.os.command import search_path
 from repo_tools.bootstage.efi import make_efi
 from repo_tools.cli import cli
 from signpost import sets
-from signpost.app import BootStage
+from signpost.app import UnbootedDisk
 from signpost.console import run
 from signpost.disk import Disk
 from signpost.gptprio import Flags
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from fixtures.node.build import NodeBuild
     from fixtures.os.release import Release
-    from repo_tools.bootstage.image import Stage
+    from repo_tools.bootstage.image import BootStage
 
 pytestmark = pytest.mark.qemu
 
@@ -44,7 +44,7 @@ CONFIRMED = "This boot is confirmed."
 
 
 class _Quiet(SimpleHTTPRequestHandler):
-    """Serves a folder and says nothing of it."""
+    """Serves a folder and logs nothing."""
 
     def log_message(self, *_words: object) -> None:
         pass
@@ -52,7 +52,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 @contextmanager
 def served(folder: Path) -> Iterator[int]:
-    """Serve a folder on loopback for the length of a ``with`` block; give the port."""
+    """Serve a folder on loopback for the length of a ``with`` block; yield the port."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -91,7 +91,7 @@ def _tool(name: str) -> str:
 
 
 def test_a_node_updates_itself_from_firmware_to_the_confirmed_next_release(
-    tmp_path: Path, node_build: NodeBuild, stage: Stage
+    tmp_path: Path, node_build: NodeBuild, stage: BootStage
 ) -> None:
     if missing(firmware=True):
         pytest.skip(missing(firmware=True))
@@ -105,12 +105,12 @@ def test_a_node_updates_itself_from_firmware_to_the_confirmed_next_release(
     publish(repository, node_build.releases["good-2"])
 
     with served(repository) as port, switched_on([disk], tmp_path / "console", port=port) as machine:
-        machine.expect("taking slot A", "ROOT is verified and mounted", "update: none", CONFIRMED)
+        machine.expect("taking slot A", "ROOT is verified and mounted", "standing: none", CONFIRMED)
         machine.expect("Update applied: node 1.1.0", "Restarting system")
-        machine.expect("taking slot B, 0 tries left", "update: on trial", CONFIRMED)
+        machine.expect("taking slot B, 0 tries left", "standing: on trial", CONFIRMED)
         machine.expect("nothing newer is published")
 
-    view = BootStage(OsMedium(), str(disk)).look()
+    view = UnbootedDisk(OsMedium(), str(disk)).view()
     assert view.slots[Slot.A].flags == Flags(priority=1, successful=True)
     assert view.slots[Slot.B].flags == Flags(priority=2, successful=True)
     assert (view.next, view.ever_booted, view.faults) == (Slot.B, True, ())

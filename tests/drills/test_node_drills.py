@@ -1,4 +1,4 @@
-"""Drills on a node as it is in the field, in QEMU: three of those that `make drill` plays."""
+"""Drills in QEMU on a node as in production: three of those of `make drill`, and one for snapshots."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fixtures.node.yard import make_yard
+from fixtures.node.drill_inputs import make_drill_inputs
 from fixtures.os.command import missing_tools
 from fixtures.os.errors import ArchiveError
 from tests.drills.emulator import one_at_a_time
@@ -17,7 +17,7 @@ from updog.drill.qemu import Hardware, require
 from updog.errors import DrillSkippedError
 
 if TYPE_CHECKING:
-    from fixtures.node.yard import Yard
+    from fixtures.node.drill_inputs import DrillInputs
 
 pytestmark = pytest.mark.qemu
 
@@ -25,13 +25,13 @@ KINDS = ("first", "good", "panic", "unhealthy")
 
 
 @pytest.fixture(scope="module")
-def yard() -> Yard:
+def inputs() -> DrillInputs:
     """Return a repository with the node's releases, a disk and a boot stage."""
     if lacking := missing_tools():
         pytest.skip(f"not installed: {', '.join(sorted(lacking))}")
     try:
         require(Hardware(stage=Path()))
-        return make_yard(logging.getLogger(__name__).info, kinds=KINDS)
+        return make_drill_inputs(logging.getLogger(__name__).info, kinds=KINDS)
     except (ArchiveError, DrillSkippedError) as error:
         pytest.skip(str(error))
 
@@ -48,10 +48,10 @@ untouched = ["A"]
 """
 
 
-def test_a_good_update_stays_and_bad_ones_are_fallen_back_from(yard: Yard, tmp_path: Path) -> None:
+def test_a_good_update_stays_and_bad_ones_are_fallen_back_from(inputs: DrillInputs, tmp_path: Path) -> None:
     (tmp_path / "taken-back.toml").write_text(BEGINS_LIKE_GOOD_UPDATE)
     drills = ("good-update", "kernel-panic", "health-failing", "taken-back")
-    words = ["drill", "run", "--qemu", *yard.words(KINDS), "--results", str(tmp_path / "results")]
+    words = ["drill", "run", "--qemu", *inputs.options(KINDS), "--results", str(tmp_path / "results")]
     with one_at_a_time():
         said = command_line([*words, "--jobs", "2", "--json", *drills[:3], str(tmp_path / "taken-back.toml")])
     assert said.status == 0, said.out

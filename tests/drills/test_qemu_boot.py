@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fixtures.os.release import Release
-    from repo_tools.bootstage.image import Stage
+    from repo_tools.bootstage.image import BootStage
 
 pytestmark = pytest.mark.qemu
 
@@ -30,12 +30,12 @@ UP_OLD, UP_NEW = "Demo OS: 1.0.0 is up", "Demo OS: 1.1.0 is up"
 PANIC = "Kernel panic"
 SPENT = Flags(priority=2)
 
-# What init says when it is up; changed to another text of the same length, it would run just as well.
+# What init prints when it is up; with another text of the same length, it would run just as well.
 INIT_SAYS, INIT_COULD_SAY = b"$VERSION_ID is up", b"$VERSION_ID is UP"
 
 
-def test_the_good_slot_comes_up_under_verity_and_nothing_is_written(
-    tmp_path: Path, releases: dict[str, Release], stage: Stage
+def test_the_good_slot_starts_under_verity_and_nothing_is_written(
+    tmp_path: Path, releases: dict[str, Release], stage: BootStage
 ) -> None:
     disk = make_disk(tmp_path / "disk", {Slot.A: releases["1.0.0"]}, {Slot.A: CONFIRMED})
     before = disk.tables()
@@ -46,7 +46,7 @@ def test_the_good_slot_comes_up_under_verity_and_nothing_is_written(
 
 
 def test_a_release_that_panics_is_fallen_back_from(
-    tmp_path: Path, releases: dict[str, Release], stage: Stage
+    tmp_path: Path, releases: dict[str, Release], stage: BootStage
 ) -> None:
     """D97."""
     disk = make_disk(
@@ -63,7 +63,7 @@ def test_a_release_that_panics_is_fallen_back_from(
 
 
 def test_a_root_changed_after_it_was_written_never_runs(
-    tmp_path: Path, releases: dict[str, Release], stage: Stage
+    tmp_path: Path, releases: dict[str, Release], stage: BootStage
 ) -> None:
     disk = make_disk(
         tmp_path / "disk", {Slot.A: releases["1.0.0"], Slot.B: releases["1.1.0"]}, {Slot.A: CONFIRMED}
@@ -76,8 +76,8 @@ def test_a_root_changed_after_it_was_written_never_runs(
     assert disk.flags == {Slot.A: CONFIRMED, Slot.B: SPENT}
 
 
-def test_a_kernel_that_cannot_be_loaded_is_told_and_fallen_back_from(
-    tmp_path: Path, releases: dict[str, Release], stage: Stage
+def test_a_kernel_that_cannot_be_loaded_is_reported_and_fallen_back_from(
+    tmp_path: Path, releases: dict[str, Release], stage: BootStage
 ) -> None:
     disk = make_disk(
         tmp_path / "disk", {Slot.A: releases["1.0.0"], Slot.B: releases["1.1.0"]}, {Slot.A: CONFIRMED}
@@ -97,7 +97,7 @@ def test_a_kernel_that_cannot_be_loaded_is_told_and_fallen_back_from(
 
 
 def test_with_both_slots_out_it_says_so_waits_and_resets(
-    tmp_path: Path, releases: dict[str, Release], stage: Stage
+    tmp_path: Path, releases: dict[str, Release], stage: BootStage
 ) -> None:
     """D45, D35."""
     both = {Slot.A: releases["1.0.0"], Slot.B: releases["1.2.0"]}
@@ -105,7 +105,7 @@ def test_with_both_slots_out_it_says_so_waits_and_resets(
     before = disk.tables()
     with pytest.raises(NothingBootableError):
         disk.stage.predict()
-    said = ("no slot can boot", "next: Both slots are out", "restarting in 1 seconds")
+    said = ("no slot can boot", "next: Neither slot can boot", "restarting in 1 seconds")
     with switched_on([disk.path], tmp_path / "console", stage=stage) as machine:
         machine.expect(*said, *said)
     assert disk.tables() == before
@@ -120,7 +120,7 @@ def test_with_both_slots_out_it_says_so_waits_and_resets(
     ],
 )
 def test_the_boot_stage_takes_what_was_predicted(
-    tmp_path: Path, stage: Stage, releases: dict[str, Release], a: Flags, b: Flags
+    tmp_path: Path, stage: BootStage, releases: dict[str, Release], a: Flags, b: Flags
 ) -> None:
     release = releases["1.0.0"]
     disk = make_disk(tmp_path / "disk", {Slot.A: release, Slot.B: release}, {Slot.A: a, Slot.B: b})
@@ -131,25 +131,25 @@ def test_the_boot_stage_takes_what_was_predicted(
     assert disk.flags == model.flags
 
 
-def test_a_damaged_primary_table_is_put_right_as_the_try_is_counted(
-    tmp_path: Path, releases: dict[str, Release], stage: Stage
+def test_a_damaged_primary_table_is_repaired_as_the_try_is_counted(
+    tmp_path: Path, releases: dict[str, Release], stage: BootStage
 ) -> None:
     """D37."""
     disk = make_disk(tmp_path / "disk", {Slot.A: releases["1.0.0"]}, {Slot.A: Flags(priority=1, tries=2)})
     with disk.path.open("r+b") as file:
         file.seek(512)
         file.write(bytes(512))
-    assert disk.stage.look().faults
+    assert disk.stage.view().faults
     with switched_on([disk.path], tmp_path / "console", stage=stage) as machine:
         machine.expect(TAKING_A, VERIFIED, UP_OLD)
-    assert not disk.stage.look().faults
+    assert not disk.stage.view().faults
     assert disk.flags[Slot.A] == Flags(priority=1, tries=1)
 
 
 def test_a_damaged_primary_table_is_started_from_as_it_is_when_no_try_is_counted(
-    tmp_path: Path, releases: dict[str, Release], stage: Stage
+    tmp_path: Path, releases: dict[str, Release], stage: BootStage
 ) -> None:
-    """D37: the system that comes up is told to read the backup, too."""
+    """D37: the started system is told to read the backup, too."""
     disk = make_disk(tmp_path / "disk", {Slot.A: releases["1.0.0"]}, {Slot.A: CONFIRMED})
     with disk.path.open("r+b") as file:
         file.seek(512)
@@ -160,8 +160,8 @@ def test_a_damaged_primary_table_is_started_from_as_it_is_when_no_try_is_counted
     assert disk.tables() == before
 
 
-def test_an_update_comes_up_on_4096_byte_sectors_and_only_its_try_is_counted(
-    tmp_path: Path, releases: dict[str, Release], stage: Stage
+def test_an_update_starts_on_4096_byte_sectors_and_only_its_try_is_counted(
+    tmp_path: Path, releases: dict[str, Release], stage: BootStage
 ) -> None:
     """D98."""
     both = {Slot.A: releases["1.0.0"], Slot.B: releases["1.1.0"]}
@@ -174,11 +174,11 @@ def test_an_update_comes_up_on_4096_byte_sectors_and_only_its_try_is_counted(
 
 
 def test_firmware_starts_the_disk_by_itself_and_its_own_slots(
-    tmp_path: Path, releases: dict[str, Release], stage: Stage
+    tmp_path: Path, releases: dict[str, Release], stage: BootStage
 ) -> None:
     """The EFI binary on the disk's EFI partition; a second disk with slots is left alone (D29).
 
-    The second one is second because the releases' initrd goes by labels and takes the first that fits.
+    That disk is second because the releases' initrd searches by label and takes the first match.
     """
     if missing(firmware=True):
         pytest.skip(missing(firmware=True))

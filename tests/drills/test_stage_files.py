@@ -19,7 +19,7 @@ from repo_tools.cli import cli
 from signpost.console import run
 
 if TYPE_CHECKING:
-    from repo_tools.bootstage.image import Stage
+    from repo_tools.bootstage.image import BootStage
 
 needs_stub = pytest.mark.skipif(not STUB.exists(), reason="systemd-boot-efi is not installed")
 MEBIBYTE = 1 << 20
@@ -27,11 +27,11 @@ MOST = 8 * MEBIBYTE
 """Bytes of an initial RAM file system that an EFI partition of 32 MiB holds beside any kernel in use."""
 
 
-def test_the_same_system_gives_the_same_bytes(system: Path, stage: Stage) -> None:
+def test_the_same_system_gives_the_same_bytes(system: Path, stage: BootStage) -> None:
     assert build(system) == stage
 
 
-def test_it_holds_no_source_no_shell_and_no_command_line(stage: Stage) -> None:
+def test_it_holds_no_source_no_shell_and_no_command_line(stage: BootStage) -> None:
     whole = zstandard.ZstdDecompressor().decompress(stage.initramfs, max_output_size=64 * MEBIBYTE)
     listed = subprocess.run(["cpio", "-it", "--quiet"], input=whole, capture_output=True, check=True)
     names = listed.stdout.decode().splitlines()
@@ -42,7 +42,7 @@ def test_it_holds_no_source_no_shell_and_no_command_line(stage: Stage) -> None:
 
 
 @needs_stub
-def test_an_efi_binary_repeats_and_its_sections_follow_each_other(stage: Stage, tmp_path: Path) -> None:
+def test_an_efi_binary_repeats_and_its_sections_follow_each_other(stage: BootStage, tmp_path: Path) -> None:
     binary = make_efi(stage)
     assert make_efi(stage) == binary
     (tmp_path / "efi").write_bytes(binary)
@@ -57,7 +57,7 @@ def test_an_efi_binary_repeats_and_its_sections_follow_each_other(stage: Stage, 
 
 @needs_stub
 def test_the_command_leaves_every_way_to_start_it(
-    system: Path, stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    system: Path, stage: BootStage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "stage"
     words = ["boot-stage", "build", str(folder), "--system", str(system), "--options", "console=hvc0"]
@@ -76,7 +76,7 @@ def test_the_command_leaves_every_way_to_start_it(
 @needs_stub
 @pytest.mark.parametrize("sector_size", [512, 4096])
 def test_an_efi_partition_repeats_and_gives_the_binary_back(
-    stage: Stage, tmp_path: Path, sector_size: int
+    stage: BootStage, tmp_path: Path, sector_size: int
 ) -> None:
     files = {FALLBACK_PATH: make_efi(stage)}
     partition = make_partition(64 * MEBIBYTE, files, sector_size=sector_size)

@@ -88,7 +88,7 @@ def test_a_broken_release_lacks_what_it_says(node: NodeBuild, tmp_path: Path) ->
     assert not (tmp_path / "usr/lib/systemd/systemd").exists()
 
 
-def test_broken_releases_are_newer_than_the_good_ones_they_follow_and_older_than_their_mend() -> None:
+def test_broken_releases_are_newer_than_the_good_ones_they_follow_and_older_than_their_fix() -> None:
     versions = {name: Version.parse(variant.version) for name, variant in VARIANTS.items()}
     broken = [versions[name] for name, variant in VARIANTS.items() if variant.broken]
     assert versions["good-1"] < versions["good-2"] < min(broken) < max(broken) < versions["good-3"]

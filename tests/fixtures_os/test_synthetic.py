@@ -1,4 +1,4 @@
-"""Synthetic releases: the same bytes for the same question, and mostly shared between versions."""
+"""Synthetic releases: the same bytes for the same parameters, and mostly shared between versions."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What the fuzzers call: for each format one function that reads any bytes and says what must hold.
+"""The targets of the fuzzers: for each format a function that parses any bytes and asserts what must hold.
 
-A function may raise nothing but the errors in its row of :data:`TARGETS`: anything else is a finding. It is
-called by ``tools/fuzz.py`` (coverage-guided) and, on the kept corpus, by ``tests/fuzz/test_corpus.py``.
+A function may only raise the errors in its row of :data:`TARGETS`; anything else is a finding. It is called
+by ``tools/fuzz.py`` (coverage-guided) and, with the kept corpus, by ``tests/fuzz/test_corpus.py``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from updog.errors import ConfigError, DigestError, ImageError, IndexFormatError,
 from updog.image import delta, frames, index
 from updog.image.index import Fingerprints, Index, Piece, Span
 from updog.state import NodeState
-from updog.transport import HttpTransport, Settings
+from updog.transport import HttpTransport, TransportSettings
 from updog.update_metadata.errors import ManifestError, PolicyError
 from updog.update_metadata.manifest import Manifest
 from updog.update_metadata.waves import WavePolicy
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 CORPUS = Path(__file__).parent / "corpus"
 _BLOCK = index.BLOCK_BYTES
-_MANY = 64 << 20  # bytes; nothing that is read here may ask for so much at once
+_MANY = 64 << 20  # bytes; no parser may read so much at once
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,10 +46,10 @@ class Target:
     """One parser under test.
 
     Attributes:
-        call: reads the bytes and asserts what must hold.
-        refusals: what it may raise.
-        seeds: good input to begin with.
-        longest: bytes of input that are worth trying.
+        call: parses the bytes and asserts what must hold.
+        refusals: the errors that it may raise.
+        seeds: valid input to start with.
+        longest: maximum length of inputs, in bytes.
     """
 
     call: Callable[[bytes], object]
@@ -58,7 +58,7 @@ class Target:
     longest: int = 1024
 
     def check(self, data: bytes) -> bool:
-        """Return whether the bytes were taken. Raises whatever is a finding."""
+        """Return whether the bytes were accepted. Any exception is a finding."""
         try:
             self.call(data)
         except self.refusals:
@@ -116,8 +116,8 @@ def _delta_head(data: bytes) -> None:
 
 
 def _delta_head_seeds() -> Iterator[bytes]:
-    stream = delta.Stream(length=9, packed=20)
-    for copies, counts in (((), (4,)), ((delta.Copy(first=2, count=2, offset=_BLOCK),), (1, 1))):
+    stream = delta.DeltaStream(length=9, packed=20)
+    for copies, counts in (((), (4,)), ((delta.CopiedSpan(first=2, count=2, offset=_BLOCK),), (1, 1))):
         seals = [delta.Seal(chunks=count, streams=(stream,) * 3, sha256=bytes(32)) for count in counts]
         made = delta.Delta.of(
             small_index(), base=(len(_BASE), hashlib.sha256(_BASE).digest()), copies=copies, seals=seals
@@ -127,7 +127,7 @@ def _delta_head_seeds() -> Iterator[bytes]:
 
 @functools.cache
 def tiny_index() -> Index:
-    """Return the index of an image of small chunks, no multiples of blocks, that is the base's beginning."""
+    """Return the index of an image of small chunks, not multiples of blocks: the start of the base image."""
     starts = [0, 40, 50, 80, 100, 105]
     stretches = [_BASE[start:end] for start, end in pairwise(starts)]
     pieces = [Piece(length=len(one), packed=9, sha256=hashlib.sha256(one).digest()) for one in stretches]
@@ -135,14 +135,14 @@ def tiny_index() -> Index:
 
 
 def _delta_body(data: bytes) -> None:
-    """Run a program. Five bytes say whether chunks are wanted, and how long two of the streams are."""
+    """Run a delta program. The first five bytes: whether chunks are wanted, and the length of two streams."""
     wanted, first, second = struct.unpack("<?HH", data[:5].ljust(5, b"\0"))
     rest = data[5:]
     streams = rest[:first], rest[first : first + second], rest[first + second :]
     packed = [lzma.compress(one, lzma.FORMAT_RAW, filters=[delta.STREAM_FILTER]) for one in streams]
     body = b"".join(packed)
     lengths = [
-        delta.Stream(length=len(one), packed=len(two)) for one, two in zip(streams, packed, strict=True)
+        delta.DeltaStream(length=len(one), packed=len(two)) for one, two in zip(streams, packed, strict=True)
     ]
     seal = delta.Seal(
         chunks=5, streams=(lengths[0], lengths[1], lengths[2]), sha256=hashlib.sha256(body).digest()
@@ -160,7 +160,7 @@ def _delta_body(data: bytes) -> None:
 
 
 def _delta_body_seeds() -> Iterator[bytes]:
-    """Yield programs for the five chunks: copied, put down, added."""
+    """Yield programs for the five chunks: copied, literal, added."""
     lengths = [chunk.place.length for chunk in tiny_index().chunks]
     size = sum(lengths)
     for kind, streams in ((delta.COPY, b""), (delta.LITERAL, _BASE[:size]), (delta.ADD, bytes(size))):
@@ -173,7 +173,7 @@ def _delta_body_seeds() -> Iterator[bytes]:
 
 
 def _frame(data: bytes) -> None:
-    """The first two bytes say how long the content should be."""
+    """Unpack a frame. The first two bytes are the expected length of the content."""
     (length,) = struct.unpack("<H", data[:2].ljust(2, b"\0"))
     assert len(frames.unpacked(data[2:], length)) == length
 
@@ -191,7 +191,7 @@ _HEADER = struct.calcsize("<8sIIIIQQQQ16sQIII")
 
 
 def _gpt(data: bytes) -> None:
-    """Put a flag byte, two headers and entries on a disk, with good checksums unless the flag is set."""
+    """Put two headers and entries on a disk, with correct CRCs unless the flag in the first byte is set."""
     data = data.ljust(1 + 2 * _HEADER, b"\0")
     headers = [data[1 : 1 + _HEADER], data[1 + _HEADER : 1 + 2 * _HEADER]]
     entries = data[1 + 2 * _HEADER :]
@@ -200,10 +200,10 @@ def _gpt(data: bytes) -> None:
     for place, packed in ((1, headers[0]), (_SECTORS - 1, headers[1])):
         header = gpt.Header.from_bytes(packed.ljust(sector, b"\0"))
         array = entries.ljust(min(header.array_bytes, len(disk)), b"\0")
-        disk = _put(disk, header.entries_lba * sector, array)
+        disk = _put(disk, header.array_lba * sector, array)
         if not data[0] & 2 and header.array_bytes <= len(disk):
-            header = replace(header, entries_crc=zlib.crc32(array[: header.array_bytes]))
-            header = replace(header, header_crc=header.checksum())
+            header = replace(header, array_crc=zlib.crc32(array[: header.array_bytes]))
+            header = replace(header, header_crc=header.expected_crc())
         disk = _put(disk, place * sector, header.to_bytes())
     examined = gpt.examine(functools.partial(_extent, disk), gpt.Geometry(sector, _SECTORS))
     mended = disks.write_all(disk, gpt.repair(examined))
@@ -222,7 +222,7 @@ def _extent(disk: bytes, extent: gpt.Extent) -> bytes:
 
 
 def _put(disk: bytes, offset: int, data: bytes) -> bytes:
-    """Return the disk with data on it, as far as it is on the disk and not in the first header's place."""
+    """Return the disk with data at an offset, cut at its end; data for the first sector is ignored."""
     if not 0 < offset < len(disk):
         return disk
     return (disk[:offset] + data + disk[offset + len(data) :])[: len(disk)]
@@ -241,15 +241,15 @@ def _gpt_seeds() -> Iterator[bytes]:
             first_usable_lba=20,
             last_usable_lba=50,
             disk_guid=gpt.UNUSED,
-            entries_lba=2,
+            array_lba=2,
             entry_count=2,
             entry_size=128,
-            entries_crc=0,
+            array_crc=0,
             tail=bytes(sector - _HEADER),
         )
-        backup = replace(header, my_lba=_SECTORS - 1, alternate_lba=1, entries_lba=60)
+        backup = replace(header, my_lba=_SECTORS - 1, alternate_lba=1, array_lba=60)
         kind = gpt.guid("5526016a-1a97-4ea4-b39a-b7c8c6ca4502")
-        entry = gpt.Entry(type=kind, unique=kind, first_lba=30, last_lba=40, name="a".ljust(36, "\0"))
+        entry = gpt.PartitionEntry(type=kind, guid=kind, first_lba=30, last_lba=40, name="a".ljust(36, "\0"))
         entries = entry.to_bytes() + replace(entry, first_lba=41, last_lba=50).to_bytes()
         yield bytes([flag]) + header.to_bytes()[:_HEADER] + backup.to_bytes()[:_HEADER] + entries
 
@@ -316,19 +316,19 @@ def _policy_seeds() -> Iterator[bytes]:
     yield "".join([*waves, "fleet_percentage = 100\n"]).encode()
 
 
-# -- answers -------------------------------------------------------------------------------------------------
+# -- HTTP answers --------------------------------------------------------------------------------------------
 
 
 @functools.cache
 def _wire() -> tuple[HttpServer, HttpTransport]:
-    """Return a server that lives as long as this process, and who asks it."""
+    """Return a server that runs as long as this process, and a client."""
     server = HttpServer().__enter__()
-    settings = Settings(tries=1, connect_timeout=5, stall_timeout=2, query={})
+    settings = TransportSettings(tries=1, connect_timeout=5, stall_timeout=2, query={})
     return server, HttpTransport(settings, sleep=lambda _: None)
 
 
 def _http(data: bytes) -> None:
-    """What a server puts on the line, whole, for a range."""
+    """Use the bytes as a server's complete answer to a range request."""
     server, transport = _wire()
     server.behave("x", raw(data))
     server.log.clear()

@@ -1,8 +1,8 @@
-"""A power cut after any write of any command: some slot boots, what boots was signed, the next run recovers.
+"""A power cut after any write of any command: a slot boots, what boots was signed, the next run recovers.
 
 Every command runs once on a medium that records what is written and flushed. Then, for each prefix of that
-record, a node is put together as a cut at this point leaves it: once with everything written so far on the
-medium, once with only what had been flushed (D01 to D15). What did not go through the medium is lost.
+record, a node is made as a cut at this point leaves it: once with everything that was written so far, once
+with only what had been flushed (D01 to D15). What did not go through the medium is lost.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from tests.support.nodes import (
     make_node,
     replayed,
 )
-from updog.agent import Wishes
 from updog.drill import Stage
 from updog.errors import HealthError, NothingToDoError
-from updog.outcome import Outcome
+from updog.standing import Standing
 from updog.state import Code
+from updog.views import UpdateRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from updog.agent import Agent
     from updog.drill.node import Boot
 
-WISHES = Wishes()
+WISHES = UpdateRequest()
 CHANGES = {"create", "write", "rename", "remove"}
 
 
@@ -46,12 +46,13 @@ def _cuts(node: Node, folder: Path, run: Callable[[Agent], object]) -> Iterator[
     medium = FailingMedium(only=["create", "write", "flush", "rename", "remove", "flush folder"])
     run(played.agent(medium))
     steps = medium.steps
+    assert steps, "a run that writes nothing cannot be cut"
     number = 0
     for count in range(len(steps) + 1):
         for keep in (True, False):
             changed = count and steps[count - 1].name in CHANGES
             if count and changed != keep:
-                continue  # a write changes what is there, a flush what is there for certain
+                continue  # a write changes the first state, a flush the second
             number += 1
             after = replayed(steps[:count], node, folder / f"cut-{number}" / "node", keep_unflushed=keep)
             yield f"{'all' if keep else 'flushed'} of {count} of {len(steps)} steps", after
@@ -59,18 +60,18 @@ def _cuts(node: Node, folder: Path, run: Callable[[Agent], object]) -> Iterator[
 
 
 def _drop(node: Node) -> None:
-    """Give the space back: a disk for every state would fill the temporary folder."""
+    """Delete the disk: one for every state would fill the temporary folder."""
     node.disk.unlink()
 
 
 def _assert_sound(node: Node, active: Slot, versions: dict[Slot, str]) -> None:
-    """Assert what holds at every moment: the running slot is whole, and only what was signed can boot."""
-    look = node.look()
-    assert look.next is not None
-    assert look.slots[active].flags.successful
-    assert look.slots[active].flags.priority in {1, 2}
+    """Assert what always holds: the running slot is intact, and only signed images can boot."""
+    view = node.view()
+    assert view.next is not None
+    assert view.slots[active].flags.successful
+    assert view.slots[active].flags.priority in {1, 2}
     assert node.holds(active, versions[active])
-    other = look.slots[active.other].flags
+    other = view.slots[active.other].flags
     if other.bootable or other.tries:
         assert node.holds(active.other, versions[active.other]) or other.successful
     state = node.state()
@@ -79,25 +80,25 @@ def _assert_sound(node: Node, active: Slot, versions: dict[Slot, str]) -> None:
 
 
 def _start(node: Node) -> Boot:
-    """Switch on and let the node settle."""
+    """Start the node and let updog record how the start went."""
     boot = node.start()
-    node.agent().settle()
+    node.agent().record_boot()
     return boot
 
 
 def _finish(node: Node, version: str) -> None:
-    """Update as a timer would, start and confirm; the node ends on ``version``, confirmed and in order."""
+    """Update as a timer would, start and confirm; assert that ``version`` runs, confirmed, without faults."""
     running = node.agent().status().running
     if str(running.version) != version:
         try:
             node.agent().update(WISHES)
         except NothingToDoError:
-            assert node.agent().status().outcome is Outcome.WAITING
+            assert node.agent().status().standing is Standing.WAITING
         _start(node)
     node.agent().confirm()
     status = node.agent().status()
     assert str(status.running.version) == version
-    assert status.outcome is Outcome.NONE
+    assert status.standing is Standing.NONE
     assert status.view.slots[status.view.active].flags.successful
     assert not status.view.faults
     assert not status.state.denied
@@ -105,7 +106,7 @@ def _finish(node: Node, version: str) -> None:
 
 
 def _assert_failure_is_told(node: Node, version: str) -> None:
-    """Let what boots next go down where it is not ``version``: the node falls back, and knows why."""
+    """Let the next start fail unless it is of ``version``; assert that the node falls back and knows why."""
     first = node.start(Stage.INIT)
     if str(first.version) == version:
         return
@@ -113,7 +114,7 @@ def _assert_failure_is_told(node: Node, version: str) -> None:
     state = node.state()
     assert first.version in state.denied
     assert state.last_rollback is not None
-    assert "went down at stage init" in state.last_rollback.sentence
+    assert "failed at stage init" in state.last_rollback.sentence
 
 
 def _applied(node: Node) -> Node:
@@ -159,9 +160,9 @@ def test_after_a_cut_anywhere_in_an_update_the_node_boots_and_the_next_run_compl
     states = 0
     for where, after in _cuts(node, tmp_path / "cuts", lambda agent: agent.update(WISHES)):
         states += 1
-        look = after.look()
+        view = after.view()
         other = NEWER if between and after.holds(active.other, NEWER) else version
-        if look.slots[active.other].flags.successful:
+        if view.slots[active.other].flags.successful:
             other = RUNNING
         _assert_sound(after, active, {active: old, active.other: other})
         boot = _start(after)
@@ -174,10 +175,10 @@ def test_after_a_cut_anywhere_in_an_update_the_node_boots_and_the_next_run_compl
 
 
 @pytest.mark.parametrize("start", [start for start in STARTS if "staged" not in start])
-def test_after_a_cut_anywhere_in_an_update_a_start_that_fails_is_told_and_denied(
+def test_after_a_cut_anywhere_in_an_update_a_start_that_fails_is_reported_and_denied(
     tmp_path: Path, start: str
 ) -> None:
-    """The version that waited for the restart before the cut included."""
+    """This includes the version that waited for the restart before the cut."""
     prepare, _version, _active = STARTS[start]
     node = prepare(make_node(tmp_path))
     node.configure(spool=False)
@@ -187,7 +188,7 @@ def test_after_a_cut_anywhere_in_an_update_a_start_that_fails_is_told_and_denied
 
 
 def test_after_a_cut_in_an_update_through_the_spool_the_next_run_completes(tmp_path: Path) -> None:
-    """Every third cut: the writes to the disk are those of an update that streams."""
+    """Every third cut: the writes to the disk are the same as without a spool."""
     node = make_node(tmp_path)
     for number, (_where, after) in enumerate(
         _cuts(node, tmp_path / "cuts", lambda agent: agent.update(WISHES))
@@ -203,8 +204,8 @@ def test_after_a_cut_anywhere_in_apply_the_old_or_the_new_one_boots(tmp_path: Pa
     versions = set()
     for _where, after in _cuts(node, tmp_path / "cuts", lambda agent: agent.apply()):
         _assert_sound(after, Slot.A, {Slot.A: RUNNING, Slot.B: NEWER})
-        standing = after.agent().status().outcome
-        assert standing is (Outcome.WAITING if after.look().next is Slot.B else Outcome.STAGED)
+        standing = after.agent().status().standing
+        assert standing is (Standing.WAITING if after.view().next is Slot.B else Standing.STAGED)
         boot = _start(after)
         versions.add(str(boot.version))
         if str(boot.version) == RUNNING:
@@ -235,7 +236,7 @@ def test_after_a_cut_anywhere_in_confirm_it_is_confirmed_or_falls_back_with_its_
     _start(node)
     endings = set()
     for _where, after in _cuts(node, tmp_path / "cuts", lambda agent: agent.confirm()):
-        killed = after.copy(tmp_path / "killed" / "node")  # the process alone: the machine stays up
+        killed = after.copy(tmp_path / "killed" / "node")  # only the process is killed: the machine stays up
         _finish(killed, NEWER)
         assert killed.codes()[-1] == "confirmed"
         assert killed.codes().count("confirmed") == 1
@@ -272,9 +273,9 @@ def test_after_a_cut_anywhere_in_a_fall_back_the_old_one_boots_in_the_end_and_th
             agent.confirm()
 
     for where, after in _cuts(node, tmp_path / "cuts", confirm):
-        look = after.look()
-        assert look.slots[Slot.A].flags.successful
-        assert not look.slots[Slot.B].flags.successful
+        view = after.view()
+        assert view.slots[Slot.A].flags.successful
+        assert not view.slots[Slot.B].flags.successful
         for _ in range(4):
             if str(_start(after).version) == RUNNING:
                 break
@@ -283,15 +284,15 @@ def test_after_a_cut_anywhere_in_a_fall_back_the_old_one_boots_in_the_end_and_th
         state = after.state()
         assert [str(version) for version in state.denied] == [NEWER]
         assert state.last_rollback is not None
-        assert "20-web exited with status 1: no answer" in state.last_rollback.sentence
+        assert "20-web: exited with status 1: no answer" in state.last_rollback.sentence
 
 
 def test_after_a_cut_while_a_fall_back_is_recorded_it_is_recorded_by_the_next_run(tmp_path: Path) -> None:
     node = _applied(make_node(tmp_path))
     node.start(Stage.KERNEL)
     node.start()
-    for _where, after in _cuts(node, tmp_path / "cuts", lambda agent: agent.settle()):
-        after.agent().settle()
+    for _where, after in _cuts(node, tmp_path / "cuts", lambda agent: agent.record_boot()):
+        after.agent().record_boot()
         assert [str(version) for version in after.state().denied] == [NEWER]
         assert after.codes().count("boot-failed") == 1
 
@@ -303,7 +304,7 @@ def test_a_second_cut_during_the_recovery_from_the_first_is_recovered_from_too(t
     states = 0
     first = _cuts(node, tmp_path / "cuts", lambda agent: agent.update(WISHES))
     for number, (_where, after) in enumerate(first):
-        if number % 13 or after.look().next is Slot.B:
+        if number % 13 or after.view().next is Slot.B:
             continue
         second = _cuts(after, tmp_path / f"again-{number}", lambda agent: agent.update(WISHES))
         for again, (_there, node_again) in enumerate(second):
@@ -317,11 +318,12 @@ def test_a_second_cut_during_the_recovery_from_the_first_is_recovered_from_too(t
 
 
 def test_the_bootloaders_own_write_cut_leaves_a_table_it_can_start_from(tmp_path: Path) -> None:
-    """D13: the try is counted or not; never is the table lost."""
+    """D13: the try is counted or not; the table is never lost."""
     node = _applied(make_node(tmp_path, tries=2))
     medium = FailingMedium(only=["write", "flush"])
     played = node.copy(tmp_path / "played" / "node")
     Signpost(medium, str(played.disk), Slot.A).take_next()
+    assert len(medium.steps) >= 6
     for count in range(len(medium.steps) + 1):
         for keep in (True, False):
             folder = tmp_path / f"cut-{count}-{keep}" / "node"
@@ -333,7 +335,7 @@ def test_the_bootloaders_own_write_cut_leaves_a_table_it_can_start_from(tmp_path
 
 
 def test_every_command_of_signpost_is_covered_by_a_cut_above() -> None:
-    """So that a new one is noticed: rollback through the fall back, the others through update and confirm."""
+    """So that a new command is noticed. Rollback is in the fall back, the others in update and confirm."""
     assert set(Command) == {
         Command.CLEAR_INACTIVE,
         Command.MARK_INACTIVE_VALID,

@@ -26,7 +26,7 @@ DONE, FAILED, USAGE, NOTHING, REFUSED, UNREACHABLE, BUSY = 0, 1, 2, 3, 4, 5, 75
 
 @pytest.fixture
 def node(tmp_path: Path) -> Node:
-    """Return a node that runs 1.0.0 from slot A, confirmed, with 1.1.0 to be had."""
+    """Return a node that runs 1.0.0 from slot A, confirmed; 1.1.0 is available."""
     return make_node(tmp_path)
 
 
@@ -45,7 +45,7 @@ def _status(node: Node) -> dict[str, Any]:
     return document
 
 
-# -- asking ------------------------------------------------------------------------------------------
+# -- queries -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", ["check-update", "whats"])
@@ -94,7 +94,7 @@ def test_why_tells_the_wave_and_when_it_opens(tmp_path: Path) -> None:
 
 def test_a_version_can_be_asked_for_by_hand(tmp_path: Path) -> None:
     node = make_node(tmp_path, published=[NEWER, NEWEST])
-    assert node.updog("why", "--image", NEWER).out.startswith("1.1.0 is taken: it was asked for by hand.")
+    assert node.updog("why", "--image", NEWER).out.startswith("1.1.0 is chosen: it is the requested version.")
     assert node.updog("update", "-i", f"v{NEWER}").status == DONE
     assert node.boot().document["version"] == NEWER
 
@@ -115,7 +115,7 @@ def test_a_locked_node_takes_exactly_its_version_and_goes_down_to_it(tmp_path: P
     assert node.boot().document["version"] == RUNNING
 
 
-# -- the good way ------------------------------------------------------------------------------------
+# -- updates that succeed ----------------------------------------------------------------------------
 
 
 def test_an_update_is_installed_applied_started_and_confirmed(node: Node) -> None:
@@ -131,27 +131,27 @@ def test_an_update_is_installed_applied_started_and_confirmed(node: Node) -> Non
     assert (status["pending"], status["last_rollback"], status["denied"]) == (None, None, [])
     assert node.flags(Slot.B) == Flags(priority=2, successful=True)
     assert node.codes() == ["installed", "applied", "confirmed"]
-    assert node.look().ever_booted
+    assert node.view().ever_booted
 
 
-def test_the_same_in_single_steps(node: Node) -> None:
+def test_an_update_in_single_steps_is_installed_applied_started_and_confirmed(node: Node) -> None:
     before = node.disk_digest()
     assert node.updog("prepare").status == DONE
     assert node.disk_digest() == before
     assert node.updog("update-image").status == DONE
-    assert (node.flags(Slot.B), node.look().next) == (Flags(tries=1), Slot.A)
+    assert (node.flags(Slot.B), node.view().next) == (Flags(tries=1), Slot.A)
     assert _status(node)["standing"] == "staged"
     assert node.updog("update-apply").status == DONE
-    assert node.look().next is Slot.B
+    assert node.view().next is Slot.B
     assert node.updog("update-revert").status == DONE
-    assert (node.flags(Slot.B), node.look().next) == (Flags(tries=1), Slot.A)
+    assert (node.flags(Slot.B), node.view().next) == (Flags(tries=1), Slot.A)
     assert node.updog("update-apply").status == DONE
     node.boot()
     assert node.updog("confirm").status == DONE
     assert node.codes() == ["installed", "applied", "reverted", "applied", "confirmed"]
 
 
-def test_slots_take_turns(tmp_path: Path) -> None:
+def test_updates_alternate_between_the_slots(tmp_path: Path) -> None:
     node = _updated(make_node(tmp_path))
     node.publish(NEWEST)
     _updated(node)
@@ -161,7 +161,7 @@ def test_slots_take_turns(tmp_path: Path) -> None:
 
 
 def test_lz4_images_as_upstream_makes_them_are_installed(tmp_path: Path) -> None:
-    from repo_tools.images import Packing
+    from repo_tools.images.packing import Packing
 
     node = make_node(tmp_path, published=[])
     node.publish(NEWER, packing=Packing(compression="lz4", level=1))
@@ -174,7 +174,9 @@ def test_without_a_spool_the_images_stream_into_the_slot(tmp_path: Path) -> None
     said = node.updog("update")
     assert said.status == DONE
     assert "streaming into the slot" in said.err
-    assert not list((node.folder / "state").glob("spool/*"))  # only the small indexes were, for a while
+    assert not list(
+        (node.folder / "state").glob("spool/*")
+    )  # only the small indexes were there, for a short time
     assert node.holds(Slot.B, NEWER)
 
 
@@ -191,23 +193,23 @@ def test_a_second_update_to_the_same_version_says_that_it_waits(node: Node) -> N
     before = node.disk_digest()
     said = node.updog("update")
     assert said.status == NOTHING
-    assert "boots next already" in said.err
+    assert "already boots next" in said.err
     assert node.updog("update-apply").status == NOTHING
     assert node.updog("update-image").status == DONE
     assert node.disk_digest() == before
 
 
-def test_what_is_staged_is_not_fetched_again(node: Node) -> None:
+def test_a_staged_update_is_not_fetched_again(node: Node) -> None:
     assert node.updog("update-image").status == DONE
     node.repository.folder.joinpath("targets").rename(node.folder / "gone")
     said = node.updog("update")
-    assert "is in slot B already" in said.err
+    assert "is already in slot B" in said.err
     assert said.status == DONE
-    assert node.look().next is Slot.B
+    assert node.view().next is Slot.B
 
 
 def test_a_newer_version_takes_the_place_of_one_that_waits_for_a_restart(node: Node) -> None:
-    """It is applied as the one before it was, not left behind as merely staged."""
+    """It is applied as the previous one was, not only staged."""
     assert node.updog("update").status == DONE
     node.publish(NEWEST)
     assert node.updog("update").status == DONE
@@ -216,7 +218,7 @@ def test_a_newer_version_takes_the_place_of_one_that_waits_for_a_restart(node: N
 
 
 @pytest.mark.parametrize("words", [("update-image",), ("update",)])
-def test_a_slot_cleared_by_hand_is_written_anew(node: Node, words: tuple[str, ...]) -> None:
+def test_a_slot_cleared_by_hand_is_written_again(node: Node, words: tuple[str, ...]) -> None:
     assert node.updog(*words).status == DONE
     disk = str(node.disk)
     assert (
@@ -232,7 +234,7 @@ def test_a_slot_cleared_by_hand_is_written_anew(node: Node, words: tuple[str, ..
 
 
 def test_apply_revert_status_confirm_need_no_repository(node: Node) -> None:
-    """D55: nor does an expired one matter, since nobody looks."""
+    """D55: an expired repository does not matter either, because it is not used."""
     assert node.updog("update-image").status == DONE
     node.lose_repository()
     for command in ("update-apply", "update-revert", "update-apply", "status", "history", "deny-list"):
@@ -265,7 +267,7 @@ def test_targets_that_are_gone_are_found_out_before_the_slot_is_given_up(tmp_pat
 
 
 def test_an_image_that_is_not_what_was_signed_is_refused_before_the_slot_is_given_up(node: Node) -> None:
-    """D51; and what came wrong is not kept."""
+    """D51; and the wrong data is not kept."""
     root = "*-1.1.0-root.erofs.zst"
     images = {
         image: image.read_bytes()
@@ -291,12 +293,12 @@ def test_a_streamed_image_that_is_not_what_was_signed_never_counts_as_valid(tmp_
             image.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     assert node.updog("update").status == REFUSED
     assert node.flags(Slot.B) == Flags()
-    assert node.look().next is Slot.A
+    assert node.view().next is Slot.A
     assert node.updog("update-apply").status == NOTHING
     assert node.boot().document["version"] == RUNNING
 
 
-# -- the bad ways ------------------------------------------------------------------------------------
+# -- updates that fail -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stage", [Stage.KERNEL, Stage.VERITY, Stage.INIT])
@@ -306,22 +308,25 @@ def test_a_start_that_fails_falls_back_says_where_and_is_not_tried_again(node: N
     down = node.boot(stage)
     assert down.status == FAILED
     assert down.document["down_at"] == stage
-    assert node.updog("status").status == FAILED  # there is nobody to ask
+    assert node.updog("status").status == FAILED  # there is no repository
     up = node.boot()
     assert up.document == {"slot": "A", "version": RUNNING, "down_at": None, "standing": "fell back"}
     status = _status(node)
     assert status["last_rollback"]["code"] == "boot-failed"
-    assert f"went down at stage {stage}" in str(status["last_rollback"]["sentence"])
+    assert f"failed at stage {stage}" in str(status["last_rollback"]["sentence"])
     assert [each["version"] for each in status["denied"]] == [NEWER]
     assert f"stage {stage}" in node.updog("history").out
     assert f"stage {stage}" in node.updog("deny-list").out
     before = node.disk_digest()
     assert node.updog("check-update").status == NOTHING
     assert node.updog("update").status == NOTHING
-    assert "deny-list" in node.updog("update").err
+    refused = node.updog("update")
+    assert f"failed at stage {stage}" in refused.err
+    assert f"`updog deny-list --clear {NEWER}`" in refused.err
     forced = node.updog("update", "--image", NEWER)
     assert forced.status == REFUSED
-    assert "deny-list" in forced.err
+    assert f"failed at stage {stage}" in forced.err
+    assert f"`updog deny-list --clear {NEWER}`" in forced.err
     assert node.disk_digest() == before
 
 
@@ -334,9 +339,11 @@ def test_a_higher_version_is_taken_and_once_confirmed_clears_the_denial(node: No
     assert node.updog("update").status == DONE
     assert node.boot().document["version"] == NEWEST
     assert node.updog("deny-list", "--json").document != []
+    assert _status(node)["last_rollback"]["version"] == NEWER
     assert node.updog("confirm").status == DONE
     assert node.updog("deny-list", "--json").document == []
-    assert _status(node)["last_rollback"]["version"] == NEWER  # the cause stays told
+    assert _status(node)["last_rollback"] is None  # over; the history still has it
+    assert "boot-failed" in node.codes()
 
 
 def test_a_denial_can_be_cleared_by_hand_and_is_then_taken_again(node: Node) -> None:
@@ -358,11 +365,11 @@ def test_a_boot_that_is_not_healthy_falls_back(node: Node) -> None:
     assert said.document["error"]["code"] == "unhealthy"
     assert "the service did not answer (drill)" in said.document["error"]["message"]
     assert "No reboot_command is configured" in said.err
-    assert node.look().next is Slot.A
+    assert node.view().next is Slot.A
     assert node.boot().document["version"] == RUNNING
     status = _status(node)
     assert status["last_rollback"]["code"] == "health-check-failed"
-    assert "10-drill exited with status 1" in str(status["last_rollback"]["sentence"])
+    assert "10-drill: exited with status 1" in str(status["last_rollback"]["sentence"])
     assert node.updog("check-update").status == NOTHING
 
 
@@ -384,7 +391,7 @@ def test_a_wanted_check_that_fails_is_a_warning(node: Node) -> None:
     node.health_check("50-cache", "echo cold; exit 1", kind="wanted")
     said = node.updog("confirm", "--json")
     assert said.status == DONE
-    assert said.document == {"confirmed": True, "warnings": ["50-cache exited with status 1: cold"]}
+    assert said.document == {"confirmed": True, "warnings": ["50-cache: exited with status 1: cold"]}
     assert "warning: 50-cache" in said.err
 
 
@@ -414,9 +421,7 @@ def test_an_update_is_refused_while_the_running_slot_is_not_confirmed(node: Node
 @pytest.mark.parametrize(
     ("role", "stage"), [("boot", Stage.KERNEL), ("root", Stage.VERITY), ("hash", Stage.VERITY)]
 )
-def test_a_slot_that_was_damaged_after_it_was_installed_never_comes_up(
-    node: Node, role: str, stage: Stage
-) -> None:
+def test_a_slot_that_was_damaged_after_installation_never_starts(node: Node, role: str, stage: Stage) -> None:
     node.updog("update")
     node.damage(Slot.B, role, position=100)
     assert node.updog("verify", "--slot", "B").status == REFUSED
@@ -425,7 +430,7 @@ def test_a_slot_that_was_damaged_after_it_was_installed_never_comes_up(
     assert _status(node)["last_rollback"]["code"] == "boot-failed"
 
 
-def test_both_slots_bad_is_said_and_is_the_end(node: Node) -> None:
+def test_with_both_slots_bad_the_node_reports_it_and_does_not_boot(node: Node) -> None:
     """D45."""
     node.updog("update")
     node.damage(Slot.B, "boot")
@@ -464,18 +469,18 @@ def test_one_power_cycle_too_many_before_the_confirm_falls_back(tmp_path: Path) 
     for _ in range(3):
         node.boot()
     assert node.boot().document["standing"] == "fell back"
-    assert "came up, but was cut off before it was confirmed" in str(
+    assert "started, but was interrupted before it was confirmed" in str(
         _status(node)["last_rollback"]["sentence"]
     )
 
 
-def test_failed_starts_are_all_told(tmp_path: Path) -> None:
+def test_all_failed_starts_are_reported(tmp_path: Path) -> None:
     node = make_node(tmp_path, tries=2)
     node.updog("update")
     node.boot(Stage.KERNEL)
     node.boot(Stage.INIT)
     node.boot()
-    assert "went down at stage kernel, init" in str(_status(node)["last_rollback"]["sentence"])
+    assert "failed at stage kernel, init" in str(_status(node)["last_rollback"]["sentence"])
 
 
 def test_with_one_try_a_power_cycle_before_the_confirm_falls_back(node: Node) -> None:
@@ -511,12 +516,12 @@ def test_a_boot_confirmed_by_signpost_counts_and_is_in_the_history(node: Node) -
 
 
 def test_a_withdrawn_version_is_left_for_the_one_below(tmp_path: Path) -> None:
-    from repo_tools.release import Which
-    from repo_tools.steer import take, withdrawing
+    from repo_tools.releases.release import ReleaseName
+    from repo_tools.releases.rollout import take, withdrawing
     from updog.update_metadata.version import Version
 
     node = _updated(make_node(tmp_path))
-    take(node.repository.folder, withdrawing(Which(version=Version.parse(NEWER))), now=now())
+    take(node.repository.folder, withdrawing(ReleaseName(version=Version.parse(NEWER))), now=now())
     assert node.updog("update").status == DONE
     assert node.boot().document["version"] == RUNNING
     assert node.updog("confirm").status == DONE
@@ -525,7 +530,7 @@ def test_a_withdrawn_version_is_left_for_the_one_below(tmp_path: Path) -> None:
 # -- wrong disk, busy, damaged state -----------------------------------------------------------------
 
 
-def test_nothing_waits_on_a_fresh_node(node: Node) -> None:
+def test_a_new_node_has_nothing_to_apply_or_revert(node: Node) -> None:
     before = node.disk_digest()
     for command in ("update-apply", "update-revert"):
         assert node.updog(command).status == NOTHING
@@ -536,8 +541,12 @@ def test_verify_reads_the_running_slot_and_says_which_image_is_damaged(node: Nod
     said = node.updog("verify", "--json")
     assert said.status == DONE
     assert said.document["slot"] == "A"
-    assert all(image["good"] for image in said.document["images"].values())
-    assert "Slot A is what was signed." in node.updog("verify").out
+    assert {role: image["good"] for role, image in said.document["images"].items()} == {
+        "boot": True,
+        "root": True,
+        "hash": True,
+    }
+    assert "Slot A matches what was signed." in node.updog("verify").out
     assert node.updog("verify", "--slot", "B").status == FAILED
     node.damage(Slot.A, "root", 70_000)
     said = node.updog("verify")
@@ -552,17 +561,17 @@ def test_a_damaged_state_file_costs_the_history_but_no_update(node: Node) -> Non
     node.boot()
     node.state_file.write_bytes(node.state_file.read_bytes()[:100])
     assert node.updog("status").status == DONE
-    assert node.updog("check-update").status == DONE  # the denial is forgotten, and said to be
+    assert node.updog("check-update").status == DONE  # the denial is lost, and that is reported
     assert node.codes() == ["state-lost"]
     assert (node.folder / "state" / "state.json.damaged").exists()
-    assert "start anew" in node.updog("history").out
+    assert "are empty again" in node.updog("history").out
     assert node.updog("verify").status == DONE
     _updated(node)
     assert _status(node)["running"]["version"] == NEWER
 
 
-def test_a_second_updog_is_told_that_one_is_at_work(node: Node) -> None:
-    """D75: a real process holds the lock; looking still works."""
+def test_a_second_updog_reports_that_one_is_running(node: Node) -> None:
+    """D75: a real process holds the lock; commands that only read still work."""
     lock = node.folder / "state" / "lock"
     holder = subprocess.Popen(
         ["flock", str(lock), "sh", "-c", "echo locked; read -r line"],
@@ -584,7 +593,7 @@ def test_a_second_updog_is_told_that_one_is_at_work(node: Node) -> None:
 
 
 def test_two_updogs_at_once_leave_one_good_update(node: Node) -> None:
-    """D75: four real processes race; whoever does not get the lock says so."""
+    """D75: four real processes race; those that do not get the lock report that."""
     racers = [node.updog_process("update") for _ in range(4)]
     statuses = []
     for racer in racers:
@@ -593,7 +602,7 @@ def test_two_updogs_at_once_leave_one_good_update(node: Node) -> None:
     assert statuses.count(DONE) == 1
     assert set(statuses) <= {DONE, BUSY, NOTHING}
     assert node.holds(Slot.B, NEWER)
-    assert node.look().next is Slot.B
+    assert node.view().next is Slot.B
 
 
 # -- what goes to stdout -----------------------------------------------------------------------------
@@ -649,7 +658,7 @@ def test_a_real_process_keeps_progress_off_stdout(node: Node) -> None:
     out, err = process.communicate()
     assert process.returncode == DONE
     assert out == "Update applied: synthetic 1.1.0; it runs after a restart.\n"
-    assert "write root: 100 %" in err
+    assert "\nwrite 3 items: " in f"\n{err}"
     process = node.updog_process("status", "--json")
     out, err = process.communicate()
     assert json.loads(out)["standing"] == "waiting for a restart"
@@ -680,7 +689,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Node:
 def test_killed_while_it_writes_and_run_again_it_completes(
     large: Node, tmp_path: Path, delay: float, stop: signal.Signals
 ) -> None:
-    """D01, D74: real processes, killed at some moment after the last piece was fetched."""
+    """D01, D74: real processes, killed at a random moment after the last piece was fetched."""
     node = large.copy(tmp_path / "node")
     process = node.updog_process("update", "--json")
     assert process.stdout is not None
@@ -690,10 +699,10 @@ def test_killed_while_it_writes_and_run_again_it_completes(
     time.sleep(delay)
     process.send_signal(stop)
     process.communicate()
-    look = node.look()
-    assert look.slots[Slot.A].flags.successful
-    assert not look.slots[Slot.B].flags.successful
-    if look.slots[Slot.B].flags.tries:
+    view = node.view()
+    assert view.slots[Slot.A].flags.successful
+    assert not view.slots[Slot.B].flags.successful
+    if view.slots[Slot.B].flags.tries:
         assert node.holds(Slot.B, NEWER)
     assert node.updog("status").status == DONE
     again = node.updog_process("update")

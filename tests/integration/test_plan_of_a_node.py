@@ -1,4 +1,4 @@
-"""The plan is what happens: bytes counted at the server, limits kept, cuts taken up, from any source."""
+"""The plan is what happens: bytes counted at the server, limits, resumption, all sources."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from repo_tools.delta import PART_BYTES
+from repo_tools.images.delta import PART_BYTES
+from repo_tools.images.packing import Packing
 from signpost.sets import Slot
 from tests.support.http_server import HttpServer, plain
 from tests.support.nodes import NEWER, NEWEST, make_large_node, make_node
 from tests.support.sockets import bytes_in_sockets
-from updog.image.pipeline import BATCH_BYTES, FLIGHT_BYTES
+from updog.image.pipeline import IN_FLIGHT_BYTES, JOB_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tests.support.nodes import Node
 
 DONE, REFUSED = 0, 4
-# Blocks on their way through updog and the server, heads of frames, gaps that were fetched through.
+# Blocks in transit through updog and the server, heads of frames, gaps that were fetched too.
 _SLACK_BYTES = 1 << 20
 
 
@@ -51,18 +52,12 @@ def _point(node: Node, server: HttpServer) -> None:
 
 
 def _sent(server: HttpServer) -> int:
-    """Bytes of targets, the manifest apart, that the server sent so far."""
+    """Return the bytes of targets, without the manifest, that the server has sent."""
     return sum(
         request.sent
         for request in server.log
         if request.path.startswith("targets/") and not request.path.endswith("manifest.json")
     )
-
-
-def _without(server: HttpServer, word: str) -> None:
-    """Take files off the server."""
-    for path in [path for path in server.files if word in path]:
-        del server.files[path]
 
 
 @pytest.mark.parametrize("spool", [True, False], ids=["kept first", "streamed"])
@@ -85,8 +80,8 @@ def test_what_crosses_the_wire_is_what_the_plan_said_to_the_byte(
 def test_an_update_from_nothing_known_fetches_what_its_own_plan_says(node: Node, server: HttpServer) -> None:
     said = node.updog("update", "--json")
     assert said.status == DONE
-    (sentence,) = [event["sentence"] for event in said.events if "fetched" in event.get("sentence", "")]
-    assert "are here already" in sentence
+    (sentence,) = [event["sentence"] for event in said.events if "downloaded" in event.get("sentence", "")]
+    assert "are on this node already" in sentence
     assert _sent(server) < sum(len(data) for path, data in server.files.items() if f"-{NEWER}-" in path)
 
 
@@ -136,6 +131,54 @@ def test_a_running_slot_that_was_changed_does_not_lift_the_limit(node: Node, ser
     assert _sent(server)
 
 
+def test_the_limit_counts_what_was_fetched_before_the_running_slot_turned_out_to_be_changed(
+    node: Node, server: HttpServer, tmp_path: Path
+) -> None:
+    for at in range(0, 200_000, 4096):
+        node.damage(Slot.A, "root", at)
+    twin = node.copy(tmp_path / "twin")
+    assert node.updog("update").status == DONE
+    needed = _sent(server)
+    server.log.clear()
+    refused = twin.copy(tmp_path / "refused")
+    assert refused.updog("update", "--max-bytes", str(needed - 1)).status == REFUSED
+    assert _sent(server) < needed
+    assert not refused.flags(Slot.B).tries
+    assert twin.updog("update", "--max-bytes", str(needed)).status == DONE
+    assert twin.holds(Slot.B, NEWER)
+
+
+def test_a_stream_that_an_earlier_run_left_in_the_spool_is_planned_as_it_is_fetched(tmp_path: Path) -> None:
+    """Half of it is only useful where the rest may be kept as well."""
+    node = make_node(tmp_path, published=[])
+    node.publish(NEWER, packing=Packing(compression="lz4", level=1))
+    with HttpServer(_files(node)) as server:
+        _point(node, server)
+        assert node.updog("prepare").status == DONE
+        for path in (node.folder / "state" / "spool").iterdir():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        server.log.clear()
+        assert (half := node.updog("plan", "--json").document["total"])
+        before = node.disk_digest()
+        node.configure(spool=False)
+        assert node.updog("update", "--max-bytes", str(half)).status == REFUSED
+        assert (node.disk_digest(), _sent(server)) == (before, 0)
+        node.configure(spool=True)
+        assert node.updog("update", "--max-bytes", str(half)).status == DONE
+        assert _sent(server) == half
+    assert node.holds(Slot.B, NEWER)
+
+
+def test_where_nothing_may_be_stored_first_nothing_is_prepared(node: Node, server: HttpServer) -> None:
+    node.configure(spool=False)
+    before = node.disk_digest()
+    refused = node.updog("prepare")
+    assert refused.status == REFUSED
+    assert "`spool = false`" in refused.err
+    assert "streams into the slot" in refused.err
+    assert (node.disk_digest(), _sent(server)) == (before, 0)
+
+
 def test_without_a_delta_blocks_of_the_running_slot_are_used(tmp_path: Path) -> None:
     node = make_node(tmp_path, published=[])
     node.repository.publish(NEWER, deltas=0)
@@ -166,7 +209,7 @@ def test_a_second_run_of_plan_fetches_nothing(node: Node, server: HttpServer) ->
 
 
 def test_what_the_slot_has_is_not_fetched_again_by_another_version(node: Node, server: HttpServer) -> None:
-    """A newer release meanwhile: what it shares with what was begun stays."""
+    """If a newer release appears meanwhile, what it shares with the started one is kept."""
     assert node.updog("update-image").status == DONE
     node.repository.publish(NEWEST)
     server.files.update(_files(node))
@@ -177,14 +220,14 @@ def test_what_the_slot_has_is_not_fetched_again_by_another_version(node: Node, s
     assert node.holds(Slot.B, NEWEST)
 
 
-# What a run holds when it is killed: what its workers have, and one job more that is being fetched for them.
-_HELD_OF_A_PACK = FLIGHT_BYTES + BATCH_BYTES
-_HELD_OF_A_DELTA = 3 * PART_BYTES  # two parts at work, with what they make, and one that waits for room
+# What a run has in memory when it is killed: what its workers have, and one more job that is being fetched.
+_HELD_OF_A_PACK = IN_FLIGHT_BYTES + JOB_BYTES
+_HELD_OF_A_DELTA = 3 * PART_BYTES  # two parts in work, with their output, and one that waits for memory
 
 
 @pytest.fixture(scope="module", params=[(0, _HELD_OF_A_PACK), (3, _HELD_OF_A_DELTA)], ids=["pack", "delta"])
 def large(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Node, int]:
-    """A node with 40 MiB to fetch, and what it may hold of them at a time."""
+    """Return a node with 40 MiB to fetch, and how much of them it may have in memory at once."""
     deltas, held = request.param
     folder = tmp_path_factory.mktemp("large")
     return make_large_node(folder, root_size=40 << 20, deltas=deltas), held
@@ -232,6 +275,6 @@ def test_a_mirror_that_sends_wrong_bytes_is_left_for_the_next_within_one_run(
         )
         said = node.updog("update")
     assert said.status == DONE
-    assert "Asking another mirror" in said.err
+    assert "Trying another mirror" in said.err
     assert node.holds(Slot.B, NEWER)
     assert not node.codes()[:-2], "what was made good is no failure"

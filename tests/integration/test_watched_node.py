@@ -1,4 +1,4 @@
-"""What a real node leaves in a web server's log is what report and guard read there."""
+"""report and guard read what a real node leaves in a web server's log."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from urllib.parse import urlencode
 
 import pytest
 
-from repo_tools.fleet.bounds import Count
-from repo_tools.fleet.evidence import Evidence, Terms, gather
+from repo_tools.fleet.bounds import FailureCount
+from repo_tools.fleet.evidence import Evidence, EvidenceOptions, gather
 from repo_tools.fleet.logs import Logs
-from repo_tools.release import manifest_of
+from repo_tools.repository.published import manifest_of
 from tests.support.access_logs import combined
 from tests.support.http_server import HttpServer, answer
 from tests.support.nodes import NEWER, RUNNING, Node, make_node
@@ -47,7 +47,7 @@ def served_node(tmp_path: Path, server: HttpServer) -> Node:
 
 
 def read(server: HttpServer, node: Node, folder: Path) -> Evidence:
-    """Return what the log of a server says about the new version, its requests a minute apart."""
+    """Return the evidence on the new version in a server's log, with its requests one minute apart."""
     path, start = folder / "access.log", datetime(2026, 11, 2, 6, tzinfo=UTC)
     path.write_text(
         "".join(
@@ -60,7 +60,7 @@ def read(server: HttpServer, node: Node, folder: Path) -> Evidence:
     update = manifest_of(node.repository.folder).find(VARIANT, ARCH, Version.parse(NEWER))
     assert update
     with Logs([path]) as logs:
-        return gather(logs, update, Terms(patience=timedelta(0)))
+        return gather(logs, update, EvidenceOptions(patience=timedelta(0)))
 
 
 def test_a_node_that_updates_is_seen_doing_so(tmp_path: Path, server: HttpServer) -> None:
@@ -76,8 +76,8 @@ def test_a_node_that_updates_is_seen_doing_so(tmp_path: Path, server: HttpServer
     node.updog("check-update")
     after = read(server, node, tmp_path)
     assert (after.nodes, after.runs, after.versions, after.stuck_count) == (1, 1, {NEWER: 1}, 0)
-    assert after.tally.whole == Count(failed=0, total=1)
-    assert after.lines.strange == 0
+    assert after.tally.overall == FailureCount(failed=0, total=1)
+    assert after.lines.not_understood == 0
 
 
 def test_a_node_that_falls_back_is_seen_doing_so(tmp_path: Path, server: HttpServer) -> None:
@@ -87,7 +87,7 @@ def test_a_node_that_falls_back_is_seen_doing_so(tmp_path: Path, server: HttpSer
     node.boot()
     node.updog("confirm")
     evidence = read(server, node, tmp_path)
-    assert evidence.tally.whole == Count(failed=1, total=1)
+    assert evidence.tally.overall == FailureCount(failed=1, total=1)
     assert [(failure.code, failure.cause) for failure in evidence.failures] == [
         ("boot-failed", "verity-failed")
     ]

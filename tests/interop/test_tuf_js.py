@@ -1,4 +1,4 @@
-"""An independent TUF client, npm's tuf-js, over HTTP: it believes what it should, and nothing else.
+"""An independent TUF client, npm's tuf-js, over HTTP: it accepts what it should, and nothing else.
 
 ``tools/bootstrap`` installs it into ``.cache/tuf-js``, from the lock file beside this test.
 """
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from repo_tools import promote, release
-from repo_tools.promote import Promotion
-from repo_tools.release import Which
-from tests.support.channels import add_channel
+from repo_tools.releases import brake, promote
+from repo_tools.releases.promote import Promotion
+from repo_tools.releases.release import ReleaseName
+from repo_tools.repository.published import manifest_of
+from tests.support.channels import add_channel, make_key
 from tests.support.repositories import SmallRepository, make_repository
 from updog.update_metadata.manifest import Manifest
 from updog.update_metadata.version import Version
@@ -52,8 +53,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> SmallRepository:
         add_channel(made, name)
     made.publish("1.0.0", channel="dev")
     for source, target in (("dev", "beta"), ("beta", "stable"), ("stable", None)):
-        asked = Promotion(which=Which(version=V1), source=source, target=target, waves="none")
+        asked = Promotion(which=ReleaseName(version=V1), source=source, target=target, waves="none")
         promote.promote(made.folder, asked, now=made.now)
+    key = make_key(made.folder, "brake")
+    wanted = brake.NewBrake(channel="stable", signers=[key], public_keys=[], names={})
+    brake.add(made.folder, wanted, now=made.now)
     return made
 
 
@@ -70,7 +74,7 @@ def _downloaded(
             check=True,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
         )
     found: dict[str, str] = json.loads(done.stdout)
     return {name: Path(path).read_bytes() for name, path in found.items()}
@@ -80,7 +84,7 @@ def test_tuf_js_verifies_a_manifest_and_an_image_of_each_channel(
     modules: Path, repository: SmallRepository, tmp_path: Path
 ) -> None:
     manifests = [*(f"{name}/manifest.json" for name in CHANNELS), "manifest.json"]
-    images = Which(version=V1).of(release.manifest_of(repository.folder, "stable")).images
+    images = ReleaseName(version=V1).of(manifest_of(repository.folder, "stable")).images
     found = _downloaded(modules, repository, tmp_path, [*manifests, images.boot, images.root])
     for name in manifests:
         (update,) = Manifest.from_json(found[name]).updates

@@ -1,11 +1,12 @@
-"""What holds for every index: writing and reading are inverse, and no bytes do anything but fit or fail."""
+"""Properties of all indexes: reading is the inverse of writing, and any bytes are an index or refused."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 
 from updog.errors import IndexFormatError
@@ -16,11 +17,9 @@ from updog.image.index import (
     Fingerprints,
     Index,
     Piece,
-    most_packed,
+    max_frame_bytes,
     zeros_sha256,
 )
-
-relaxed = settings(deadline=None)  # a busy machine is no fault of the product
 
 
 @st.composite
@@ -30,7 +29,7 @@ def pieces(draw: st.DrawFn, *, last: bool = False) -> Piece:
     length = blocks * BLOCK_BYTES - (draw(st.integers(0, BLOCK_BYTES - 1)) if last else 0)
     zeros = draw(st.booleans())
     sha256 = zeros_sha256(length) if zeros else draw(st.binary(min_size=32, max_size=32))
-    packed = draw(st.integers(1, most_packed(length)))
+    packed = draw(st.integers(1, max_frame_bytes(length)))
     return Piece(length=length, packed=packed, sha256=sha256, zeros=zeros)
 
 
@@ -42,14 +41,12 @@ def indexes(draw: st.DrawFn) -> Index:
 
 
 @given(index=indexes())
-@relaxed
 def test_reading_is_the_inverse_of_writing(index: Index) -> None:
     assert Index.from_bytes(index.to_bytes()) == index
 
 
 @given(index=indexes(), data=st.data())
-@relaxed
-def test_fingerprints_too(index: Index, data: st.DataObject) -> None:
+def test_fingerprints_survive_a_round_trip(index: Index, data: st.DataObject) -> None:
     count = sum(chunk.blocks for chunk in index.chunks if not chunk.zeros)
     seed = data.draw(st.binary(min_size=4, max_size=4))
     marks = Fingerprints(
@@ -60,18 +57,15 @@ def test_fingerprints_too(index: Index, data: st.DataObject) -> None:
 
 
 @given(index=indexes(), data=st.data())
-@relaxed
 def test_every_truncation_is_refused(index: Index, data: st.DataObject) -> None:
     whole = index.to_bytes()
     cut = data.draw(st.integers(0, len(whole) - 1))
-    with contextlib.suppress(IndexFormatError):
+    with pytest.raises(IndexFormatError):
         Index.from_bytes(whole[:cut])
-        raise AssertionError(cut)
 
 
 @given(index=indexes(), data=st.data())
-@relaxed
-def test_a_changed_index_is_refused_or_says_exactly_what_it_is(index: Index, data: st.DataObject) -> None:
+def test_a_changed_index_is_refused_or_consistent(index: Index, data: st.DataObject) -> None:
     whole = bytearray(index.to_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
@@ -80,8 +74,7 @@ def test_a_changed_index_is_refused_or_says_exactly_what_it_is(index: Index, dat
 
 
 @given(data=st.binary(max_size=400))
-@relaxed
-def test_any_bytes_are_refused_or_an_index(data: bytes) -> None:
+def test_any_bytes_are_an_index_or_one_error(data: bytes) -> None:
     with contextlib.suppress(IndexFormatError):
         _check(data)
     with contextlib.suppress(IndexFormatError):
@@ -89,7 +82,7 @@ def test_any_bytes_are_refused_or_an_index(data: bytes) -> None:
 
 
 def _check(data: bytes) -> None:
-    """Read an index and demand what its readers rely on."""
+    """Read an index and assert what its readers rely on."""
     read = Index.from_bytes(data)
     assert read.to_bytes() == data
     place = frame = 0

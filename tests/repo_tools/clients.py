@@ -1,4 +1,4 @@
-"""A client from outside: python-tuf's own Updater over a repository that is being served."""
+"""An independent client: python-tuf's own Updater over a repository that is being served."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from tuf.ngclient import Updater
 
-from repo_tools.images import unpacked
-from repo_tools.serve import serving
+from repo_tools.copies.serve import serving
+from repo_tools.images.stored import unpacked
 from updog.update_metadata.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Client:
-    """A node that remembers what it has seen: one metadata folder over many visits."""
+    """A node that remembers what it has seen: one metadata folder for many visits."""
 
     def __init__(self, folder: Path, root: bytes) -> None:
         self._folder = folder
@@ -49,7 +49,7 @@ def fetched(updater: Updater, name: str) -> bytes:
 
 
 def releases(repository: Path, client: Client) -> dict[str, tuple[bytes, bytes, bytes]]:
-    """Return version → raw boot, root and hash images of everything on offer, read as a client would."""
+    """Return version → raw boot, root and hash images of every available release, read as a client would."""
     with serving(repository) as url:
         updater = client.visit(url)
         manifest = Manifest.from_json(fetched(updater, "manifest.json"))

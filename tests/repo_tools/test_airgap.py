@@ -1,4 +1,4 @@
-"""Mirrors and bundles: what they hold, what they refuse, and a node that lives off one."""
+"""Mirrors and bundles: what they contain, what they refuse, and a node that updates from one only."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from repo_tools import check, new
-from repo_tools.bundle import BundleSource, Nodes, export, held_by
+from repo_tools.ceremony import new_repository
 from repo_tools.cli import cli
+from repo_tools.copies.bundle import BundleSource, Nodes, bundled_targets, export
+from repo_tools.copies.clone import PARTS, Copied, copy, verify_source
 from repo_tools.errors import (
     BundleError,
     ExpiredRepositoryError,
@@ -20,10 +21,10 @@ from repo_tools.errors import (
     TargetError,
     UntrustedError,
 )
-from repo_tools.listing import listed_targets
-from repo_tools.replica import PARTS, Copied, believe, copy
-from repo_tools.session import writing
-from repo_tools.source import FolderSource, UrlSource
+from repo_tools.repository.published import published_targets
+from repo_tools.repository.session import writing
+from repo_tools.trust.source import FolderSource, UrlSource
+from repo_tools.upkeep import check
 from signpost.console import run
 from signpost.medium import OsMedium
 from tests.repo_tools.clients import Client, releases
@@ -37,8 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from repo_tools.chain import Source
-    from repo_tools.source import Manners
+    from repo_tools.trust.source import ServerBehaviour, Source
 
 _TINY = {"boot_size": 4096, "root_size": 8192, "hash_size": 4096}
 _LARGE = {"boot_size": 4096, "root_size": 3 << 20, "hash_size": 4096}
@@ -58,19 +58,18 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> SmallRepository:
 
 @pytest.fixture
 def repository(master: SmallRepository, tmp_path: Path) -> SmallRepository:
-    shutil.copytree(master.folder, tmp_path / "repo")
-    return SmallRepository(folder=tmp_path / "repo", now=master.now, images=master.images)
+    return master.copied(tmp_path / "repo")
 
 
 def _mirror(repository: SmallRepository, folder: Path, source: Source | None = None, **facts: Any) -> Copied:
     values: dict[str, Any] = {"trusted_root": repository.root_json, "now": repository.now}
     delete = bool(facts.pop("delete", False))
-    believed = believe(source or FolderSource(repository.folder), folder, **(values | facts))
-    return copy(believed, folder, listed_targets(believed.chain), delete=delete)
+    verified = verify_source(source or FolderSource(repository.folder), folder, **(values | facts))
+    return copy(verified, folder, published_targets(verified.chain), delete=delete)
 
 
 def _versions(folder: Path) -> list[str]:
-    from repo_tools.release import manifest_of
+    from repo_tools.repository.published import manifest_of
 
     return [str(update.version) for update in manifest_of(folder).updates]
 
@@ -119,14 +118,14 @@ def test_what_nothing_leads_to_goes_one_mirroring_later(repository: SmallReposit
 
 
 class Broken:
-    """A source whose line breaks after so many bytes of a target, as often as told; then it is whole."""
+    """A source whose connection breaks after so many bytes of a target, so many times; then it works."""
 
     def __init__(self, inner: Source, *, after: int, times: int) -> None:
         self._inner, self._after, self.times = inner, after, times
         self.starts: list[int] = []
 
-    def read(self, path: str, most: int) -> bytes | None:
-        return self._inner.read(path, most)
+    def read(self, path: str, limit: int) -> bytes | None:
+        return self._inner.read(path, limit)
 
     def size(self, path: str) -> int | None:
         return self._inner.size(path)
@@ -134,8 +133,8 @@ class Broken:
     def names(self, folder: str) -> list[str] | None:
         return self._inner.names(folder)
 
-    def manners(self, path: str) -> Manners | None:
-        return self._inner.manners(path)
+    def server_behaviour(self, path: str) -> ServerBehaviour | None:
+        return self._inner.server_behaviour(path)
 
     def blocks(self, path: str, start: int = 0) -> Iterator[bytes] | None:
         blocks = self._inner.blocks(path, start)
@@ -153,7 +152,7 @@ class Broken:
         raise RepositoryUnreachableError("broke off")
 
 
-def test_a_broken_line_is_taken_up_where_it_broke(repository: SmallRepository, tmp_path: Path) -> None:
+def test_a_broken_line_is_resumed_where_it_broke(repository: SmallRepository, tmp_path: Path) -> None:
     with repository.served() as url:
         source = Broken(UrlSource(url), after=1 << 18, times=4)
         _mirror(repository, tmp_path / "mirror", source)
@@ -176,7 +175,7 @@ def test_a_mirroring_that_failed_goes_on_where_it_was(repository: SmallRepositor
 
 
 def _then_silent(source: Broken) -> Broken:
-    """Make the source give nothing more after its first break."""
+    """Make the source send nothing more after its first break."""
     first = source._cut
 
     def cut(data: bytes) -> Iterator[bytes]:
@@ -188,7 +187,7 @@ def _then_silent(source: Broken) -> Broken:
     return source
 
 
-def test_a_part_of_another_day_is_fetched_anew(repository: SmallRepository, tmp_path: Path) -> None:
+def test_a_part_of_another_day_is_fetched_again(repository: SmallRepository, tmp_path: Path) -> None:
     mirror = tmp_path / "mirror"
     item = next(path for path in (repository.folder / "targets").glob("*1.0.0-root.erofs.zst"))
     (mirror / PARTS).mkdir(parents=True)
@@ -224,21 +223,21 @@ def _lengthen(repository: SmallRepository) -> None:
     [
         pytest.param(_unlink, "does not have targets/", id="half-uploaded"),
         pytest.param(_change, "has SHA-256", id="changed"),
-        pytest.param(_lengthen, "bytes, signed are", id="longer"),
+        pytest.param(_lengthen, "bytes; [0-9]+ were signed", id="longer"),
     ],
 )
-def test_readers_of_a_mirror_see_nothing_of_a_spoilt_source(
+def test_readers_of_a_mirror_see_nothing_of_a_damaged_source(
     repository: SmallRepository, tmp_path: Path, spoil: Callable[[SmallRepository], None], words: str
 ) -> None:
     mirror = tmp_path / "mirror"
-    with writing(repository.folder, OsMedium()) as session:
-        session.resign(["timestamp"], repository.now)
+    with writing(repository.folder, OsMedium(), now=repository.now) as session:
+        session.re_sign(["timestamp"], repository.now)
     _mirror(repository, mirror)
     before = tree_digest(mirror / "metadata")
     for path in (mirror / "targets").glob("*1.2.0-root.erofs.zst"):
         path.unlink()
-    with writing(repository.folder, OsMedium()) as session:
-        session.resign(["timestamp"], repository.now)
+    with writing(repository.folder, OsMedium(), now=repository.now) as session:
+        session.re_sign(["timestamp"], repository.now)
     spoil(repository)
     with repository.served() as url, pytest.raises(TargetError, match=words):
         _mirror(repository, mirror, UrlSource(url))
@@ -247,11 +246,11 @@ def test_readers_of_a_mirror_see_nothing_of_a_spoilt_source(
 
 
 def test_without_a_trusted_root_nothing_is_copied(repository: SmallRepository, tmp_path: Path) -> None:
-    with pytest.raises(UntrustedError, match="no root to trust"):
+    with pytest.raises(UntrustedError, match="no trusted root yet"):
         _mirror(repository, tmp_path / "mirror", trusted_root=None)
-    new.create(tmp_path / "another", now=repository.now)
+    new_repository.create(tmp_path / "another", now=repository.now)
     foreign = (tmp_path / "another" / "metadata" / "1.root.json").read_bytes()
-    with pytest.raises(UntrustedError, match="root 1 of the source is not the one"):
+    with pytest.raises(UntrustedError, match="root 1 of the source is not the trusted root"):
         _mirror(repository, tmp_path / "mirror", trusted_root=foreign)
     with pytest.raises(UntrustedError, match="cannot be read"):
         _mirror(repository, tmp_path / "mirror", trusted_root=b"{}")
@@ -264,7 +263,7 @@ def test_a_source_that_went_back_is_refused(repository: SmallRepository, tmp_pat
     repository.publish("1.3.0")
     _mirror(repository, mirror)
     before = tree_digest(mirror)
-    with pytest.raises(StaleSourceError, match="the copy holds 5"):
+    with pytest.raises(StaleSourceError, match="the copy has 5"):
         _mirror(repository, mirror, FolderSource(tmp_path / "old"))
     assert tree_digest(mirror) == before
 
@@ -272,8 +271,8 @@ def test_a_source_that_went_back_is_refused(repository: SmallRepository, tmp_pat
 def test_a_source_that_lost_its_newest_root_is_refused(repository: SmallRepository, tmp_path: Path) -> None:
     mirror = tmp_path / "mirror"
     shutil.copytree(repository.folder, tmp_path / "old")
-    with writing(repository.folder, OsMedium()) as session:
-        session.resign(["root"], repository.now)
+    with writing(repository.folder, OsMedium(), now=repository.now) as session:
+        session.re_sign(["root"], repository.now)
     _mirror(repository, mirror)
     with pytest.raises(StaleSourceError, match="root 2 is trusted"):
         _mirror(repository, mirror, FolderSource(tmp_path / "old"))
@@ -291,7 +290,7 @@ def test_an_expired_source_needs_an_override_that_is_recorded(
         _mirror(repository, mirror, now=late, accept_expired_until=late)
     assert not mirror.exists()
     done = _mirror(repository, mirror, now=late, accept_expired_until=later(late, days=1))
-    assert done.waived == ("timestamp.json",)
+    assert done.accepted_expired == ("timestamp.json",)
     (line,) = (mirror / "overrides.jsonl").read_text().splitlines()
     assert json.loads(line)["accepted_expired"] == ["timestamp.json"]
 
@@ -300,8 +299,8 @@ def test_an_override_accepts_expiry_and_nothing_else(repository: SmallRepository
     late, until = later(repository.now, days=8), later(repository.now, days=9)
     _mirror(repository, tmp_path / "mirror", now=late, accept_expired_until=until)
     shutil.copytree(tmp_path / "mirror", tmp_path / "old")
-    with writing(repository.folder, OsMedium()) as session:
-        session.resign(["timestamp"], repository.now)
+    with writing(repository.folder, OsMedium(), now=repository.now) as session:
+        session.re_sign(["timestamp"], repository.now)
     _mirror(repository, tmp_path / "mirror", now=late, accept_expired_until=until)
     with pytest.raises(StaleSourceError):
         _mirror(
@@ -314,14 +313,14 @@ def test_an_override_accepts_expiry_and_nothing_else(repository: SmallRepository
 
 
 def test_a_name_that_leads_out_of_the_folder_is_refused(repository: SmallRepository, tmp_path: Path) -> None:
-    chain = believe(
+    chain = verify_source(
         FolderSource(repository.folder), tmp_path / "x", trusted_root=repository.root_json, now=repository.now
     ).chain
     assert chain.targets
     listed = chain.targets.signed.targets
     listed["../../evil"] = next(iter(listed.values()))
-    with pytest.raises(TargetError, match="no name of a file"):
-        listed_targets(chain)
+    with pytest.raises(TargetError, match="not a valid path below"):
+        published_targets(chain)
 
 
 # -- bundle ------------------------------------------------------------------------------------------
@@ -352,14 +351,14 @@ def test_a_bundle_holds_what_its_nodes_pass_through(
 ) -> None:
     nodes = Nodes(starts=[Version.parse(start) for start in starts])
     bundle = export(repository.folder, tmp_path / "bundle", nodes, now=repository.now)
-    assert [[str(step.version) for step in way.journey.steps] for way in bundle.ways] == through
+    assert [[str(step.version) for step in item.path.steps] for item in bundle.paths] == through
     assert _names(tmp_path / "bundle") == versions | {"manif"}
     assert json.loads((tmp_path / "bundle" / "bundle.json").read_text())["targets"] == bundle.targets
 
 
 def test_a_version_that_cannot_reach_the_newest_is_named(repository: SmallRepository, tmp_path: Path) -> None:
     repository.publish("2.0.0", floor=Version.parse("1.9.0"))
-    with pytest.raises(BundleError, match=r"a node at 1\.0\.0 gets no further than 1\.2\.0"):
+    with pytest.raises(BundleError, match=r"a node at 1\.0\.0 cannot get further than 1\.2\.0"):
         export(repository.folder, tmp_path / "bundle.tar", Nodes(), now=repository.now)
     assert not (tmp_path / "bundle.tar").exists()
 
@@ -373,14 +372,16 @@ def test_one_file_is_a_plain_archive_that_imports_as_the_folder_does(
         assert {"metadata/1.root.json", "metadata/timestamp.json"} <= set(archive.getnames())
         archive.extractall(tmp_path / "unpacked", filter="data")
     for source, name in ((BundleSource(place), "a"), (FolderSource(tmp_path / "unpacked"), "b")):
-        believed = believe(source, tmp_path / name, trusted_root=repository.root_json, now=repository.now)
-        copy(believed, tmp_path / name, held_by(believed))
+        verified = verify_source(
+            source, tmp_path / name, trusted_root=repository.root_json, now=repository.now
+        )
+        copy(verified, tmp_path / name, bundled_targets(verified))
     assert tree_digest(tmp_path / "a") == tree_digest(tmp_path / "b")
     assert _versions(tmp_path / "a") == ["1.0.0", "1.1.0", "1.2.0"]
     assert _names(tmp_path / "a") == {"1.1.0", "1.2.0", "manif"}
 
 
-def test_bundles_add_up(repository: SmallRepository, tmp_path: Path) -> None:
+def test_bundles_imported_one_after_the_other_are_merged(repository: SmallRepository, tmp_path: Path) -> None:
     for start in ("1.1.0", "1.0.0"):
         place = tmp_path / f"{start}.tar"
         export(repository.folder, place, Nodes(starts=[Version.parse(start)]), now=repository.now)
@@ -414,7 +415,7 @@ def _spoil_metadata(place: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [_cut_short, _cut_between, _spoil_target, _spoil_metadata])
-def test_a_spoilt_bundle_is_refused(
+def test_a_damaged_bundle_is_refused(
     repository: SmallRepository,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -430,9 +431,9 @@ def test_a_spoilt_bundle_is_refused(
     assert not (tmp_path / "folder" / "metadata" / "timestamp.json").exists()
 
 
-def test_something_else_is_no_bundle(tmp_path: Path) -> None:
+def test_something_else_is_not_a_bundle(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"what?" * 500)
-    with pytest.raises(BundleError, match="is no bundle"):
+    with pytest.raises(BundleError, match="is not a bundle"):
         BundleSource(tmp_path / "x.tar")
 
 
@@ -471,7 +472,7 @@ def test_the_command_line_mirrors_again_without_words(
         assert run(cli, ["mirror", url, str(tmp_path / "mirror")]) == 1
         assert "--trusted-root" in capfd.readouterr().err
         assert run(cli, ["mirror", url, str(tmp_path / "mirror"), "--trusted-root", root]) == 0
-        assert ", 0 there already" in capfd.readouterr().out
+        assert ", 0 unchanged" in capfd.readouterr().out
         assert run(cli, ["mirror", url, str(tmp_path / "mirror"), "--json"]) == 0
     document = json.loads(capfd.readouterr().out)
     assert document["targets"] == []
@@ -484,10 +485,10 @@ def test_the_command_line_mirrors_again_without_words(
 
 @pytest.fixture
 def late_node(tmp_path: Path) -> Node:
-    """Return a node at 1.0.0 whose repository, a folder, has a timestamp that ran out a day ago."""
+    """Return a node at 1.0.0 whose repository, a folder, has a timestamp that expired a day ago."""
     node = make_node(tmp_path / "site")
-    with writing(node.repository.folder, OsMedium()) as session:
-        session.resign(["timestamp"], later(now(), days=-8))
+    with writing(node.repository.folder, OsMedium(), now=node.repository.now) as session:
+        session.re_sign(["timestamp"], later(now(), days=-8))
     return node
 
 
@@ -543,8 +544,8 @@ def test_an_override_on_the_node_accepts_expiry_and_nothing_else(
 ) -> None:
     metadata = late_node.repository.folder / "metadata"
     shutil.copy(metadata / "timestamp.json", metadata.parent / "old.json")
-    with writing(late_node.repository.folder, OsMedium()) as session:
-        session.resign(["timestamp"], later(now(), days=-8))
+    with writing(late_node.repository.folder, OsMedium(), now=late_node.repository.now) as session:
+        session.re_sign(["timestamp"], later(now(), days=-8))
     options = ["--accept-expired-until", "in 1 day"]
     assert late_node.updog("check-update", options=options).status == 0
     before = (metadata / "timestamp.json").read_bytes()

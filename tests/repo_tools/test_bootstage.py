@@ -13,7 +13,7 @@ import zstandard
 from repo_tools.bootstage import cpio
 from repo_tools.bootstage.efi import DEFAULT_OPTIONS, make_efi, make_partition
 from repo_tools.bootstage.files import read_efi
-from repo_tools.bootstage.image import MOMENT, Stage, build
+from repo_tools.bootstage.image import MOMENT, BootStage, build
 from repo_tools.bootstage.kernel import depends, find_kernel, load_order, modules_in, read_module
 from repo_tools.bootstage.python import find_python, gather
 from repo_tools.cli import cli
@@ -80,7 +80,7 @@ def test_a_module_that_needs_a_missing_one_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "fault"),
     [
-        pytest.param({}, "one kernel is needed in .*/boot, found: none", id="none"),
+        pytest.param({}, "one kernel is needed in .*/boot; found: none", id="none"),
         pytest.param({"boot/vmlinuz-1": b"", "boot/vmlinuz-2": b""}, "found: 1, 2", id="two"),
         pytest.param({"boot/vmlinuz-1": b""}, "no modules of the kernel 1", id="without modules"),
     ],
@@ -93,7 +93,7 @@ def test_one_kernel_with_its_modules_is_needed(tmp_path: Path, files: dict[str, 
 def test_of_several_kernels_the_wanted_one_is_taken(tmp_path: Path) -> None:
     lay(tmp_path, {**KERNEL, "boot/vmlinuz-7": b"another"})
     assert find_kernel(tmp_path, VERSION).image.read_bytes() == b"kernel"
-    with pytest.raises(BootStageError, match=r"the kernel 8 is needed in .*, found: 6\.1.*, 7") as caught:
+    with pytest.raises(BootStageError, match=r"the kernel 8 is needed in .*; found: 6\.1.*, 7") as caught:
         find_kernel(tmp_path, "8")
     assert "--kernel" in caught.value.next_step
 
@@ -140,7 +140,7 @@ _LOADER = "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"
 @pytest.mark.parametrize(
     ("files", "fault"),
     [
-        pytest.param({}, "one Python is needed in .*/usr/bin, found: none", id="none"),
+        pytest.param({}, "one Python is needed in .*/usr/bin; found: none", id="none"),
         pytest.param({"usr/bin/python3.11": b"", "usr/bin/python3.13": b""}, "python3.13", id="two"),
         pytest.param({"usr/bin/python3.11": b""}, "no dynamic loader", id="without libc6"),
     ],
@@ -155,13 +155,13 @@ def test_one_python_is_needed(tmp_path: Path, files: dict[str, bytes], fault: st
     [
         pytest.param(b"#!/bin/sh\necho first >&2\necho 'no libz' >&2\nexit 1\n", "no libz", id="fails"),
         pytest.param(b"#!/bin/sh\nexit 1\n", "it gave no reason", id="fails in silence"),
-        pytest.param(b"\x7fELF of another machine", "cannot be run here", id="foreign"),
+        pytest.param(b"\x7fELF of another machine", "cannot run on this machine", id="foreign"),
         pytest.param(
-            b"#!/bin/sh\necho module /etc/x.py\n", "/etc/x.py was used and lies outside", id="outside"
+            b"#!/bin/sh\necho module /etc/x.py\n", "/etc/x.py was used, but is outside", id="outside"
         ),
     ],
 )
-def test_a_python_that_does_not_run_there_is_told(tmp_path: Path, loader: bytes, fault: str) -> None:
+def test_a_python_that_does_not_run_there_is_reported(tmp_path: Path, loader: bytes, fault: str) -> None:
     python = find_python(lay(tmp_path, {"usr/bin/python3.11": b"", _LOADER: loader}))
     with pytest.raises(BootStageError, match=fault):
         gather(python)
@@ -174,10 +174,10 @@ def test_a_folder_without_a_system_gives_nothing(tmp_path: Path) -> None:
 
 # -- EFI ------------------------------------------------------------------------------------------
 
-STAGE = Stage(version=VERSION, kernel=b"kernel" * 1000, initramfs=b"initramfs" * 1000)
+STAGE = BootStage(version=VERSION, kernel=b"kernel" * 1000, initramfs=b"initramfs" * 1000)
 
 
-def test_a_missing_stub_is_told_with_its_package(tmp_path: Path) -> None:
+def test_a_missing_stub_is_reported_with_its_package(tmp_path: Path) -> None:
     with pytest.raises(BootStageError) as caught:
         make_efi(STAGE, stub=tmp_path / "stub")
     assert "systemd-boot-efi" in caught.value.next_step
@@ -190,7 +190,7 @@ def test_a_stub_that_is_none_is_refused(tmp_path: Path) -> None:
         make_efi(STAGE, stub=tmp_path / "stub")
 
 
-def test_a_missing_tool_is_told_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_tool_is_reported_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("repo_tools.bootstage.efi._ADMIN_FOLDERS", "")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BootStageError) as caught:
@@ -199,7 +199,7 @@ def test_a_missing_tool_is_told_with_its_package(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.skipif(shutil.which("mcopy") is None, reason="mtools is not installed")
-def test_an_efi_binary_that_does_not_fit_is_told() -> None:
+def test_an_efi_binary_that_does_not_fit_is_reported() -> None:
     with pytest.raises(BootStageError, match="mcopy failed"):
         make_partition(1 << 20, {"EFI/BOOT/BOOTX64.EFI": bytes(2 << 20)})
 
@@ -207,9 +207,9 @@ def test_an_efi_binary_that_does_not_fit_is_told() -> None:
 # -- command line ---------------------------------------------------------------------------------
 
 
-def test_a_file_that_is_no_efi_binary_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_efi_binary_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no binary")
-    for path, fault in ((tmp_path / "text", "is no EFI binary"), (tmp_path / "none", "No such file")):
+    for path, fault in ((tmp_path / "text", "is not an EFI binary"), (tmp_path / "none", "No such file")):
         with pytest.raises(BootStageError, match=fault) as caught:
             read_efi(path)
         assert "boot-stage build" in caught.value.next_step

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
-from repo_tools import check, promote
-from repo_tools.bundle import Nodes, export, held_by
-from repo_tools.destination import destination_of
-from repo_tools.listing import listed_targets
-from repo_tools.promote import Promotion
-from repo_tools.prune import Wish, prune
-from repo_tools.push import push
-from repo_tools.release import Which, manifest_of
-from repo_tools.replica import believe, copy
-from repo_tools.source import FolderSource
+from repo_tools.copies.bundle import Nodes, bundled_targets, export
+from repo_tools.copies.clone import copy, verify_source
+from repo_tools.copies.locations import destination_of
+from repo_tools.copies.push import push
+from repo_tools.releases import promote
+from repo_tools.releases.promote import Promotion
+from repo_tools.releases.release import ReleaseName
+from repo_tools.repository.published import manifest_of, published_targets
+from repo_tools.trust.source import FolderSource
+from repo_tools.upkeep import check
+from repo_tools.upkeep.prune import PruneRequest, prune
 from tests.support.channels import add_channel
 from tests.support.nodes import make_node
 from tests.support.repositories import ARCH, VARIANT, SmallRepository, later, make_repository
@@ -45,15 +45,14 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> SmallRepository:
 
 
 def _promote(repository: SmallRepository, version: str) -> None:
-    which = Which(version=Version.parse(version))
+    which = ReleaseName(version=Version.parse(version))
     asked = Promotion(which=which, source="dev", target="stable", waves="none")
     promote.promote(repository.folder, asked, now=repository.now)
 
 
 @pytest.fixture
 def repository(master: SmallRepository, tmp_path: Path) -> SmallRepository:
-    shutil.copytree(master.folder, tmp_path / "repo")
-    return SmallRepository(folder=tmp_path / "repo", now=master.now, images=master.images)
+    return master.copied(tmp_path / "repo")
 
 
 def _codes(folder: Path, repository: SmallRepository) -> list[str]:
@@ -62,13 +61,13 @@ def _codes(folder: Path, repository: SmallRepository) -> list[str]:
 
 def test_a_destination_and_a_mirror_have_every_channel(repository: SmallRepository, tmp_path: Path) -> None:
     push(repository.folder, destination_of(str(tmp_path / "www")), now=repository.now)
-    believed = believe(
+    verified = verify_source(
         FolderSource(tmp_path / "www"),
         tmp_path / "mirror",
         trusted_root=repository.root_json,
         now=repository.now,
     )
-    copy(believed, tmp_path / "mirror", listed_targets(believed.chain))
+    copy(verified, tmp_path / "mirror", published_targets(verified.chain))
     assert _codes(tmp_path / "www", repository) == []
     assert _codes(tmp_path / "mirror", repository) == []
     assert (tmp_path / "mirror" / "targets" / "stable").is_dir()
@@ -80,7 +79,7 @@ def test_a_bundle_holds_the_releases_of_its_channel(
 ) -> None:
     nodes = Nodes(starts=[Version.parse("1.0.0")], channel=channel)
     bundle = export(repository.folder, tmp_path / "bundle", nodes, now=repository.now)
-    assert [str(step.version) for step in bundle.ways[0].journey.steps] == [newest]
+    assert [str(step.version) for step in bundle.paths[0].path.steps] == [newest]
     images = [path.name for path in (tmp_path / "bundle" / "targets").glob("*-root.erofs.zst")]
     assert [newest in name for name in images] == [True]
     assert [path.name for path in (tmp_path / "bundle" / "targets").iterdir() if path.is_dir()] == [channel]
@@ -93,13 +92,13 @@ def test_a_node_follows_its_channel_from_a_bundle(tmp_path: Path) -> None:
     repository = node.repository
     nodes = Nodes(starts=[Version.parse("1.0.0")], channel="stable")
     export(repository.folder, tmp_path / "bundle.d", nodes, now=repository.now)
-    believed = believe(
+    verified = verify_source(
         FolderSource(tmp_path / "bundle.d"),
         tmp_path / "srv",
         trusted_root=repository.root_json,
         now=repository.now,
     )
-    copy(believed, tmp_path / "srv", held_by(believed))
+    copy(verified, tmp_path / "srv", bundled_targets(verified))
     node.lose_repository()
     base = (tmp_path / "srv").as_uri()
     node.configure(
@@ -113,7 +112,7 @@ def test_a_node_follows_its_channel_from_a_bundle(tmp_path: Path) -> None:
 
 def test_an_image_stays_as_long_as_one_channel_lists_it(repository: SmallRepository) -> None:
     folder = repository.folder / "targets"
-    wish = Wish(keep=1, grace=timedelta(), channel="dev")
+    wish = PruneRequest(keep=1, grace=timedelta(), channel="dev")
     now = later(repository.now, minutes=10)
     done = prune(repository.folder, wish, now=now)
     assert [str(update.version) for update in done.plan.releases] == ["1.0.0", "1.1.0"]
@@ -121,7 +120,7 @@ def test_an_image_stays_as_long_as_one_channel_lists_it(repository: SmallReposit
     assert [update.version for update in manifest_of(repository.folder, "dev").updates] == [
         Version.parse("1.2.0")
     ]
-    prune(repository.folder, Wish(keep=1, grace=timedelta(), channel="stable"), now=now)
+    prune(repository.folder, PruneRequest(keep=1, grace=timedelta(), channel="stable"), now=now)
     assert list(folder.glob("*-1.0.0-root.erofs.zst")) == []
     assert list(folder.glob("*-1.1.0-root.erofs.zst")) != []
     assert manifest_of(repository.folder, "stable").find(VARIANT, ARCH, Version.parse("1.1.0"))

@@ -1,4 +1,4 @@
-"""repo.toml: every fault at once, each by its path; and the quantities of the command line."""
+"""repo.toml: all faults at once, each with its path; and the quantities on the command line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         ('name = "os"\n[images]\nlevel = 40', "level 40 of zstd is outside 1…22"),
         ('name = "os"\n[images]\ncompression = "lz4"\nlevel = 13', "outside 0…12"),
         ('name = "os"\n[signers]\nabc = "keys/x.pem"', "signers.abc"),
-        ('name = "../os"', "should not have"),
+        ('name = "../os"', "not safe in a file name"),
         ("name = ", "not TOML"),
     ],
 )
@@ -67,7 +67,7 @@ def test_the_template_is_what_it_was_made_from() -> None:
     assert config.Config.from_toml(config.template(settings, {"ab": "root", "cd": "targets"})) == settings
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+def test_a_missing_or_undecodable_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         config.load(tmp_path)
     (tmp_path / config.FILE).write_bytes(b"\xff")
@@ -84,23 +84,36 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         ("1w", timedelta(weeks=1)),
     ],
 )
-def test_spans(text: str, span: timedelta) -> None:
+def test_a_span_is_a_number_and_a_unit(text: str, span: timedelta) -> None:
     assert parse_span(text) == span
 
 
 @pytest.mark.parametrize("text", ["", "7", "d", "7 d", "-7d", "7y"])
-def test_spans_that_are_none(text: str) -> None:
+def test_a_text_that_is_not_a_span_is_refused(text: str) -> None:
     with pytest.raises(ToolError):
         parse_span(text)
 
 
-@pytest.mark.parametrize(("text", "size"), [("1", 1), ("64MiB", 64 << 20), ("2G", 2 << 30), ("1KiB", 1024)])
-def test_sizes(text: str, size: int) -> None:
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1", 1),
+        ("64MiB", 64 << 20),
+        ("2G", 2 << 30),
+        ("1KiB", 1024),
+        ("1k", 1024),
+        ("64mib", 64 << 20),
+        ("50MB", 50_000_000),
+        ("1kB", 1000),
+        ("7B", 7),
+    ],
+)
+def test_a_size_is_a_number_and_a_unit_as_gnu_s_tools_take_them(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "0", "64MB", "1.5G", "-1", "M"])
-def test_sizes_that_are_none(text: str) -> None:
+@pytest.mark.parametrize("text", ["", "0", "0MB", "1.5G", "-1", "M", "1 k", "1KiBs", "1BB", "٣k"])
+def test_a_text_that_is_not_a_size_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse_size(text)
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from repo_tools import delta as publisher
-from repo_tools.delta import PART_BYTES, make_delta, saving
+from repo_tools.images import delta as publisher
+from repo_tools.images.delta import PART_BYTES, make_delta, saving
 from tests.support.images import BLOCK, File, blocks, delta_of, packed, program
 from updog.image.delta import Delta, rebuilt
-from updog.image.plan import Facts, Source, copied, plan
+from updog.image.plan import ChunkSource, SlotScan, plan_chunks, recipes_by_delta
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,15 +114,15 @@ def test_fewer_remembered_places_still_make_it_right(monkeypatch: pytest.MonkeyP
 
 def test_what_a_delta_saves_is_what_the_plan_saves() -> None:
     described, delta = delta_of(NEW, OLD)[1:]
-    has = copied(described.index, delta)
-    without = plan(described.index, Facts(active=has), gap=0)
-    by_delta = plan(described.index, Facts(active=has, delta=delta), gap=0)
+    scan = SlotScan(active=recipes_by_delta(described.index, delta))
+    without = plan_chunks(described.index, scan, gap=0)
+    by_delta = plan_chunks(described.index, scan, delta=delta, gap=0)
     assert saving(delta, described.index) == without.wire - by_delta.wire - len(delta.head())
-    assert by_delta.wire_of(Source.PACK) == 0
+    assert by_delta.wire_of(ChunkSource.PACK) == 0
     assert by_delta.wire + len(delta.head()) == delta.size
 
 
-def test_a_delta_that_saves_nothing_says_so() -> None:
+def test_a_delta_that_saves_nothing_is_reported() -> None:
     described, delta = delta_of(_noise(5, 200_000), _noise(6, 200_000))[1:]
     assert saving(delta, described.index) <= 0
 

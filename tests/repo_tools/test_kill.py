@@ -1,6 +1,6 @@
 """A publisher killed before, and in the middle of, each of its steps; and two publishers at once.
 
-Every time: a client from outside reads the old or the new release whole, whether it has been here before or
+Every time: an independent client reads the old or the new release whole, whether this is its first visit or
 not; the next publish succeeds; then everything is there, and validate finds nothing.
 """
 
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from repo_tools import check, expiry, release, steer
 from repo_tools.cli import cli
-from repo_tools.source import FolderSource
-from repo_tools.store import Store
+from repo_tools.releases import rollout
+from repo_tools.releases.release import ReleaseName, policy_named, waves_of
+from repo_tools.repository.store import Store
+from repo_tools.trust.source import FolderSource
+from repo_tools.upkeep import check, refresh
 from signpost.console import run
 from signpost.errors import MediumError
 from signpost.medium import OsMedium
@@ -159,14 +161,14 @@ def test_every_rename_follows_a_flush_and_every_folder_is_flushed(tmp_path: Path
 
 
 def test_a_timestamp_that_a_power_cut_took_back_is_never_fallen_behind(tmp_path: Path) -> None:
-    """A client saw the new timestamp, the power cut undid its rename: what follows is no rollback."""
+    """A client saw the new timestamp, the power cut undid its rename: what follows is not a rollback."""
     repository = _base(tmp_path)
     client = Client(tmp_path / "node", repository.root_json)
     before = (repository.folder / "metadata" / "timestamp.json").read_bytes()
     repository.publish("1.1.0")
     assert set(releases(repository.folder, client)) == {"1.0.0", "1.1.0"}
     (repository.folder / "metadata" / "timestamp.json").write_bytes(before)
-    done = expiry.refresh(
+    done = refresh.refresh(
         repository.folder, within=later(repository.now, days=8) - repository.now, now=repository.now
     )
     assert done.versions == {"targets": 4, "snapshot": 4, "timestamp": 4}
@@ -174,7 +176,7 @@ def test_a_timestamp_that_a_power_cut_took_back_is_never_fallen_behind(tmp_path:
 
 
 def _around_renames(steps: list[tuple[str, str]]) -> list[int]:
-    """Return the steps before which what readers see may differ from before the step in front of it."""
+    """Return the steps before which readers may see something else than before the previous step."""
     renames = {number for number, (name, _) in enumerate(steps) if name == "rename"}
     return sorted(renames | {number + 1 for number in renames})
 
@@ -185,14 +187,14 @@ def test_every_other_change_killed_around_every_rename(tmp_path: Path, command: 
     base.publish("1.1.0")
 
     def change(repository: SmallRepository, medium: KillingMedium) -> None:
-        which = release.Which(version=Version.parse("1.1.0"))
+        which = ReleaseName(version=Version.parse("1.1.0"))
         if command == "waves":
-            planned = release.waves_of(release.policy_named("ohno"), base.now)
-            steer.take(repository.folder, steer.setting(which, planned), now=base.now, medium=medium)
+            planned = waves_of(policy_named("ohno"), base.now)
+            rollout.take(repository.folder, rollout.setting(which, planned), now=base.now, medium=medium)
         elif command == "withdraw":
-            steer.take(repository.folder, steer.withdrawing(which), now=base.now, medium=medium)
+            rollout.take(repository.folder, rollout.withdrawing(which), now=base.now, medium=medium)
         else:
-            expiry.refresh(
+            refresh.refresh(
                 repository.folder, within=later(base.now, days=400) - base.now, now=base.now, medium=medium
             )
 

@@ -1,4 +1,4 @@
-"""Waves, withdrawal, refresh, expirations, root show, help: what they do, say and refuse."""
+"""Waves, withdrawal, refresh, expirations, root show, help: what they do, print and refuse."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import click
 import pytest
 from icalendar import Calendar
 
-from repo_tools import expiry, release
-from repo_tools.chain import walk
-from repo_tools.check import check
 from repo_tools.cli import cli
 from repo_tools.errors import BrokenRepositoryError, NothingToRefreshError, ReleaseError, ThresholdError
 from repo_tools.render.calendar import calendar_text
+from repo_tools.render.check import refreshed_text
 from repo_tools.render.releases import published_text, waves_document, waves_text
 from repo_tools.render.root import root_document, root_text
-from repo_tools.render.text import size_text
-from repo_tools.render.upkeep import refreshed_text
-from repo_tools.source import FolderSource
+from repo_tools.repository.published import manifest_of
+from repo_tools.trust.chain import walk
+from repo_tools.trust.expirations import Expiration, RenewalWindow, expirations
+from repo_tools.trust.source import FolderSource
+from repo_tools.upkeep import refresh
+from repo_tools.upkeep.check import check
 from signpost.console import run
 from tests.repo_tools.clients import Client
 from tests.support.repositories import ARCH, VARIANT, SmallRepository, later, make_repository, tree_digest
@@ -43,7 +44,7 @@ def _repo(repository: SmallRepository, *words: str) -> list[str]:
 
 
 def _update(repository: SmallRepository, version: str) -> Update:
-    update = release.manifest_of(repository.folder).find(VARIANT, ARCH, Version.parse(version))
+    update = manifest_of(repository.folder).find(VARIANT, ARCH, Version.parse(version))
     assert update is not None
     return update
 
@@ -89,8 +90,10 @@ def test_waves_show_lists_all_releases(
     assert "nothing is published yet" in capsys.readouterr().out
 
 
-def test_waves_set(repository: SmallRepository, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(cli, _repo(repository, "waves", "set", "1.1.0", "--policy", "none", "--json")) == 0
+def test_waves_set_replaces_the_schedule_and_signs_it(
+    repository: SmallRepository, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(cli, _repo(repository, "waves", "set", "1.1.0", "--waves", "none", "--json")) == 0
     assert json.loads(capsys.readouterr().out)["metadata"] == {"targets": 4, "snapshot": 4, "timestamp": 4}
     assert _update(repository, "1.1.0").waves.starts == ()
     policy = tmp_path / "policy.toml"
@@ -98,7 +101,7 @@ def test_waves_set(repository: SmallRepository, tmp_path: Path, capsys: pytest.C
         '[[waves]]\nstart_after = "2 hours"\nfleet_percentage = 50\n'
         '[[waves]]\nstart_after = "3 hours"\nfleet_percentage = 100\n'
     )
-    words = ["waves", "set", "1.1.0", "--policy", str(policy), "--start-at", "2027-01-01T00:00:00Z"]
+    words = ["waves", "set", "1.1.0", "--waves", str(policy), "--start-at", "2027-01-01T00:00:00Z"]
     assert run(cli, _repo(repository, *words)) == 0
     assert _update(repository, "1.1.0").waves.to_json() == {
         "0": "2027-01-01T02:00:00Z",
@@ -106,9 +109,25 @@ def test_waves_set(repository: SmallRepository, tmp_path: Path, capsys: pytest.C
     }
     assert len(_update(repository, "1.0.0").waves.starts) == 7
     assert (
-        run(cli, _repo(repository, "waves", "set", "1.0.0", "--policy", "ohno", "--start-at", "in 2 days"))
+        run(cli, _repo(repository, "waves", "set", "1.0.0", "--waves", "ohno", "--start-at", "in 2 days"))
         == 0
     )
+
+
+@pytest.mark.parametrize("words", [["waves", "set"], ["waves", "resume"]], ids=" ".join)
+def test_the_former_name_of_waves_still_works_unseen(
+    repository: SmallRepository, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(cli, [*words, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--waves POLICY" in shown
+    assert "--policy" not in shown
+    if words == ["waves", "resume"]:
+        assert run(cli, _repo(repository, "waves", "hold", "1.1.0")) == 0
+    for name in ("--policy", "--waves"):
+        assert run(cli, _repo(repository, *words, "1.1.0", name, "ohno", "--dry-run")) == 0
+    said = capsys.readouterr().out
+    assert said.count("would ") == 2
 
 
 def test_withdraw_sends_nodes_back(
@@ -121,7 +140,7 @@ def test_withdraw_sends_nodes_back(
     assert plan["nodes_go_to"] == "1.0.0"
     assert tree_digest(repository.folder) == before
     assert run(cli, _repo(repository, "withdraw", "1.1.0")) == 0
-    assert "nodes above 1.0.0 go down to 1.0.0" in capsys.readouterr().out
+    assert "nodes above 1.0.0 go back to 1.0.0" in capsys.readouterr().out
     with repository.served() as url:
         manifest = Client(tmp_path / "node", repository.root_json).manifest(url)
     assert {str(update.max_version) for update in manifest.updates} == {"1.0.0"}
@@ -133,8 +152,8 @@ def test_a_withdrawn_release_does_not_come_back(repository: SmallRepository) -> 
     assert run(cli, _repo(repository, "withdraw", "1.1.0")) == 0
     outcome = repository.publish("1.2.0")
     assert [str(version) for version in outcome.dropped] == ["1.1.0"]
-    assert "took the withdrawn 1.1.0 off" in published_text(outcome)
-    updates = release.manifest_of(repository.folder).updates
+    assert "removed the withdrawn 1.1.0" in published_text(outcome)
+    updates = manifest_of(repository.folder).updates
     assert [(str(update.version), str(update.max_version)) for update in updates] == [
         ("1.0.0", "1.2.0"),
         ("1.2.0", "1.2.0"),
@@ -150,7 +169,7 @@ def test_a_release_below_the_withdrawn_one_leaves_it_withdrawn(repository: Small
     assert run(cli, _repo(repository, "withdraw", "1.1.0")) == 0
     outcome = repository.publish("1.0.1")
     assert outcome.dropped == ()
-    assert {str(update.max_version) for update in release.manifest_of(repository.folder).updates} == {"1.0.1"}
+    assert {str(update.max_version) for update in manifest_of(repository.folder).updates} == {"1.0.1"}
 
 
 @pytest.mark.parametrize(
@@ -158,8 +177,8 @@ def test_a_release_below_the_withdrawn_one_leaves_it_withdrawn(repository: Small
     [
         (["withdraw", "1.0.0"], 2, "release"),
         (["withdraw", "9.0.0"], 2, "release"),
-        (["waves", "set", "9.0.0", "--policy", "ohno"], 2, "release"),
-        (["waves", "set", "1.1.0", "--policy", "ohhno"], 2, "policy-invalid"),
+        (["waves", "set", "9.0.0", "--waves", "ohno"], 2, "release"),
+        (["waves", "set", "1.1.0", "--waves", "ohhno"], 2, "policy-invalid"),
         (["waves", "show", "9.0.0"], 2, "release"),
         (["refresh", "--within", "3 fortnights"], 2, "time-invalid"),
         (["refresh", "--within", "1d"], 3, "nothing-to-do"),
@@ -189,7 +208,9 @@ def test_a_version_of_two_variants_needs_a_variant(
     assert str(_update(repository, "1.1.0").max_version) == "1.1.0"
 
 
-def test_expirations(repository: SmallRepository, capsys: pytest.CaptureFixture[str]) -> None:
+def test_expirations_lists_the_roles_and_fails_if_one_is_near(
+    repository: SmallRepository, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(cli, _repo(repository, "expirations")) == 0
     assert "timestamp" in capsys.readouterr().out
     assert run(cli, _repo(repository, "expirations", "--within", "8d", "--json")) == 1
@@ -206,24 +227,24 @@ def test_refresh_signs_what_is_near(repository: SmallRepository, tmp_path: Path)
     client = Client(tmp_path / "node", repository.root_json)
     with repository.served() as url:
         client.visit(url)
-        done = expiry.refresh(repository.folder, within=timedelta(days=8), now=repository.now)
+        done = refresh.refresh(repository.folder, within=timedelta(days=8), now=repository.now)
         assert done.versions == {"timestamp": 4}
-        done = expiry.refresh(repository.folder, within=timedelta(days=31), now=repository.now)
+        done = refresh.refresh(repository.folder, within=timedelta(days=31), now=repository.now)
         assert done.versions == {"snapshot": 4, "timestamp": 5}
-        done = expiry.refresh(repository.folder, within=timedelta(days=400), now=repository.now)
+        done = refresh.refresh(repository.folder, within=timedelta(days=400), now=repository.now)
         assert done.versions == {"root": 2, "targets": 4, "snapshot": 5, "timestamp": 6}
         client.visit(url)
     assert check(FolderSource(repository.folder), now=repository.now).findings == ()
 
 
-def test_refresh_mends_what_has_expired_and_says_so(repository: SmallRepository) -> None:
+def test_refresh_repairs_what_has_expired_and_reports_it(repository: SmallRepository) -> None:
     late = later(repository.now, days=40)
-    done = expiry.refresh(repository.folder, within=timedelta(days=1), now=late)
-    assert done.late == ("snapshot", "timestamp")
-    assert "had expired already: snapshot, timestamp" in refreshed_text(done)
+    done = refresh.refresh(repository.folder, within=timedelta(days=1), now=late)
+    assert done.had_expired == ("snapshot", "timestamp")
+    assert "had already expired: snapshot, timestamp" in refreshed_text(done)
     assert check(FolderSource(repository.folder), now=late).findings == ()
     with pytest.raises(NothingToRefreshError):
-        expiry.refresh(repository.folder, within=timedelta(days=1), now=late)
+        refresh.refresh(repository.folder, within=timedelta(days=1), now=late)
 
 
 def _spoil_target(repository: SmallRepository) -> None:
@@ -246,7 +267,7 @@ def test_refresh_signs_over_no_fault(repository: SmallRepository, spoil: object)
     spoil(repository)
     before = tree_digest(repository.folder)
     with pytest.raises(BrokenRepositoryError):
-        expiry.refresh(repository.folder, within=timedelta(days=400), now=repository.now)
+        refresh.refresh(repository.folder, within=timedelta(days=400), now=repository.now)
     assert tree_digest(repository.folder) == before
 
 
@@ -256,14 +277,37 @@ def _without_keys(repository: SmallRepository, *names: str) -> None:
     path.write_text("".join(line for line in lines if not any(f"keys/{name}.pem" in line for name in names)))
 
 
-def test_a_root_without_its_keys_is_told_and_the_rest_is_signed(
+def test_a_root_without_its_keys_is_reported_and_the_rest_is_signed(
     repository: SmallRepository, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _without_keys(repository, "root-1", "root-2")
-    assert run(cli, _repo(repository, "refresh", "--within", "400d")) == 1
-    out = capsys.readouterr().out
-    assert "NOT signed: root: 1 of the 2 keys" in out
-    assert "signed targets 4, snapshot 4, timestamp 4" in out
+    assert run(cli, _repo(repository, "refresh", "--within", "400d")) == 0
+    said = capsys.readouterr()
+    assert "warning: root expires soon and is NOT signed: 1 of the 2 required keys" in said.err
+    assert "signed targets 4, snapshot 4, timestamp 4" in said.out
+
+
+def test_a_role_that_only_others_can_sign_is_nothing_to_do_here_and_a_warning(
+    repository: SmallRepository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _without_keys(repository, "root-1", "root-2")
+    words = _repo(repository, "refresh", "--within", "1d", "--root-within", "60w")
+    before = tree_digest(repository.folder)
+    assert run(cli, words) == 3
+    assert "root expires soon and is NOT signed" in capsys.readouterr().err
+    assert run(cli, [*words, "--json"]) == 3
+    assert "start a ceremony" in json.loads(capsys.readouterr().out)["unsigned"]["root"]
+    assert tree_digest(repository.folder) == before
+
+
+@pytest.mark.parametrize("kept", ["nothing", "manifest and log"])
+def test_metadata_are_enough_to_refresh(repository: SmallRepository, kept: str) -> None:
+    """As in a checkout of a repository whose images are not under version control."""
+    for path in (repository.folder / "targets").iterdir():
+        if kept == "nothing" or path.suffix != ".json":
+            path.unlink()
+    done = refresh.refresh(repository.folder, within=timedelta(days=8), now=repository.now)
+    assert set(done.versions) == {"timestamp"}
 
 
 def test_two_of_three_root_keys_are_enough(
@@ -292,19 +336,21 @@ def test_a_key_file_that_is_gone(repository: SmallRepository, capsys: pytest.Cap
     assert run(cli, _repo(repository, "withdraw", "1.1.0")) == 2
 
 
-def test_a_scheme_that_nobody_knows(repository: SmallRepository) -> None:
+def test_a_key_uri_with_an_unknown_scheme_is_refused(repository: SmallRepository) -> None:
     path = repository.folder / "repo.toml"
     path.write_text(path.read_text().replace("file2:keys/snapshot.pem", "carrier-pigeon:7"))
     assert run(cli, _repo(repository, "withdraw", "1.1.0")) == 2
 
 
-def test_root_show(repository: SmallRepository, capsys: pytest.CaptureFixture[str]) -> None:
+def test_root_show_lists_thresholds_and_missing_keys(
+    repository: SmallRepository, capsys: pytest.CaptureFixture[str]
+) -> None:
     _without_keys(repository, "root-3")
     assert run(cli, _repo(repository, "root", "show")) == 0
     out = capsys.readouterr().out
     assert "root version 1, expires in " in out
     assert "2 of 3" in out
-    assert "not at hand" in out
+    assert "not available" in out
     assert run(cli, _repo(repository, "root", "show", "--json")) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["roles"]["root"]["threshold"] == 2
@@ -314,7 +360,7 @@ def test_root_show(repository: SmallRepository, capsys: pytest.CaptureFixture[st
     assert "has EXPIRED" in text
 
 
-def test_no_repository_here(tmp_path: Path) -> None:
+def test_commands_without_a_repository_are_wrong_usage(tmp_path: Path) -> None:
     for words in (
         ["waves", "show"],
         ["refresh"],
@@ -346,19 +392,10 @@ def test_every_help_has_an_example(
     assert has_both or isinstance(command, click.Group) or words == ("completion",)
 
 
-def test_sizes_for_people() -> None:
-    assert [size_text(size) for size in (0, 1023, 1024, 3 << 30)] == [
-        "0 B",
-        "1023 B",
-        "1.0 KiB",
-        "3.0 GiB",
-    ]
-
-
 def test_an_expired_row_says_how_long_ago() -> None:
     now = datetime(2026, 11, 24, tzinfo=UTC)
-    row = expiry.Expiration(role="root", name="1.root.json", version=1, expires=now, left=-timedelta(days=2))
-    assert row.spoken() == "expired 2 days ago"
+    row = Expiration(role="root", name="1.root.json", version=1, expires=now, left=-timedelta(days=2))
+    assert row.left_text() == "expired 2 days ago"
 
 
 def test_expirations_as_a_calendar(repository: SmallRepository, capsys: pytest.CaptureFixture[str]) -> None:
@@ -367,7 +404,7 @@ def test_expirations_as_a_calendar(repository: SmallRepository, capsys: pytest.C
     assert all(len(line.encode()) <= 75 for line in text.split("\r\n"))
     events: dict[str, Any] = {str(event["UID"]): event for event in Calendar.from_ical(text).walk("VEVENT")}
     chain = walk(FolderSource(repository.folder))
-    rows = {row.role: row for row in expiry.expirations(chain, now=repository.now)}
+    rows = {row.role: row for row in expirations(chain, now=repository.now)}
     assert set(events) == {f"{role}@os.repo-tools" for role in rows}
     for role, row in rows.items():
         event = events[f"{role}@os.repo-tools"]
@@ -380,24 +417,24 @@ def test_expirations_as_a_calendar(repository: SmallRepository, capsys: pytest.C
 
 def test_long_lines_of_a_calendar_are_folded_between_characters() -> None:
     now = datetime(2026, 11, 24, tzinfo=UTC)
-    row = expiry.Expiration(role="ä" * 90, name="a,b;c\\d", version=1, expires=now, left=timedelta(days=2))
-    text = calendar_text([row], expiry.Notice(), name="os", now=now)
+    row = Expiration(role="ä" * 90, name="a,b;c\\d", version=1, expires=now, left=timedelta(days=2))
+    text = calendar_text([row], RenewalWindow(), name="os", now=now)
     assert all(len(line.encode()) <= 75 for line in text.split("\r\n"))
     event: Any = Calendar.from_ical(text).walk("VEVENT")[0]
     assert str(event["UID"]) == f"{row.role}@os.repo-tools"
     assert str(event["DESCRIPTION"]).startswith("a,b;c\\d. ")
 
 
-def test_root_is_near_earlier(repository: SmallRepository, capsys: pytest.CaptureFixture[str]) -> None:
+def test_root_is_due_earlier(repository: SmallRepository, capsys: pytest.CaptureFixture[str]) -> None:
     _without_keys(repository, "root-1", "root-2")
     soon = later(repository.now, days=340)
-    done = expiry.refresh(repository.folder, within=timedelta(days=3), now=soon)
+    done = refresh.refresh(repository.folder, within=timedelta(days=3), now=soon)
     assert set(done.unsigned) == {"root"}
-    again = expiry.refresh(repository.folder, within=timedelta(days=3), now=soon)
+    again = refresh.refresh(repository.folder, within=timedelta(days=3), now=soon)
     assert (again.versions, set(again.unsigned)) == ({}, {"root"})
-    assert "begins the ceremony" in refreshed_text(again)
+    assert "start a ceremony with" in again.unsigned["root"]
     with pytest.raises(NothingToRefreshError):
-        expiry.refresh(repository.folder, within=timedelta(days=3), root_within=timedelta(days=3), now=soon)
+        refresh.refresh(repository.folder, within=timedelta(days=3), root_within=timedelta(days=3), now=soon)
     assert run(cli, _repo(repository, "expirations", "--root-within", "60w")) == 1
     assert "near" in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""Pruning: what goes, what stays whatever is asked, and that no reader and no node misses anything."""
+"""Pruning: what is removed, what is always kept, and that no reader and no node misses anything."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from repo_tools import check
-from repo_tools.bundle import Nodes, export
 from repo_tools.cli import cli
-from repo_tools.destination import destination_of
+from repo_tools.copies.bundle import Nodes, export
+from repo_tools.copies.locations import destination_of
+from repo_tools.copies.push import push
 from repo_tools.errors import NothingToPruneError, ReleaseError
-from repo_tools.prune import Pruned, Wish, prune
-from repo_tools.push import push
-from repo_tools.release import manifest_of
-from repo_tools.source import FolderSource
+from repo_tools.repository.published import manifest_of
+from repo_tools.trust.source import FolderSource
+from repo_tools.upkeep import check
+from repo_tools.upkeep.prune import Pruned, PruneRequest, prune
 from signpost.console import run
 from tests.repo_tools.clients import Client, fetched
 from tests.support.repositories import SmallRepository, later, make_repository, tree_digest
@@ -44,16 +44,15 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> SmallRepository:
 
 @pytest.fixture
 def repository(master: SmallRepository, tmp_path: Path) -> SmallRepository:
-    shutil.copytree(master.folder, tmp_path / "repo")
-    return SmallRepository(folder=tmp_path / "repo", now=master.now, images=master.images)
+    return master.copied(tmp_path / "repo")
 
 
 def _prune(repository: SmallRepository, **wishes: Any) -> Pruned:
-    return prune(repository.folder, Wish(**wishes), now=later(repository.now, minutes=1))
+    return prune(repository.folder, PruneRequest(**wishes), now=later(repository.now, minutes=1))
 
 
 def _age(repository: SmallRepository, **span: float) -> None:
-    """Let everything on disk have been written so long ago."""
+    """Make everything on disk so much older."""
     for path in (repository.folder / "metadata").iterdir():
         moment = path.stat().st_mtime - timedelta(**span).total_seconds()
         os.utime(path, (moment, moment))
@@ -107,7 +106,7 @@ def test_what_is_left_takes_every_node_to_the_newest(repository: SmallRepository
     _prune(repository, keep=1, grace=AT_ONCE)
     starts = [Version.parse(version) for version in ("0.1.0", *VERSIONS)]
     bundle = export(repository.folder, tmp_path / "bundle", Nodes(starts=starts), now=repository.now)
-    assert all(way.journey.arrives for way in bundle.ways)
+    assert [item.path.arrives for item in bundle.paths] == [True] * len(starts)
 
 
 def test_a_dry_run_changes_nothing(repository: SmallRepository, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,7 +117,7 @@ def test_a_dry_run_changes_nothing(repository: SmallRepository, capsys: pytest.C
     assert document["releases"] == ["1.0.0 for synthetic on x86_64", "1.1.0 for synthetic on x86_64"]
     assert document["metadata"] == {}
     assert run(cli, words) == 0
-    assert "would be taken off the manifest: 1.0.0" in capsys.readouterr().out
+    assert "would be removed from the manifest: 1.0.0" in capsys.readouterr().out
     assert tree_digest(repository.folder) == before
 
 
@@ -161,16 +160,18 @@ def test_a_destination_forgets_what_was_pruned(repository: SmallRepository, tmp_
     _prune(repository, keep=1, grace=AT_ONCE)
     push(repository.folder, place, now=later(repository.now, days=2), delete=timedelta(days=1))
     here = {path.name for path in (repository.folder / "targets").iterdir()}
-    assert {path.removeprefix("targets/") for path in place.held("targets")} <= here
+    assert {path.removeprefix("targets/") for path in place.list_files("targets")} <= here
     assert check.check(FolderSource(tmp_path / "www"), now=repository.now).findings == ()
 
 
-def test_everything_is_needed(repository: SmallRepository, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prune_deletes_nothing_that_is_needed_or_in_its_grace_period(
+    repository: SmallRepository, capsys: pytest.CaptureFixture[str]
+) -> None:
     for path in (repository.folder / "targets").glob("*.json"):
         path.touch()
     before = tree_digest(repository.folder / "targets")
     assert run(cli, ["--repo", str(repository.folder), "prune", "--keep", "9"]) == 3
-    assert "wait for their grace" in capsys.readouterr().err
+    assert "are still in their grace period" in capsys.readouterr().err
     assert tree_digest(repository.folder / "targets") == before
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from repo_tools.cli import cli
-from repo_tools.images import Packing
-from repo_tools.release import manifest_of
+from repo_tools.images.packing import Packing
+from repo_tools.repository.published import log_of, manifest_of
 from signpost.console import run
 from tests.repo_tools.clients import Client, releases
 from tests.support.repositories import ARCH, VARIANT, make_repository, tree_digest
@@ -100,7 +100,7 @@ def test_waves_start_when_told(tmp_path: Path) -> None:
         pytest.param(["--waves", "nowhere.toml"], 1, "io-error", id="policy-file"),
         pytest.param(["--boot", "nowhere"], 2, "image", id="image-missing"),
         pytest.param(["--boot", "/dev/null"], 2, "image", id="image-no-file"),
-        pytest.param(["--floor", "9.0.0"], 1, "manifest-invalid", id="floor-above"),
+        pytest.param(["--floor", "9.0.0"], 2, "release", id="floor-above"),
         pytest.param(["--variant", "a/../b"], 2, "usage", id="variant"),
         pytest.param(["--start-at", "tomorrow"], 2, "time-invalid", id="start"),
         pytest.param(["--verity"], 2, None, id="hash-and-verity"),
@@ -143,3 +143,24 @@ def test_an_image_that_does_not_fit_the_declared_partitions_is_refused(
     assert run(cli, _words(repository.folder, images.folder, "1.1.0")) == 2
     assert "[slots] gives root 4096" in capfd.readouterr().err
     assert tree_digest(repository.folder) == before
+
+
+def test_a_floor_stays_until_it_is_given_up(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path / "repo", versions=["1.0.0", "2.0.0"])
+    floor = Version.parse("2.0.0")
+    repository.publish("3.0.0", floor=floor)
+    repository.publish("3.1.0")
+    repository.publish("4.0.0", no_floor=True)
+    repository.publish("4.1.0")
+    repository.publish("3.2.0")
+    floors = {str(update.version): update.floor for update in manifest_of(repository.folder).updates}
+    assert floors == {
+        "1.0.0": None,
+        "2.0.0": None,
+        "3.0.0": floor,
+        "3.1.0": floor,
+        "3.2.0": floor,
+        "4.0.0": None,
+        "4.1.0": None,
+    }
+    assert "nodes below 2.0.0 must pass through it first" in log_of(repository.folder)[-1].change.effects

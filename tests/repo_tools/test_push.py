@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from repo_tools import check, new
+from repo_tools.ceremony import new_repository
 from repo_tools.cli import cli
-from repo_tools.destination import cache_control, destination_of
+from repo_tools.copies.destination import cache_control
+from repo_tools.copies.folder_destination import FolderDestination
+from repo_tools.copies.locations import destination_of
+from repo_tools.copies.push import push
+from repo_tools.copies.serve import serving
 from repo_tools.errors import (
     BrokenRepositoryError,
     DestinationError,
@@ -22,12 +26,10 @@ from repo_tools.errors import (
     NothingToPushError,
     TargetError,
 )
-from repo_tools.folder_destination import FolderDestination
-from repo_tools.listing import TIMESTAMP
-from repo_tools.push import push
-from repo_tools.serve import serving
-from repo_tools.session import writing
-from repo_tools.source import UrlSource
+from repo_tools.repository.published import TIMESTAMP
+from repo_tools.repository.session import writing
+from repo_tools.trust.source import UrlSource
+from repo_tools.upkeep import check
 from signpost.console import run
 from signpost.medium import OsMedium
 from tests.repo_tools.clients import Client
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from repo_tools.destination import Destination, Held, Tagged
+    from repo_tools.copies.destination import Destination, StoredObject, VersionedObject
 
 _TINY = {"boot_size": 4096, "root_size": 8192, "hash_size": 4096}
 
@@ -61,7 +63,7 @@ class Place:
         return destination_of(self.name)
 
     def files(self) -> dict[str, int]:
-        held = {**self.destination().held("metadata"), **self.destination().held("targets")}
+        held = {**self.destination().list_files("metadata"), **self.destination().list_files("targets")}
         return {path: facts.size for path, facts in held.items()}
 
 
@@ -127,19 +129,19 @@ def test_what_is_there_is_not_uploaded_again(place: Place, repository: SmallRepo
     assert done.metadata == ("metadata/3.targets.json", "metadata/3.snapshot.json", TIMESTAMP)
 
 
-def test_a_target_that_was_changed_there_is_mended(place: Place, repository: SmallRepository) -> None:
+def test_a_target_that_was_changed_there_is_repaired(place: Place, repository: SmallRepository) -> None:
     _push(repository, place.destination())
     path = next(path for path in place.files() if "-root" in path)
     before = place.files()
     destination = place.destination()
     there = destination.read(path, 1 << 20)
-    assert destination.put(path, b"half", instead_of=there)
+    assert destination.put(path, b"half", expected=there)
     done = push(repository.folder, place.destination(), now=repository.now)
     assert (done.targets, done.metadata) == ((path,), ())
     assert place.files() == before
 
 
-def test_caches_are_told_by_kind_of_file(repository: SmallRepository, s3_url: str) -> None:
+def test_caching_headers_depend_on_the_kind_of_file(repository: SmallRepository, s3_url: str) -> None:
     bucket = new_bucket(s3_url, "caches")
     _push(repository, destination_of("s3://caches"))
     keys = [item["Key"] for item in bucket.client.list_objects_v2(Bucket="caches")["Contents"]]
@@ -155,7 +157,7 @@ def test_a_server_of_ours_says_the_same_to_caches(repository: SmallRepository) -
 
     with repository.served() as url:
         for path in (TIMESTAMP, "metadata/1.root.json"):
-            answer = requests.get(f"{url}/{path}", timeout=5)
+            answer = requests.get(f"{url}/{path}", timeout=60)
             assert answer.headers["Cache-Control"] == cache_control(path)
 
 
@@ -171,20 +173,20 @@ class Killed:
     def name(self) -> str:
         return self._inner.name
 
-    def held(self, folder: str) -> Mapping[str, Held]:
-        return self._inner.held(folder)
+    def list_files(self, folder: str) -> Mapping[str, StoredObject]:
+        return self._inner.list_files(folder)
 
-    def read(self, path: str, most: int) -> Tagged | None:
+    def read(self, path: str, most: int) -> VersionedObject | None:
         return self._inner.read(path, most)
 
     def upload(self, path: str, file: Path, told: Callable[[int], None]) -> None:
         self._step(path)
         self._inner.upload(path, file, told)
 
-    def put(self, path: str, data: bytes, *, instead_of: Tagged | None) -> bool:
-        if instead_of or path not in self._inner.held("metadata"):
+    def put(self, path: str, data: bytes, *, expected: VersionedObject | None) -> bool:
+        if expected or path not in self._inner.list_files("metadata"):
             self._step(path)
-        return self._inner.put(path, data, instead_of=instead_of)
+        return self._inner.put(path, data, expected=expected)
 
     def remove(self, path: str) -> None:
         self._step(path)
@@ -230,7 +232,7 @@ def test_targets_go_first_and_the_timestamp_last(place: Place, repository: Small
 
 
 class Racing(Killed):
-    """A destination to which somebody else pushes just before ``path`` is written."""
+    """A destination to which another publisher pushes just before ``path`` is written."""
 
     def __init__(self, inner: Destination, path: str, other: Callable[[], None]) -> None:
         super().__init__(inner)
@@ -244,7 +246,7 @@ class Racing(Killed):
 
 
 @pytest.mark.parametrize("moment", ["targets/", "metadata/3.targets.json", "metadata/3.snapshot.json"])
-def test_of_two_publishers_at_once_one_wins_and_the_other_is_told(
+def test_of_two_publishers_at_once_one_wins_and_the_other_gets_an_error(
     place: Place, repository: SmallRepository, tmp_path: Path, moment: str
 ) -> None:
     _push(repository, place.destination())
@@ -277,15 +279,17 @@ def test_two_timestamps_at_once_collide(place: Place, repository: SmallRepositor
     _push(repository, place.destination())
     other = _copy(repository, tmp_path / "other")
     repository.publish("1.1.0")
-    with writing(other.folder, OsMedium()) as session:  # nothing numbered: only its timestamp is another
-        session.resign(["timestamp"], later(other.now, hours=1))
+    with writing(
+        other.folder, OsMedium(), now=other.now
+    ) as session:  # nothing numbered: only its timestamp differs
+        session.re_sign(["timestamp"], later(other.now, hours=1))
     race = Racing(place.destination(), TIMESTAMP, lambda: _push(other, place.destination()))
-    with pytest.raises(DivergedError, match="put another metadata/timestamp"):
+    with pytest.raises(DivergedError, match="written another metadata/timestamp"):
         _push(repository, race)
     assert _versions(place, Client(tmp_path / "node", repository.root_json)) == ["1.0.0"]
 
 
-def test_a_publisher_that_comes_later_is_told_before_anything_is_uploaded(
+def test_a_later_publisher_gets_an_error_before_anything_is_uploaded(
     place: Place, repository: SmallRepository, tmp_path: Path
 ) -> None:
     other = _copy(repository, tmp_path / "other")
@@ -301,12 +305,28 @@ def test_a_publisher_that_comes_later_is_told_before_anything_is_uploaded(
     assert place.files() == before
 
 
+def test_what_a_damaged_timestamp_says_is_cut_and_printable(
+    repository: SmallRepository, tmp_path: Path
+) -> None:
+    destination = FolderDestination(tmp_path / "www")
+    _push(repository, destination)
+    repository.publish("1.1.0")
+    stored = tmp_path / "www" / TIMESTAMP
+    document = json.loads(stored.read_bytes())
+    document["signed"]["expires"] = "\x1b[2J" + "9" * 100_000
+    stored.write_text(json.dumps(document))
+    with pytest.raises(DivergedError, match="cannot be read") as caught:
+        _push(repository, destination)
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 1000
+
+
 def test_another_repository_is_not_overwritten(
     place: Place, repository: SmallRepository, tmp_path: Path
 ) -> None:
     _push(repository, place.destination())
     before = place.files()
-    new.create(tmp_path / "another", now=repository.now)
+    new_repository.create(tmp_path / "another", now=repository.now)
     with pytest.raises(DivergedError, match=r"1\.root\.json is not a root of this repository"):
         push(tmp_path / "another", place.destination(), now=repository.now)
     assert place.files() == before
@@ -353,13 +373,15 @@ def test_what_no_client_would_take_is_not_uploaded(
     assert place.files() == {}
 
 
-def test_a_bucket_that_is_not_there(repository: SmallRepository, s3_url: str) -> None:
+def test_a_missing_bucket_is_reported(repository: SmallRepository, s3_url: str) -> None:
     assert s3_url
     with pytest.raises(DestinationError, match="NoSuchBucket"):
         _push(repository, destination_of("s3://nowhere-at-all/os"))
 
 
-def test_a_server_that_does_not_answer(repository: SmallRepository, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server_is_reported(
+    repository: SmallRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in (
         ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9"),
         ("AWS_ACCESS_KEY_ID", "x"),
@@ -372,7 +394,7 @@ def test_a_server_that_does_not_answer(repository: SmallRepository, monkeypatch:
 
 
 @pytest.mark.parametrize("place", ["http://example.com/x", "", "s3://"])
-def test_a_word_that_names_no_place(place: str) -> None:
+def test_a_text_that_is_not_a_destination_is_refused(place: str) -> None:
     with pytest.raises(DestinationError):
         destination_of(place)
 
@@ -396,7 +418,7 @@ def test_the_command_line(
     for path in (place / "targets").iterdir():
         assert path.read_bytes() == (repository.folder / "targets" / path.name).read_bytes()
     assert run(cli, [*words]) == 3
-    assert "has everything already" in capfd.readouterr().err
+    assert "already has everything" in capfd.readouterr().err
 
 
 def test_a_folder_is_looked_into_while_another_publisher_renames_its_files(tmp_path: Path) -> None:
@@ -414,14 +436,14 @@ def test_a_folder_is_looked_into_while_another_publisher_renames_its_files(tmp_p
     thread = threading.Thread(target=rename)
     thread.start()
     try:
-        assert all("targets/kept" in destination.held("targets") for _ in range(2000))
+        assert all("targets/kept" in destination.list_files("targets") for _ in range(2000))
     finally:
         done.set()
         thread.join()
 
 
 def _forget(repository: SmallRepository, place: Place) -> str:
-    """Push something that this repository then no longer has or lists; return its path."""
+    """Push something that this repository then no longer contains or lists; return its path."""
     path = f"targets/{'0' * 64}.old"
     place.destination().upload(path, repository.folder / "repo.toml", lambda _: None)
     return path

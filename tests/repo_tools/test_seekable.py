@@ -9,7 +9,7 @@ import pytest
 
 from repo_tools.cli import cli
 from repo_tools.errors import ReleaseError, StoredImageError
-from repo_tools.images import Packing
+from repo_tools.images.packing import Packing
 from signpost.console import run
 from tests.support.repositories import ARCH, VARIANT, make_repository, tree_digest
 from updog.image.delta import Delta, rebuilt

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import requests
-from hypothesis import given
-from hypothesis import strategies as st
 
 from repo_tools import config
 from repo_tools.cli import cli
+from repo_tools.copies.serve import listen
 from repo_tools.errors import RepositoryUnreachableError
-from repo_tools.serve import chosen_range, listen
-from repo_tools.source import FolderSource, UrlSource, source_of
+from repo_tools.trust.source import FolderSource, UrlSource, source_of
 from signpost.console import run
 from tests.support.repositories import make_repository
 
@@ -51,11 +49,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
         ("bytes=-", 200, b"0123456789", None),
     ],
 )
-def test_ranges(
+def test_a_range_request_gets_its_bytes_or_the_whole_file(
     served: tuple[str, Path], header: str | None, status: int, body: bytes, place: str | None
 ) -> None:
     response = requests.get(
-        f"{served[0]}/targets/digits", headers={"Range": header} if header else {}, timeout=9
+        f"{served[0]}/targets/digits", headers={"Range": header} if header else {}, timeout=60
     )
     assert (response.status_code, response.content) == (status, body)
     assert response.headers.get("Content-Range") == place
@@ -63,11 +61,11 @@ def test_ranges(
 
 def test_if_range_with_another_etag_gives_the_whole(served: tuple[str, Path]) -> None:
     url = f"{served[0]}/targets/digits"
-    head = requests.head(url, timeout=9)
+    head = requests.head(url, timeout=60)
     assert head.headers["Content-Length"] == "10"
     assert head.headers["Accept-Ranges"] == "bytes"
-    same = requests.get(url, headers={"Range": "bytes=1-1", "If-Range": head.headers["ETag"]}, timeout=9)
-    other = requests.get(url, headers={"Range": "bytes=1-1", "If-Range": '"other"'}, timeout=9)
+    same = requests.get(url, headers={"Range": "bytes=1-1", "If-Range": head.headers["ETag"]}, timeout=60)
+    other = requests.get(url, headers={"Range": "bytes=1-1", "If-Range": '"other"'}, timeout=60)
     assert (same.status_code, other.status_code) == (206, 200)
 
 
@@ -88,26 +86,7 @@ def test_nothing_but_the_public_files(served: tuple[str, Path], path: str) -> No
     request = requests.Request("GET", served[0]).prepare()
     request.url = f"{served[0]}{path}"
     with requests.Session() as session:
-        assert session.send(request, timeout=9).status_code == 404
-
-
-@given(
-    st.binary(max_size=40), st.one_of(st.none(), st.integers(0, 50)), st.one_of(st.none(), st.integers(0, 50))
-)
-def test_a_range_is_a_slice(data: bytes, first: int | None, last: int | None) -> None:
-    header = f"bytes={'' if first is None else first}-{'' if last is None else last}"
-    part = chosen_range(header, len(data))
-    if first is None and last is None:
-        assert part is None
-    elif first is None:
-        assert part is not None
-        assert last is not None
-        assert data[part.start : part.stop] == (data[-last:] if last else b"")
-    elif last is not None and last < first:
-        assert part is None
-    else:
-        assert part is not None
-        assert data[part.start : part.stop] == data[first : None if last is None else last + 1]
+        assert session.send(request, timeout=60).status_code == 404
 
 
 def test_the_command_serves_until_interrupted(tmp_path: Path) -> None:
@@ -128,17 +107,17 @@ def test_the_command_serves_until_interrupted(tmp_path: Path) -> None:
     ) as process:
         assert process.stdout is not None
         url = process.stdout.readline().split(" at ")[1].split()[0]
-        assert requests.get(f"{url}/metadata/timestamp.json", timeout=9).status_code == 200
+        assert requests.get(f"{url}/metadata/timestamp.json", timeout=60).status_code == 200
         process.send_signal(signal.SIGINT)
         try:
-            _, err = process.communicate(timeout=20)
+            _, err = process.communicate(timeout=120)
         finally:
             process.kill()
     assert process.returncode == 0
     assert err == "ended\n"
 
 
-def test_a_port_that_is_taken(tmp_path: Path) -> None:
+def test_a_port_in_use_is_status_1(tmp_path: Path) -> None:
     repository = make_repository(tmp_path / "repo", versions=[])
     with listen(repository.folder) as server:
         port = str(server.server_address[1])

@@ -15,21 +15,26 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tuf.api.metadata import Metadata, Targets
 
-from repo_tools import check, config, editor
-from repo_tools.chain import walk
-from repo_tools.changes import Change
+from repo_tools import config
 from repo_tools.cli import cli
-from repo_tools.findings import CODES, Finding, Severity
-from repo_tools.keys import SignerStore
-from repo_tools.session import MANIFEST, writing
-from repo_tools.signing import sign
-from repo_tools.source import FolderSource, UrlSource
-from repo_tools.store import file_of
+from repo_tools.keys.signers import SignerStore
+from repo_tools.keys.signing import sign
+from repo_tools.repository import editor
+from repo_tools.repository.change_log import Change
+from repo_tools.repository.published import MANIFEST
+from repo_tools.repository.session import writing
+from repo_tools.trust.chain import walk
+from repo_tools.trust.findings import CODES, Finding, Severity
+from repo_tools.trust.source import FolderSource, UrlSource
+from repo_tools.upkeep import check
 from signpost.console import run
 from signpost.medium import OsMedium
-from tests.support.http_server import HttpServer, plain
+from tests.support.http_server import HttpServer, answer, plain
 from tests.support.repositories import SmallRepository, later, make_repository
+from tests.support.signed_faults import sign_edited_manifest, sign_targets
+from tests.support.verity import format_verity
 from updog.update_metadata.content import Content
+from updog.update_metadata.target_path import target_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,8 +50,7 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> SmallRepository:
 
 @pytest.fixture
 def repository(master: SmallRepository, tmp_path: Path) -> SmallRepository:
-    shutil.copytree(master.folder, tmp_path / "repo")
-    return SmallRepository(folder=tmp_path / "repo", now=master.now, images=master.images)
+    return master.copied(tmp_path / "repo")
 
 
 def _codes(repository: SmallRepository, **now: float) -> list[str]:
@@ -57,56 +61,6 @@ def _codes(repository: SmallRepository, **now: float) -> list[str]:
 
 def _image(repository: SmallRepository) -> Path:
     return next((repository.folder / "targets").glob("*-1.1.0-root.erofs.zst"))
-
-
-def _sign_manifest(repository: SmallRepository, data: bytes) -> None:
-    """Sign any bytes as the manifest, as a publisher with the keys and no sense could."""
-    folder = repository.folder
-    old = walk(FolderSource(folder)).targets
-    assert old is not None
-    digest = hashlib.sha256(data).hexdigest()
-    (folder / "targets" / file_of(MANIFEST, digest)).write_bytes(data)
-    listed = editor.target_file(MANIFEST, length=len(data), sha256=digest)
-    _sign_targets(repository, lambda targets: targets.targets.update({MANIFEST: listed}))
-
-
-def _sign_targets(repository: SmallRepository, change: Callable[[Targets], object]) -> None:
-    """Sign changed targets metadata and whatever names them."""
-    folder = repository.folder
-    chain = walk(FolderSource(folder))
-    assert chain.root
-    assert chain.targets
-    assert chain.snapshot
-    assert chain.timestamp
-    signers = SignerStore(uris=config.load(folder).signers, folder=folder)
-    change(chain.targets.signed)
-    version = chain.targets.signed.version + 1
-    expires = chain.targets.signed.expires
-    new = editor.targets_after(chain.targets.signed, {}, version=version, expires=expires)
-    targets = sign(new, signers, chain.root)
-    meta = editor.meta_file(targets, version)
-    snapshot = sign(
-        editor.snapshot_after(chain.snapshot.signed, {"targets": meta}, version=version, expires=expires),
-        signers,
-        chain.root,
-    )
-    meta = editor.meta_file(snapshot, version)
-    timestamp = sign(
-        editor.timestamp_after(chain.timestamp.signed, meta, version=version, expires=expires),
-        signers,
-        chain.root,
-    )
-    (folder / "metadata" / f"{version}.targets.json").write_bytes(targets)
-    (folder / "metadata" / f"{version}.snapshot.json").write_bytes(snapshot)
-    (folder / "metadata" / "timestamp.json").write_bytes(timestamp)
-
-
-def _edited(repository: SmallRepository, change: Callable[[dict[str, Any]], object]) -> None:
-    """Sign the manifest with a change made to its JSON."""
-    with writing(repository.folder, OsMedium()) as session:
-        document = json.loads(session.manifest.to_json())
-    change(document)
-    _sign_manifest(repository, json.dumps(document).encode())
 
 
 def _migrations(*hops: str) -> Callable[[dict[str, Any]], object]:
@@ -171,11 +125,11 @@ def _copy(name: str, to: str) -> Callable[[SmallRepository], None]:
 
 
 def _manifest(change: Callable[[dict[str, Any]], object]) -> Callable[[SmallRepository], None]:
-    return lambda repository: _edited(repository, change)
+    return lambda repository: sign_edited_manifest(repository, change)
 
 
 def _content(repository: SmallRepository) -> None:
-    with writing(repository.folder, OsMedium()) as session:
+    with writing(repository.folder, OsMedium(), now=repository.now) as session:
         update = session.manifest.updates[1]
         assert update.contents
         wrong = replace(update.contents, root=Content(size=7, sha256="0" * 64))
@@ -190,7 +144,7 @@ def _malformed(repository: SmallRepository) -> None:
     name = _image(repository).name.partition(".")[2]
     (repository.folder / "targets" / f"{digest}.{name}").write_bytes(data)
     listed = editor.target_file(name, length=len(data), sha256=digest)
-    _sign_targets(repository, lambda targets: targets.targets.update({name: listed}))
+    sign_targets(repository, lambda targets: targets.targets.update({name: listed}))
 
 
 def _root(change: Callable[[Root], object]) -> Callable[[SmallRepository], None]:
@@ -223,9 +177,9 @@ def _swap_targets(ending: str, other: str) -> Callable[[SmallRepository], None]:
         data = next(folder.glob(f"*{other}")).read_bytes()
         name = next(folder.glob(f"*{ending}")).name.partition(".")[2]
         digest = hashlib.sha256(data).hexdigest()
-        (folder / file_of(name, digest)).write_bytes(data)
+        (folder / target_path(name, digest)).write_bytes(data)
         listed = editor.target_file(name, length=len(data), sha256=digest)
-        _sign_targets(repository, lambda targets: targets.targets.update({name: listed}))
+        sign_targets(repository, lambda targets: targets.targets.update({name: listed}))
 
     return plant
 
@@ -235,7 +189,7 @@ def _unlist(ending: str) -> Callable[[SmallRepository], None]:
         for name in [name for name in targets.targets if name.endswith(ending)]:
             del targets.targets[name]
 
-    return lambda repository: _sign_targets(repository, change)
+    return lambda repository: sign_targets(repository, change)
 
 
 def _pack(document: dict[str, Any], role: str) -> dict[str, Any]:
@@ -272,6 +226,22 @@ def _waves(**starts: str) -> Callable[[SmallRepository], None]:
 
 def _update(index: int, **members: object) -> Callable[[SmallRepository], None]:
     return _manifest(lambda document: document["updates"][index].update(members))
+
+
+def _hold(since: str) -> Callable[[SmallRepository], None]:
+    def change(document: dict[str, Any]) -> None:
+        held = document["updates"].pop(0)
+        document["held"] = [{**held, "hold": {"since": f"{since}T00:00:00Z"}}]
+
+    return _manifest(change)
+
+
+def _key_mode(mode: int) -> Callable[[SmallRepository], None]:
+    return lambda repository: (repository.folder / "keys" / "targets.pem").chmod(mode)
+
+
+def _without_key(repository: SmallRepository) -> None:
+    (repository.folder / "keys" / "targets.pem").unlink()
 
 
 @pytest.mark.parametrize(
@@ -317,6 +287,12 @@ def _update(index: int, **members: object) -> Callable[[SmallRepository], None]:
         pytest.param(_waves(_20="2027-01-01"), "waves-gap", id="first-seeds-in-no-wave"),
         pytest.param(_waves(_0="2027-01-01", _2049="2027-01-02"), "waves-gap", id="wave-beyond-the-fleet"),
         pytest.param(_waves(_0="2026-01-01", _20="2027-01-01"), "waves-gap", id="a-year-between-waves"),
+        pytest.param(_waves(_0="2027-01-01", _20="2050-01-01"), "waves-far waves-gap", id="a-wave-too-far"),
+        pytest.param(_waves(_0="2062-01-01"), "waves-far", id="all-waves-too-far"),
+        pytest.param(_hold("2050-01-01"), "hold-ahead", id="held-in-the-future"),
+        pytest.param(_key_mode(0o644), "key-exposed", id="key-for-all-to-read"),
+        pytest.param(_key_mode(0o620), "key-exposed", id="key-for-the-group-to-write"),
+        pytest.param(_without_key, "key-missing", id="key-file-gone"),
         pytest.param(_share("targets", "timestamp"), "key-shared", id="targets-key-online"),
         pytest.param(_share("root", "snapshot"), "root-key-shared", id="root-key-online"),
         pytest.param(
@@ -368,6 +344,18 @@ def test_a_planted_fault_is_found(
     assert "next: " in captured.out
 
 
+def test_a_floor_at_a_published_version_is_in_order(repository: SmallRepository) -> None:
+    _update(1, floor="1.0.0")(repository)
+    assert _codes(repository) == []
+
+
+def test_nothing_is_counted_where_no_targets_metadata_verify(repository: SmallRepository) -> None:
+    _spoil("timestamp.json", b'"version":', b'"version":1')(repository)
+    report = check.check(FolderSource(repository.folder), now=repository.now)
+    assert report.findings
+    assert (report.targets, report.updates) == (0, 0)
+
+
 def test_snapshot_and_timestamp_may_share_a_key(repository: SmallRepository) -> None:
     _share("snapshot", "timestamp")(repository)
     assert _codes(repository) == []
@@ -390,14 +378,14 @@ def test_an_image_that_does_not_fit_the_declared_partitions(
 
 
 class _Plain(SimpleHTTPRequestHandler):
-    """A web server that knows no ranges and lets caches keep everything for a day."""
+    """A web server that does not support ranges and lets caches keep everything for a day."""
 
     def end_headers(self) -> None:
         self.send_header("Cache-Control", "public, max-age=86400")
         super().end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Say nothing."""
+        """Log nothing."""
 
 
 def test_a_web_server_that_serves_badly_is_told_how(repository: SmallRepository) -> None:
@@ -454,27 +442,60 @@ def test_every_code_is_explained_in_the_reference() -> None:
     ]
 
 
-def test_a_manifest_that_is_not_listed(repository: SmallRepository) -> None:
-    _sign_targets(repository, lambda targets: targets.targets.pop(MANIFEST))
+def test_a_manifest_that_is_not_listed_is_a_finding(repository: SmallRepository) -> None:
+    sign_targets(repository, lambda targets: targets.targets.pop(MANIFEST))
     assert _codes(repository) == ["manifest-missing"]
 
 
-def test_a_listing_without_a_sha256(repository: SmallRepository) -> None:
+@pytest.mark.parametrize(
+    "hashes",
+    [{"sha512": "0" * 128}, {"sha256": "../../../x"}, {"sha256": "A" * 64}, {"sha256": "0" * 63}],
+    ids=["no-sha256", "a-path", "upper-case", "63-digits"],
+)
+def test_a_target_listed_without_a_valid_sha256_is_a_finding(
+    repository: SmallRepository, hashes: dict[str, str]
+) -> None:
     name = _image(repository).name.partition(".")[2]
-
-    def unlist(targets: Targets) -> None:
-        targets.targets[name].hashes = {"sha512": "0" * 128}
-
-    _sign_targets(repository, unlist)
-    assert _codes(repository) == ["target-missing"]
+    sign_targets(repository, lambda targets: setattr(targets.targets[name], "hashes", hashes))
+    assert _codes(repository) == ["target-invalid"]
 
 
-def test_max_version_that_nobody_publishes(repository: SmallRepository) -> None:
+@pytest.mark.skipif(shutil.which("veritysetup") is None, reason="Debian package cryptsetup-bin")
+@pytest.mark.parametrize("is_junk", [False, True], ids=["other-tree", "junk"])
+def test_a_verity_tree_of_another_root_or_of_none_is_a_finding(
+    repository: SmallRepository, tmp_path: Path, *, is_junk: bool
+) -> None:
+    """Two releases, each published with its own hash image; then signed with these exchanged."""
+    for version in ("2.0.0", "2.1.0"):
+        root, tree = tmp_path / version, tmp_path / f"{version}.hash"
+        root.write_bytes(version.encode() * 20480)
+        format_verity(root, tree)
+        if is_junk and version == "2.1.0":
+            root.write_bytes(b"no sectors, so no tree")
+            tree.write_bytes(b"junk" * 2500)
+        repository.publish(version, root=root, hash=tree, deltas=0)
+    assert _codes(repository) == []
+
+    def exchange(document: dict[str, Any]) -> None:
+        one, other = document["updates"][-2:]
+        for member in ("images", "contents", "packs"):
+            one[member]["hash"], other[member]["hash"] = other[member]["hash"], one[member]["hash"]
+
+    sign_edited_manifest(repository, exchange)
+    found = check.check(FolderSource(repository.folder), now=repository.now).findings
+    assert [(finding.code, finding.subject.rpartition("-root.")[0][-5:]) for finding in found] == [
+        ("verity-mismatch", "2.0.0"),
+        ("verity-mismatch", "2.1.0"),
+    ]
+    assert ("has no superblock" in found[0].message) is is_junk
+
+
+def test_a_max_version_that_is_not_published_is_a_finding(repository: SmallRepository) -> None:
     def raise_all(document: dict[str, Any]) -> None:
         for update in document["updates"]:
             update["max_version"] = "9.0.0"
 
-    _edited(repository, raise_all)
+    sign_edited_manifest(repository, raise_all)
     assert _codes(repository) == ["max-version-high"]
 
 
@@ -485,7 +506,7 @@ def test_everything_withdrawn_is_a_note(repository: SmallRepository) -> None:
 
 
 def test_migrations_that_connect_are_fine(repository: SmallRepository) -> None:
-    _edited(repository, _migrations("(1.0.0, 1.1.0)"))
+    sign_edited_manifest(repository, _migrations("(1.0.0, 1.1.0)"))
     assert _codes(repository) == []
 
 
@@ -500,11 +521,11 @@ def test_migrations_that_connect_are_fine(repository: SmallRepository) -> None:
         (365, ["root-expired", *["metadata-expired"] * 3]),
     ],
 )
-def test_expiries(repository: SmallRepository, days: int, expired: list[str]) -> None:
+def test_expired_roles_are_findings(repository: SmallRepository, days: int, expired: list[str]) -> None:
     assert _codes(repository, days=days) == expired
 
 
-def test_consistent_snapshots_switched_off(repository: SmallRepository) -> None:
+def test_a_root_without_consistent_snapshots_is_a_finding(repository: SmallRepository) -> None:
     path = repository.folder / "metadata" / "1.root.json"
     root = walk(FolderSource(repository.folder)).root
     assert root is not None
@@ -514,7 +535,17 @@ def test_consistent_snapshots_switched_off(repository: SmallRepository) -> None:
     assert _codes(repository) == ["consistent-snapshot-off"]
 
 
-def test_too_few_signatures_on_the_next_root(repository: SmallRepository) -> None:
+def test_metadata_without_versions_in_their_names_are_named(repository: SmallRepository) -> None:
+    _root(lambda root: setattr(root, "consistent_snapshot", False))(repository)
+    metadata = repository.folder / "metadata"
+    newest = max(metadata.glob("*.snapshot.json"))
+    newest.rename(metadata / "snapshot.json")
+    findings = check.check(FolderSource(repository.folder), now=repository.now).findings
+    assert {finding.code for finding in findings} == {"consistent-snapshot-off"}
+    assert any(finding.place.endswith(newest.name) for finding in findings)
+
+
+def test_too_few_signatures_on_the_next_root_are_a_finding(repository: SmallRepository) -> None:
     metadata = repository.folder / "metadata"
     root = Metadata.from_bytes((metadata / "1.root.json").read_bytes())
     root.signed.version = 2
@@ -535,12 +566,12 @@ def test_over_http_the_same_faults_are_found(repository: SmallRepository) -> Non
 def test_a_shallow_check_looks_without_reading(repository: SmallRepository) -> None:
     _flip_image(repository)
     with repository.served() as url:
-        assert check.check(UrlSource(url), now=repository.now, how=check.Checking(deep=False)).clean
+        assert check.check(UrlSource(url), now=repository.now, options=check.CheckOptions(deep=False)).clean
         _truncate_image(repository)
-        report = check.check(UrlSource(url), now=repository.now, how=check.Checking(deep=False))
+        report = check.check(UrlSource(url), now=repository.now, options=check.CheckOptions(deep=False))
         assert [finding.code for finding in report.findings] == ["target-length"]
         _delete_image(repository)
-        report = check.check(UrlSource(url), now=repository.now, how=check.Checking(deep=False))
+        report = check.check(UrlSource(url), now=repository.now, options=check.CheckOptions(deep=False))
         assert [finding.code for finding in report.findings] == ["target-missing"]
 
 
@@ -548,11 +579,72 @@ def test_a_shallow_check_looks_without_reading(repository: SmallRepository) -> N
     ("place", "status", "code"),
     [("http://127.0.0.1:9/", 5, "unreachable"), ("nowhere", 2, "no-repository")],
 )
-def test_a_place_that_cannot_be_read(
+def test_a_repository_that_cannot_be_read_is_an_error_with_its_code(
     capsys: pytest.CaptureFixture[str], place: str, status: int, code: str
 ) -> None:
     assert run(cli, ["validate", place, "--json"]) == status
     assert json.loads(capsys.readouterr().out)["error"]["code"] == code
+
+
+def test_a_file_url_is_read_as_its_folder(
+    repository: SmallRepository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = repository.folder.rename(repository.folder.with_name("a repo"))
+    assert run(cli, ["validate", moved.as_uri()]) == 0
+    assert run(cli, ["validate", moved.as_uri().replace("file:///", "file://localhost/")]) == 0
+    assert run(cli, ["validate", moved.as_uri().replace("file:///", "file:/"), "--json"]) == 0
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [
+        ("s3://bucket/os", "s3://"),
+        ("file://elsewhere/srv/os", "'elsewhere'"),
+        ("ftp://user:secret@host/os", "ftp://"),
+    ],
+)
+def test_a_url_that_is_not_read_is_named_as_what_it_is(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, place: str, named: str
+) -> None:
+    for words in (
+        ["validate", place],
+        ["mirror", place, str(tmp_path / "copy"), "--trusted-root", str(tmp_path / "root.json")],
+    ):
+        (tmp_path / "root.json").write_bytes(b"{}")
+        assert run(cli, words) == 2
+        message = capsys.readouterr().err
+        assert named in message
+        assert "secret" not in message
+
+
+def test_a_server_that_denies_everything_is_named_as_that(capsys: pytest.CaptureFixture[str]) -> None:
+    with HttpServer({}) as server:
+        for path in ("metadata/1.root.json", "metadata/timestamp.json"):
+            server.behave(path, answer(403))
+        assert run(cli, ["validate", server.url("").rstrip("/")]) == 5
+        message = capsys.readouterr().err
+        assert "403" in message
+        assert "access is denied" in message
+        assert "root-missing" not in message
+
+
+def test_a_bucket_that_answers_403_for_what_is_not_there_is_read(repository: SmallRepository) -> None:
+    files = {
+        str(path.relative_to(repository.folder)): path.read_bytes()
+        for kind in ("metadata", "targets")
+        for path in (repository.folder / kind).iterdir()
+    }
+    lost = files.pop("metadata/1.root.json")
+    with HttpServer(files) as server:
+        for name in ("1", "2"):
+            server.behave(f"metadata/{name}.root.json", answer(403))
+        url = server.url("").rstrip("/")
+        (finding,) = check.check(UrlSource(url), now=repository.now).findings
+        assert finding.code == "root-missing"
+    with HttpServer({**files, "metadata/1.root.json": lost}) as server:
+        server.behave("metadata/2.root.json", answer(403))
+        assert check.check(UrlSource(server.url("").rstrip("/")), now=repository.now).findings == ()
 
 
 def test_a_finding_outside_the_table_cannot_be_made() -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from signpost import gptprio, sets
-from signpost.app import BootStage, DiskView, Signpost, View
+from signpost import gpt, gptprio, sets
+from signpost.app import DiskView, RunningDiskView, Signpost, UnbootedDisk
 from signpost.errors import LayoutError, NothingBootableError, TableError, TransitionRefusedError
 from signpost.gptprio import Flags
 from signpost.medium import OsMedium
@@ -32,9 +32,9 @@ def on(disk: bytes, active: Slot = Slot.A) -> tuple[Signpost, MemoryMedium]:
 
 
 class TestView:
-    def test_it_says_where_everything_is(self) -> None:
+    def test_a_view_has_every_fact_of_the_disk(self) -> None:
         view = on(disks.make_disk(ever_booted=True))[0].view()
-        assert isinstance(view, View)
+        assert isinstance(view, RunningDiskView)
         table = disks.trusted(disks.make_disk())
         assert (view.disk, view.disk_guid, view.sector_size) == ("disk", disks.guid(999), 512)
         assert (view.active, view.next, view.next_partition) == (Slot.A, Slot.A, 1)
@@ -57,28 +57,28 @@ class TestView:
             assert tuple(slots[slot].flags for slot in Slot) == flags
 
     def test_priority_0_is_not_predicted_even_if_successful(self) -> None:
-        """D31: upstream's prediction says it would boot, its bootloader does not."""
+        """D31: upstream's prediction says that it would boot, its bootloader does not boot it."""
         view = on(disks.make_disk((Flags(successful=True), Flags(successful=True))))[0].view()
         assert (view.next, view.next_partition) == (None, None)
 
     def test_faults_of_the_table_are_listed(self) -> None:
         view = on(disks.flip(disks.make_disk(), 530))[0].view()
-        assert view.faults == ("primary: header checksum wrong",)
+        assert view.faults == ("primary: wrong header CRC",)
 
     def test_without_a_known_slot_there_is_no_active_one(self) -> None:
-        seen = BootStage(on(disks.make_disk())[1], "disk").look()
+        seen = UnbootedDisk(on(disks.make_disk())[1], "disk").view()
         assert type(seen) is DiskView
         assert seen.running is None
         with pytest.raises(LayoutError, match="not known"):
-            _ = View(*seen).active
+            _ = RunningDiskView(*seen).active
 
-    def test_a_disk_of_another_kind_is_refused(self) -> None:
+    def test_a_disk_without_slots_is_refused(self) -> None:
         with pytest.raises(LayoutError, match="no BOOT-A"):
             on(disks.make_disk((), types=[sets.EFI_SYSTEM, sets.DATA]))[0].view()
 
 
 class TestApply:
-    def test_an_update_from_beginning_to_confirm(self) -> None:
+    def test_an_update_changes_the_flags_up_to_the_confirm(self) -> None:
         old, medium = on(
             disks.make_disk((Flags(priority=2, successful=True), Flags(priority=1, successful=True)))
         )
@@ -96,7 +96,7 @@ class TestApply:
         rolled_back = new.apply(Command.ROLLBACK_TO_INACTIVE)
         assert rolled_back.next is Slot.A
 
-    def test_a_cancelled_upgrade_can_be_taken_up_again(self) -> None:
+    def test_a_cancelled_upgrade_can_be_repeated(self) -> None:
         it, _ = on(disks.make_disk((Flags(priority=2, successful=True), Flags(tries=2))))
         it.apply(Command.UPGRADE_TO_INACTIVE)
         assert it.apply(Command.CANCEL_UPGRADE).next is Slot.A
@@ -128,6 +128,26 @@ class TestApply:
             Slot.A: it.view().slots[Slot.A]._replace(flags=Flags(priority=1, successful=True))
         }
 
+    @pytest.mark.parametrize("slot", list(Slot))
+    @pytest.mark.parametrize(
+        "flags",
+        [Flags(), Flags(priority=2), Flags(priority=1, tries=1), Flags(successful=True)],
+        ids=["cleared", "spent", "armed", "retired"],
+    )
+    def test_a_rescue_starts_the_slot_that_was_named(self, slot: Slot, flags: Flags) -> None:
+        medium = MemoryMedium({"disk": disks.make_disk((flags, flags))})
+        view = UnbootedDisk(medium, "disk").rescue(slot)
+        assert view.next is slot
+        assert UnbootedDisk(medium, "disk").take_next() is slot
+
+    @pytest.mark.parametrize("slot", list(Slot))
+    def test_a_disk_with_one_slot_cannot_be_rescued_and_stays(self, slot: Slot) -> None:
+        disk = disks.make_disk((Flags(priority=1),), types=SINGLE)
+        medium = MemoryMedium({"disk": disk})
+        with pytest.raises(LayoutError, match="one slot only"):
+            UnbootedDisk(medium, "disk").rescue(slot)
+        assert bytes(medium.files["disk"]) == disk
+
     def test_a_single_disk_has_no_slot_b_to_run(self) -> None:
         disk = disks.make_disk((disks.RUNNING,), types=SINGLE)
         for action in (Signpost.view, lambda it: it.apply(Command.CLEAR_INACTIVE)):
@@ -135,7 +155,7 @@ class TestApply:
                 action(on(disk, Slot.B)[0])
 
     def test_only_the_flags_change(self) -> None:
-        """D27: every entry but for the bits of the flags."""
+        """D27: every entry except for the bits of the flags."""
         it, medium = on(disks.make_disk())
         it.apply(Command.MARK_INACTIVE_VALID, tries=15)
         it.apply(Command.MARK_SUCCESSFUL_BOOT)
@@ -169,15 +189,15 @@ class TestTakeNext:
                 assert disks.raw_flags(bits) == after
 
     def test_without_a_try_to_count_nothing_is_written_not_even_a_repair(self) -> None:
-        """D37: a boot with the primary unreadable works, and depends on no write."""
+        """D37: a boot with an unreadable primary works and does not depend on a write."""
         medium = RecordingMedium(MemoryMedium({"disk": disks.put(disks.make_disk(), 512, bytes(512))}))
-        assert BootStage(medium, "disk").take_next() is Slot.A
+        assert UnbootedDisk(medium, "disk").take_next() is Slot.A
         assert medium.names == []
 
-    def test_with_a_try_to_count_the_repair_comes_along(self) -> None:
+    def test_counting_a_try_also_repairs_the_table(self) -> None:
         disk = disks.make_disk((disks.RUNNING, Flags(priority=2, tries=1)))
         medium = MemoryMedium({"disk": disks.put(disk, 512, bytes(512))})
-        assert BootStage(medium, "disk").take_next() is Slot.B
+        assert UnbootedDisk(medium, "disk").take_next() is Slot.B
         assert disks.examine(bytes(medium.files["disk"])).faults == ()
 
     def test_nothing_bootable_is_its_own_error(self) -> None:
@@ -189,16 +209,26 @@ class TestTakeNext:
                 step()
         assert bytes(medium.files["disk"]) == disk
 
-    def test_a_third_boot_partition_that_wins_is_named_and_its_try_not_counted(self) -> None:
+    def test_a_third_boot_partition_is_refused_and_no_try_is_counted(self) -> None:
         disk = disks.make_disk(
             (disks.RUNNING, Flags(), Flags(priority=9, tries=1)), types=(*disks.TWO_SLOTS, sets.BOOT)
         )
         it, medium = on(disk)
-        view = it.view()
-        assert (view.next, view.next_partition) == (None, 8)
-        assert view.notes == ("3 BOOT partitions: the slots are the first two (numbers 1 and 4)",)
-        with pytest.raises(LayoutError, match="partition 8 is the next to boot and belongs to no slot"):
-            it.take_next()
+        for action in (it.view, it.take_next, it.repair):
+            with pytest.raises(LayoutError, match="3 BOOT partitions"):
+                action()
+        assert bytes(medium.files["disk"]) == disk
+
+    def test_a_table_without_slots_is_not_repaired(self) -> None:
+        """It may belong to another system, whose backup outlived the node's table."""
+        other = gpt.new_table((), disk_size=2 << 20, disk_guid=disks.guid(9))
+        disk = disks.write_all(bytes(2 << 20), other.pair)
+        disk = disks.put(disk, 512, bytes(512))
+        medium = MemoryMedium({"disk": disk})
+        for it in (UnbootedDisk(medium, "disk"), Signpost(medium, "disk", Slot.A)):
+            repair = it.repair if isinstance(it, Signpost) else it.repair_disk
+            with pytest.raises(LayoutError, match="no BOOT-A"):
+                repair()
         assert bytes(medium.files["disk"]) == disk
 
     def test_power_cycles_fall_back_and_stay(self) -> None:
@@ -208,33 +238,34 @@ class TestTakeNext:
 
 
 class TestRepair:
-    def test_it_says_what_there_was_and_leaves_none(self) -> None:
+    def test_a_repair_returns_the_faults_and_leaves_none(self) -> None:
         sound = disks.make_disk()
         it, medium = on(disks.put(sound, -512, bytes(512)))
         assert it.repair_disk() == ("backup: no GPT signature",)
         assert bytes(medium.files["disk"]) == sound
         assert it.repair().faults == ()
 
-    def test_a_sound_table_is_left_alone(self) -> None:
+    def test_a_sound_table_is_not_written(self) -> None:
         medium = RecordingMedium(MemoryMedium({"disk": disks.make_disk()}))
         assert Signpost(medium, "disk", Slot.A).repair().faults == ()
         assert medium.names == []
 
     def test_two_bad_copies_are_left_bit_for_bit(self) -> None:
-        """D23, by every way in."""
+        """D23, through every entry point."""
         bad = disks.put(disks.flip(disks.make_disk(), 530), -512, bytes(512))
         it, medium = on(bad)
-        looks: list[Callable[[], object]] = [it.view, it.look, it.take_next, it.predict]
-        actions = [*looks, it.repair, it.repair_disk, it.rewrite]
+        unbooted = UnbootedDisk(medium, "disk")
+        reads: list[Callable[[], object]] = [it.view, unbooted.view, it.take_next, it.predict]
+        actions = [*reads, it.repair, it.repair_disk, it.rewrite]
         for action in [*actions, *(lambda command=command: it.apply(command) for command in Command)]:
-            with pytest.raises(TableError, match="both copies of the partition table are bad"):
+            with pytest.raises(TableError, match="both copies of the partition table are invalid"):
                 action()
         assert bytes(medium.files["disk"]) == bad
 
     def test_a_rewrite_writes_both_copies_as_they_are(self) -> None:
         memory = MemoryMedium({"disk": disks.make_disk()})
         medium = RecordingMedium(memory)
-        BootStage(medium, "disk").rewrite()
+        UnbootedDisk(medium, "disk").rewrite()
         assert len(medium.writes) == 4
         assert bytes(memory.files["disk"]) == disks.make_disk()
 

@@ -43,17 +43,17 @@ def test_an_entry_is_read_whole_and_unknown_keys_are_kept() -> None:
     )
 
 
-def test_a_kernel_is_enough() -> None:
+def test_linux_is_the_only_required_key() -> None:
     assert parse("x", b"linux /vmlinuz") == BootEntry(name="x", linux="/vmlinuz")
 
 
 @pytest.mark.parametrize(
     ("data", "fault"),
     [
-        pytest.param(b"", "x.conf: it has no linux", id="empty"),
-        pytest.param(b"title T\nefi /loader.efi\n", "it has no linux", id="another loader"),
-        pytest.param(b"linux\n", "line 1: linux has no value; it has no linux", id="no value"),
-        pytest.param(b"linux /a\n\nlinux /b\n", "line 3: linux is there twice", id="twice"),
+        pytest.param(b"", "x.conf: the key linux is missing", id="empty"),
+        pytest.param(b"title T\nefi /loader.efi\n", "the key linux is missing", id="another loader"),
+        pytest.param(b"linux\n", "line 1: linux has no value; the key linux is missing", id="no value"),
+        pytest.param(b"linux /a\n\nlinux /b\n", "line 3: linux is given twice", id="twice"),
         pytest.param(b"linux /a\ninitrd\n", "line 2: initrd has no value", id="no initrd"),
         pytest.param(b"linux /a\ntitle \xff\n", "x.conf: byte 15 is not UTF-8", id="not text"),
     ],
@@ -107,6 +107,14 @@ def test_the_newest_entry_of_a_system_is_chosen() -> None:
     chosen = choose(entries, "x64")
     assert chosen is not None
     assert chosen.version == "1.10.0"
+
+
+def test_of_entries_with_the_same_sort_key_the_version_decides_before_the_file_name() -> None:
+    older = entry("z-99", sort_key="demo", version="1.9.0")
+    newer = entry("a-1", sort_key="demo", version="1.10.0")
+    assert choose([older, newer], "x64") == newer
+    same = entry("b-2", sort_key="demo", version="1.10.0")
+    assert choose([newer, same], "x64") == same
 
 
 def test_without_sort_keys_the_file_name_decides() -> None:

@@ -1,4 +1,4 @@
-"""The bootloader's choice, against an oracle written from the words of the rule (D30-D36).
+"""The bootloader's choice, compared with an oracle written from the text of the rule (D30-D36).
 
 "Among BOOT entries with (tries > 0 or successful) take the strictly highest priority above 0, the first of
 equals; if its tries > 0 decrement and write, even when successful. Nothing eligible: no boot."
@@ -19,7 +19,7 @@ Raw = tuple[int, int, bool]
 
 
 def oracle(slots: list[Raw]) -> tuple[int, Raw] | None:
-    """Return the position that boots and its flags after, by the loop GRUB's rule describes."""
+    """Return the position that boots and its flags afterwards, by the loop that GRUB's rule describes."""
     best, chosen = 0, None
     for position, (priority, tries, successful) in enumerate(slots):
         if (tries > 0 or successful) and priority > best:
@@ -31,7 +31,7 @@ def oracle(slots: list[Raw]) -> tuple[int, Raw] | None:
 
 
 def chosen(*flags: Flags) -> tuple[int, Raw] | None:
-    """Return the same of the product."""
+    """Return the product's answer in the same form."""
     choice = state.next_boot(disks.boots(flags))
     return None if choice is None else (choice.entry_index, raw(choice.after))
 
@@ -74,7 +74,7 @@ def test_a_successful_slot_still_counts_its_tries() -> None:
     assert chosen(Flags(priority=1, tries=3, successful=True)) == (0, (1, 2, True))
 
 
-def test_an_exhausted_slot_makes_room_for_a_lower_one() -> None:
+def test_a_slot_without_tries_gives_way_to_a_lower_priority() -> None:
     assert chosen(Flags(priority=9), Flags(priority=1, successful=True)) == (1, (1, 0, True))
 
 
@@ -120,9 +120,9 @@ def test_power_cycles_never_roll_back_a_confirmed_slot(left: int) -> None:
     assert slots[1] == Flags(priority=2, successful=True)
 
 
-def test_other_partitions_do_not_take_part_whatever_their_bits() -> None:
-    high = gpt.Entry(type=disks.SLOT[1], attributes=0x01FF << 48)
-    choice = state.next_boot([high, gpt.Entry(), *disks.boots([Flags(priority=1, tries=1)])])
+def test_partitions_of_other_types_are_ignored_whatever_their_bits() -> None:
+    high = gpt.PartitionEntry(type=disks.SLOT[1], attributes=0x01FF << 48)
+    choice = state.next_boot([high, gpt.PartitionEntry(), *disks.boots([Flags(priority=1, tries=1)])])
     assert choice is not None
     assert choice.entry_index == 2
     assert choice.counted

@@ -1,4 +1,4 @@
-"""What the boot stage tells the system it starts, and what that system makes of it."""
+"""The boot record: written by the boot stage, read by the system it starts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RECORDS = st.builds(
 
 
 @given(RECORDS)
-def test_what_is_written_is_what_is_read(record: BootRecord) -> None:
+def test_a_record_survives_a_round_trip(record: BootRecord) -> None:
     assert BootRecord.from_words(["ro", *record.to_words(), "quiet"]) == record
 
 
@@ -32,11 +32,11 @@ def test_what_is_written_is_what_is_read(record: BootRecord) -> None:
         pytest.param("slot=A signpost.tries=-1", id="negative tries"),
     ],
 )
-def test_without_a_record_there_is_none(line: str) -> None:
+def test_a_command_line_without_a_valid_record_gives_none(line: str) -> None:
     assert BootRecord.from_words(line.split()) is None
 
 
-def test_the_boot_stages_word_counts_and_not_that_of_a_boot_entry() -> None:
+def test_the_boot_stages_parameters_count_and_not_those_of_a_boot_entry() -> None:
     words = ["slot=B", "signpost.tries=9", "signpost.passed=A:kernel", "slot=A", "signpost.tries=1"]
     assert BootRecord.from_words([*words, "signpost.passed=B:spent"]) == BootRecord(
         slot=Slot.A, tries=1, passed=(Passed(Slot.B, "spent"),)
@@ -50,6 +50,11 @@ def test_a_reason_of_a_newer_boot_stage_is_kept_and_what_is_malformed_is_left_ou
     assert record.passed[0].meaning == "cosmic-rays"
 
 
+def test_without_a_slot_that_was_passed_over_the_parameter_is_left_out() -> None:
+    assert BootRecord(slot=Slot.B, tries=2).to_words() == ("slot=B", "signpost.tries=2")
+
+
 def test_every_reason_has_a_meaning_and_all_but_spent_are_failures() -> None:
     assert set(MEANINGS) == set(Reason)
+    assert [Passed(Slot.A, reason).meaning for reason in Reason] == [MEANINGS[reason] for reason in Reason]
     assert [reason for reason in Reason if not Passed(Slot.A, reason).failed] == [Reason.SPENT]

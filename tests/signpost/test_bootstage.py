@@ -1,6 +1,6 @@
-"""What the boot stage decides: which disk, which slot, which kernel, and what it does when there is none.
+"""What the boot stage decides: which disk, which slot, which kernel, and what it does if there is none.
 
-The machine is played; disks are plain files, BOOT is a folder, and the decisions are the real ones.
+The machine is simulated; disks are plain files, BOOT is a folder, and the decisions are the real ones.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from uuid import UUID, uuid5
 import pytest
 
 from signpost import bootstage, gpt, sets
-from signpost.app import BootStage
+from signpost.app import UnbootedDisk
 from signpost.bootrecord import BootRecord, Passed, Reason
-from signpost.bootstage import Settings
+from signpost.bootstage import BootSettings
 from signpost.errors import BootEntryError, KernelLoadError, LayoutError, MediumError
 from signpost.gptprio import Flags, with_flags
 from signpost.medium import OsMedium
@@ -34,21 +34,21 @@ _NAMES = UUID("b4e1c5b0-8f0c-4b8e-9a6e-2f9f2f4f6a11")
 
 
 class Reset(BaseException):
-    """The played machine restarts."""
+    """The simulated machine restarts."""
 
 
 class Started(BaseException):
-    """The played machine runs another kernel from here on."""
+    """The simulated machine has started another kernel."""
 
 
 @dataclass
-class PlayedMachine:
+class SimulatedMachine:
     """A machine of files: each disk's partitions are folders named after the disk and the number."""
 
     paths: list[str]
     origin: Guid | None = None
-    refuses: str = ""  # a kernel of this content cannot be loaded
-    stays: str = ""  # a kernel of this content cannot be started
+    refuses: str = ""  # a kernel with this content cannot be loaded
+    stays: str = ""  # a kernel with this content cannot be started
     late: int = 0  # pauses before the disks appear
     architecture: str = "x64"
     said: list[str] = field(default_factory=list)
@@ -128,15 +128,15 @@ def make_disk(path: Path, a: Flags, b: Flags, *, foreign: bool = False) -> str:
     return str(path)
 
 
-def machine(folder: Path, a: Flags = GOOD, b: Flags = CLEARED) -> PlayedMachine:
-    return PlayedMachine([make_disk(folder / "vda", a, b)])
+def machine(folder: Path, a: Flags = GOOD, b: Flags = CLEARED) -> SimulatedMachine:
+    return SimulatedMachine([make_disk(folder / "vda", a, b)])
 
 
 def flags_of(disk: str) -> dict[Slot, Flags]:
-    return {slot: view.flags for slot, view in BootStage(OsMedium(), disk).look().slots.items()}
+    return {slot: view.flags for slot, view in UnbootedDisk(OsMedium(), disk).view().slots.items()}
 
 
-def switch_on(played: PlayedMachine, *words: str, medium: Medium | None = None) -> str | None:
+def switch_on(played: SimulatedMachine, *words: str, medium: Medium | None = None) -> str | None:
     """Run the boot stage; return the kernel that was started, None if the machine was reset."""
     try:
         bootstage.run(played, medium or OsMedium(), words)
@@ -147,17 +147,17 @@ def switch_on(played: PlayedMachine, *words: str, medium: Medium | None = None) 
     raise AssertionError("the boot stage came to an end")
 
 
-def test_the_good_slot_is_started_and_nothing_is_written(tmp_path: Path) -> None:
+def test_a_confirmed_slot_is_started_and_nothing_is_written(tmp_path: Path) -> None:
     played = machine(tmp_path)
     before = (tmp_path / "vda").read_bytes()
     assert switch_on(played) == "kernel A"
     assert (tmp_path / "vda").read_bytes() == before
     assert played.loaded
     assert played.loaded[1] == (f"{played.paths[0]}.2/initrd",)
-    assert played.said[0].endswith("vda: taking slot A, 0 tries left after this one")
+    assert played.said[0].endswith("vda: taking slot A, which is confirmed")
 
 
-def test_the_command_line_is_the_entrys_and_then_what_the_slot_is_found_by(tmp_path: Path) -> None:
+def test_the_command_line_is_the_entrys_options_and_then_the_slots_parameters(tmp_path: Path) -> None:
     played = machine(tmp_path)
     switch_on(played)
     assert played.loaded
@@ -172,13 +172,13 @@ def test_the_command_line_is_the_entrys_and_then_what_the_slot_is_found_by(tmp_p
     ]
 
 
-def record_of(played: PlayedMachine) -> BootRecord | None:
-    """Return how the start came about, as the started system reads it."""
+def record_of(played: SimulatedMachine) -> BootRecord | None:
+    """Return the boot record, as the started system reads it."""
     assert played.loaded
     return BootRecord.from_words(played.loaded[2].split())
 
 
-def test_a_try_is_counted_before_the_slot_is_looked_at_and_then_the_other_is_taken(tmp_path: Path) -> None:
+def test_a_try_is_counted_before_the_slot_is_read_and_then_the_other_slot_is_taken(tmp_path: Path) -> None:
     played = machine(tmp_path, GOOD, TRIED)
     played.refuses = "kernel B"
     assert switch_on(played) == "kernel A"
@@ -200,10 +200,10 @@ FIRST = Flags(priority=2, successful=True)
         pytest.param("vmlinuz", Reason.KERNEL, id="no kernel"),
     ],
 )
-def test_a_confirmed_slot_that_rotted_is_passed_over_and_nothing_is_written(
+def test_a_confirmed_slot_that_is_damaged_is_passed_over_and_nothing_is_written(
     tmp_path: Path, damaged: str, reason: Reason
 ) -> None:
-    """It has no try to lose, so waiting for the next start would wait for ever."""
+    """It has no tries, so it would be taken again at every start."""
     played = machine(tmp_path, GOOD, FIRST)
     (tmp_path / "vda.5" / damaged).rename(tmp_path / "gone")
     before = (tmp_path / "vda").read_bytes()
@@ -235,30 +235,30 @@ def test_a_kernel_that_cannot_be_started_is_passed_over_like_one_that_cannot_be_
 
 
 class WornMedium(OsMedium):
-    """A disk that can be read and no longer written."""
+    """A disk that can only be read."""
 
     def write_at(self, *_words: object) -> None:
         raise MediumError("Read-only file system")
 
 
 def test_a_slot_whose_try_cannot_be_counted_is_not_started(tmp_path: Path) -> None:
-    """It would never run out of tries; the confirmed one needs no count."""
+    """Its tries would never be used up; the confirmed slot needs no count."""
     played = machine(tmp_path, GOOD, TRIED)
     assert switch_on(played, medium=WornMedium()) == "kernel A"
     assert record_of(played) == BootRecord(slot=Slot.A, passed=(Passed(Slot.B, "try-not-counted"),))
-    played = PlayedMachine([make_disk(tmp_path / "vdb", TRIED, TRIED)])
+    played = SimulatedMachine([make_disk(tmp_path / "vdb", TRIED, TRIED)])
     assert switch_on(played, medium=WornMedium()) is None
     assert played.loaded is None
 
 
-def test_when_both_slots_rotted_it_is_told_of_each_and_ends_in_a_reset(tmp_path: Path) -> None:
+def test_when_both_slots_are_damaged_each_is_reported_and_the_machine_is_reset(tmp_path: Path) -> None:
     played = machine(tmp_path, GOOD, FIRST)
     for number in (2, 5):
         (tmp_path / f"vda.{number}").rename(tmp_path / f"gone.{number}")
     assert switch_on(played) is None
     said = "\n".join(played.said)
     assert said.index("slot B is passed over") < said.index("slot A is passed over")
-    assert "no slot is left that can be started" in said
+    assert "no slot can be started" in said
     assert played.pauses == [bootstage.PAUSE]
 
 
@@ -266,7 +266,7 @@ def test_when_both_slots_rotted_it_is_told_of_each_and_ends_in_a_reset(tmp_path:
 @pytest.mark.parametrize("b", [GOOD, TRIED, CLEARED, Flags(priority=1, tries=2, successful=True)])
 def test_what_is_started_is_what_was_predicted(tmp_path: Path, a: Flags, b: Flags) -> None:
     played = machine(tmp_path, a, b)
-    predicted = BootStage(OsMedium(), played.paths[0]).look().next
+    predicted = UnbootedDisk(OsMedium(), played.paths[0]).view().next
     assert switch_on(played) == (f"kernel {predicted}" if predicted else None)
 
 
@@ -275,7 +275,7 @@ def test_nothing_bootable_ends_in_a_message_a_pause_and_a_reset(tmp_path: Path) 
     before = (tmp_path / "vda").read_bytes()
     assert switch_on(played) is None
     assert played.said[0].endswith("vda: no slot can boot")
-    assert played.said[1].startswith("next: Both slots are out")
+    assert played.said[1].startswith("next: Neither slot can boot")
     assert played.said[-1] == "restarting in 30 seconds"
     assert played.pauses == [bootstage.PAUSE]
     assert (tmp_path / "vda").read_bytes() == before
@@ -299,14 +299,14 @@ def test_a_boot_partition_that_cannot_be_mounted_ends_in_a_reset(tmp_path: Path)
     assert any("passed over: cannot mount" in line for line in played.said)
 
 
-def test_a_defect_is_told_and_ends_in_a_reset(tmp_path: Path) -> None:
+def test_a_defect_is_reported_and_ends_in_a_reset(tmp_path: Path) -> None:
     played = machine(tmp_path)
-    (tmp_path / "vda.2" / "vmlinuz").write_bytes(b"\xff")  # the played machine does not expect it
+    (tmp_path / "vda.2" / "vmlinuz").write_bytes(b"\xff")  # which the simulated machine does not expect
     assert switch_on(played) is None
     assert any("passed over: internal error: UnicodeDecodeError" in line for line in played.said)
 
 
-def test_a_defect_outside_the_slots_is_told_and_ends_in_a_reset(tmp_path: Path) -> None:
+def test_a_defect_outside_the_slots_is_reported_and_ends_in_a_reset(tmp_path: Path) -> None:
     played = machine(tmp_path)
     played.paths = [None]  # type: ignore[list-item]
     assert switch_on(played) is None
@@ -317,7 +317,7 @@ def test_a_disk_without_slots_is_passed_over(tmp_path: Path) -> None:
     foreign = make_disk(tmp_path / "vda", GOOD, GOOD, foreign=True)
     (tmp_path / "vdb").write_bytes(bytes(gpt.ALIGNMENT))
     ours = make_disk(tmp_path / "vdc", CLEARED, GOOD)
-    played = PlayedMachine([foreign, str(tmp_path / "vdb"), ours, str(tmp_path / "gone")])
+    played = SimulatedMachine([foreign, str(tmp_path / "vdb"), ours, str(tmp_path / "gone")])
     assert switch_on(played) == "kernel B"
 
 
@@ -328,21 +328,23 @@ def test_the_disk_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_without_a_disk_every_disk_is_named_with_its_reason(tmp_path: Path) -> None:
-    played = PlayedMachine([make_disk(tmp_path / "vda", GOOD, GOOD, foreign=True)])
+    played = SimulatedMachine([make_disk(tmp_path / "vda", GOOD, GOOD, foreign=True)])
     assert switch_on(played) is None
-    assert played.said[0].startswith("no disk carries slots: ")
+    assert played.said[0].startswith("no disk has slots: ")
     assert "the disk has no BOOT-A" in played.said[0]
     assert sum(played.pauses) == bootstage.DISK_PATIENCE + bootstage.PAUSE
 
 
-def twins(folder: Path) -> PlayedMachine:
-    return PlayedMachine([make_disk(folder / "vda", GOOD, CLEARED), make_disk(folder / "vdb", CLEARED, GOOD)])
+def twins(folder: Path) -> SimulatedMachine:
+    return SimulatedMachine(
+        [make_disk(folder / "vda", GOOD, CLEARED), make_disk(folder / "vdb", CLEARED, GOOD)]
+    )
 
 
 def test_between_two_disks_with_slots_it_does_not_choose(tmp_path: Path) -> None:
     played = twins(tmp_path)
     assert switch_on(played) is None
-    assert played.said[0].startswith("several disks carry slots: ")
+    assert played.said[0].startswith("several disks have slots: ")
     assert "signpost.disk=GUID" in played.said[1]
 
 
@@ -352,11 +354,11 @@ def test_of_two_disks_the_named_one_is_taken(tmp_path: Path) -> None:
     assert switch_on(played, f"signpost.disk={tmp_path}/vda") == "kernel A"
 
 
-def test_a_named_disk_that_is_not_there_is_not_replaced_by_another(tmp_path: Path) -> None:
+def test_a_named_disk_that_is_missing_is_not_replaced_by_another(tmp_path: Path) -> None:
     played = machine(tmp_path)
     assert switch_on(played, f"signpost.disk={guid('other')}") is None
     assert played.said[0] == (
-        f"{guid('other')} is not there, or carries no slots: {tmp_path}/vda is {guid('vda')}"
+        f"disk {guid('other')} is missing or has no slots: {tmp_path}/vda: its GUID is {guid('vda')}"
     )
 
 
@@ -366,7 +368,7 @@ def test_of_two_disks_the_one_the_firmware_started_from_is_taken(tmp_path: Path)
     assert switch_on(played) == "kernel B"
 
 
-def test_a_damaged_primary_table_is_booted_from_and_the_kernel_told_to_read_the_backup(
+def test_with_a_damaged_primary_the_slot_is_started_and_the_kernel_reads_the_backup(
     tmp_path: Path,
 ) -> None:
     played = machine(tmp_path)
@@ -386,7 +388,7 @@ def test_an_entry_cannot_lead_out_of_its_partition(tmp_path: Path) -> None:
     assert switch_on(played) == "kernel A"
 
 
-def test_a_sound_entry_is_taken_beside_a_faulty_one(tmp_path: Path) -> None:
+def test_a_faulty_entry_is_ignored_if_there_is_a_sound_one(tmp_path: Path) -> None:
     played = machine(tmp_path)
     (tmp_path / "vda.2/loader/entries/zz-9.conf").write_text("title only", encoding="ascii")
     (tmp_path / "vda.2/loader/entries/readme.txt").write_text("x", encoding="ascii")
@@ -400,31 +402,31 @@ def test_with_faulty_entries_only_all_are_named(tmp_path: Path) -> None:
     (folder / "long.conf").write_bytes(b"#" * 70_000)
     with pytest.raises(BootEntryError) as caught:
         bootstage.read_entry(OsMedium(), str(tmp_path / "vda.2"), "x64")
-    assert "demo.conf: it has no linux" in caught.value.message
+    assert "demo.conf: the key linux is missing" in caught.value.message
     assert "long.conf: longer than 65536 bytes" in caught.value.message
 
 
-def test_a_command_line_no_kernel_takes_is_refused(tmp_path: Path) -> None:
+def test_a_command_line_that_is_too_long_for_a_kernel_is_refused(tmp_path: Path) -> None:
     played = machine(tmp_path, TRIED)
     entry = tmp_path / "vda.2" / "loader" / "entries" / "demo.conf"
     entry.write_text(f"linux /vmlinuz\noptions {'x' * 2048}\n", encoding="ascii")
     assert switch_on(played) is None
-    assert any("too long" in line for line in played.said)
+    assert any("is longer than 2047" in line for line in played.said)
 
 
-def test_its_own_words_are_read_and_a_wrong_one_is_told_not_obeyed(tmp_path: Path) -> None:
+def test_its_own_parameters_are_read_and_a_wrong_one_is_reported_and_ignored(tmp_path: Path) -> None:
     words = ["console=ttyS0", "signpost.pause=2", "signpost.disk=/dev/sda", "signpost.dsk=x"]
-    assert Settings.from_words(words) == Settings(
+    assert BootSettings.from_words(words) == BootSettings(
         disk="/dev/sda",
         pause=2,
-        notes=("signpost.dsk=x on the command line is not understood and not obeyed",),
+        notes=("unknown or invalid command line parameter ignored: signpost.dsk=x",),
     )
-    assert Settings.from_words(["signpost.pause=soon"]).pause == bootstage.PAUSE
+    assert BootSettings.from_words(["signpost.pause=soon"]).pause == bootstage.PAUSE
     played = machine(tmp_path)
     assert switch_on(played, "signpost.pause=soon") == "kernel A"
-    assert "not obeyed" in played.said[0]
+    assert "parameter ignored: signpost.pause=soon" in played.said[0]
 
 
-def test_find_raises_what_run_says() -> None:
-    with pytest.raises(LayoutError, match="no disk is there"):
-        bootstage.find(PlayedMachine([]), OsMedium())
+def test_find_raises_the_error_that_run_shows() -> None:
+    with pytest.raises(LayoutError, match="there is no disk"):
+        bootstage.find(SimulatedMachine([]), OsMedium())

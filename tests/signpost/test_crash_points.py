@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from signpost import gpt
-from signpost.app import BootStage, Signpost
+from signpost.app import Signpost, UnbootedDisk
 from signpost.gptprio import Flags, ever_booted
 from signpost.sets import Slot
 from signpost.state import Command
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
     from signpost.medium import Medium
 
-Story = tuple[Flags, Flags, bool]
+AllFlags = tuple[Flags, Flags, bool]
 GOOD = Flags(priority=1, successful=True)
 
 
 def apply(command: Command, active: Slot = Slot.A, tries: int = 1) -> Callable[[Medium], object]:
-    """Return a command as something to do to a medium."""
+    """Return an action that applies a command to the disk on a medium."""
     return lambda medium: Signpost(medium, "disk", active).apply(command, tries=tries)
 
 
 def take_next(medium: Medium) -> object:
     """Do the bootloader's step."""
-    return BootStage(medium, "disk").take_next()
+    return UnbootedDisk(medium, "disk").take_next()
 
 
 def repair(medium: Medium) -> object:
     """Repair the table."""
-    return BootStage(medium, "disk").repair_disk()
+    return UnbootedDisk(medium, "disk").repair_disk()
 
 
 class Case(NamedTuple):
@@ -74,15 +74,15 @@ def damaged(disk: bytes, sector_size: int) -> dict[str, bytes]:
     }
 
 
-def story(disk: bytes, sector_size: int) -> Story:
-    """Return what a disk's trusted table says."""
+def all_flags(disk: bytes, sector_size: int) -> AllFlags:
+    """Return the flags in a disk's trusted table."""
     table = disks.trusted(disk, sector_size)
     boot_a, boot_b = disks.boot_flags(table)
     return boot_a, boot_b, ever_booted(table.entries[disks.PRIVATE].attributes)
 
 
 def run(disk: bytes, action: Callable[[Medium], object]) -> tuple[bytes, RecordingMedium]:
-    """Do something to a disk; return the disk afterwards and the record."""
+    """Do an action on a disk; return the disk afterwards and the recorded calls."""
     memory = MemoryMedium({"disk": disk})
     medium = RecordingMedium(memory)
     action(medium)
@@ -90,12 +90,12 @@ def run(disk: bytes, action: Callable[[Medium], object]) -> tuple[bytes, Recordi
 
 
 def cut(disk: bytes, action: Callable[[Medium], object], sector_size: int) -> Iterator[bytes]:
-    """Give every state that a power cut during an action leaves; each must tell the old or new story."""
+    """Yield every state that a power cut during an action leaves; each must have the old or the new flags."""
     after, medium = run(disk, action)
-    allowed = {story(disk, sector_size), story(after, sector_size)}
+    allowed = {all_flags(disk, sector_size), all_flags(after, sector_size)}
     complete = False
     for state in crash_states(disk, medium.calls, sector_size):
-        assert story(state, sector_size) in allowed
+        assert all_flags(state, sector_size) in allowed
         complete = complete or state == after
         yield state
     assert complete
@@ -115,7 +115,9 @@ def test_a_cut_leaves_the_old_flags_or_the_new(case: Case, sector_size: int) -> 
 
 @pytest.mark.parametrize("damage", ["D16", "D17", "D18", "D19", "D21"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_also_when_the_table_had_to_be_repaired_first(case: Case, damage: str) -> None:
+def test_a_cut_in_a_command_that_also_repairs_leaves_the_old_flags_or_the_new(
+    case: Case, damage: str
+) -> None:
     disk = damaged(disks.make_disk(case.flags), 512)[damage]
     assert sum(1 for _ in cut(disk, case.action, 512)) > 40
 
@@ -125,8 +127,8 @@ def test_also_when_the_table_had_to_be_repaired_first(case: Case, damage: str) -
 def test_a_cut_during_a_repair_changes_no_flags(damage: str, sector_size: int) -> None:
     sound = disks.make_disk(shape=disks.Shape(sector_size=sector_size))
     disk = damaged(sound, sector_size)[damage]
-    wanted = story(sound, sector_size)
-    assert {story(state, sector_size) for state in cut(disk, repair, sector_size)} == {wanted}
+    wanted = all_flags(sound, sector_size)
+    assert {all_flags(state, sector_size) for state in cut(disk, repair, sector_size)} == {wanted}
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -135,19 +137,19 @@ def test_a_second_cut_during_the_repair_of_the_first(case: Case) -> None:
     disk = disks.make_disk(case.flags)
     first = list(cut(disk, case.action, 512))
     for state in first[:: max(1, len(first) // 10)]:
-        assert {story(second, 512) for second in cut(state, repair, 512)} == {story(state, 512)}
+        assert {all_flags(second, 512) for second in cut(state, repair, 512)} == {all_flags(state, 512)}
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_the_boot_after_a_cut_takes_the_slot_of_before_or_after(case: Case) -> None:
     disk = disks.make_disk(case.flags)
     after, _ = run(disk, case.action)
-    slots = {BootStage(MemoryMedium({"disk": each}), "disk").predict() for each in (disk, after)}
+    slots = {UnbootedDisk(MemoryMedium({"disk": each}), "disk").predict() for each in (disk, after)}
     for state in cut(disk, case.action, 512):
-        assert BootStage(MemoryMedium({"disk": state}), "disk").take_next() in slots
+        assert UnbootedDisk(MemoryMedium({"disk": state}), "disk").take_next() in slots
 
 
-def test_a_write_in_the_wrong_order_would_be_found() -> None:
+def test_a_write_without_a_flush_between_the_copies_can_lose_the_table() -> None:
     """D95: without the flush between the copies the states above include a lost table."""
     disk = disks.make_disk()
     _, medium = run(disk, apply(Command.MARK_INACTIVE_VALID))

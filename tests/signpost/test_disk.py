@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 NEW = Flags(priority=2, tries=1)
 
 
-def changes(loaded: Loaded) -> dict[int, gpt.Entry]:
+def changes(loaded: Loaded) -> dict[int, gpt.PartitionEntry]:
     """Return slot B's entry with new flags."""
     entry = loaded.table.entries[disks.BOOT_B]
     return {disks.BOOT_B: replace(entry, attributes=with_flags(entry.attributes, NEW))}
@@ -53,7 +54,7 @@ def store(medium: Medium) -> Loaded:
 
 
 def recorded(disk: bytes) -> RecordingMedium:
-    """Store slot B's new flags and return what was done to the medium."""
+    """Store slot B's new flags and return the medium, which recorded the calls."""
     medium = RecordingMedium(MemoryMedium({"disk": disk}))
     store(medium)
     return medium
@@ -78,8 +79,14 @@ class TestLoading:
         disk = disks.make_disk(shape=disks.SHAPES["4096"])
         asked = MemoryMedium({"disk": disk}, sector_size=4096)
         assert Disk(asked, "disk").load().table.sector_size == 4096
-        with pytest.raises(TableError, match="no GPT signature"):
-            Disk(MemoryMedium({"disk": disk}, sector_size=512), "disk").load()
+
+    @pytest.mark.parametrize(("of", "on"), [("4096", 512), ("512", 4096)])
+    def test_a_table_for_the_other_sector_size_is_named_as_such(self, of: str, on: int) -> None:
+        disk = disks.make_disk(shape=disks.SHAPES[of])
+        message = f"is for {of}-byte sectors; the disk has {on}-byte sectors"
+        with pytest.raises(TableError, match=message) as caught:
+            Disk(MemoryMedium({"disk": disk}, sector_size=on), "disk").load()
+        assert f"--sector-size {on}" in caught.value.next_step
 
     def test_tables_for_both_sector_sizes_are_refused(self) -> None:
         coarse = disks.make_disk(shape=disks.SHAPES["4096"])
@@ -94,9 +101,11 @@ class TestLoading:
     @pytest.mark.parametrize(
         "data", [b"", b"EFI PART", bytes(100), bytes(100_000)], ids=["empty", "8", "100", "zeros"]
     )
-    def test_what_is_no_disk_is_refused_by_name(self, data: bytes) -> None:
-        with pytest.raises(TableError, match="disk: both copies of the partition table are bad"):
-            Disk(MemoryMedium({"disk": data}), "disk").load()
+    def test_a_file_that_is_not_a_disk_is_refused_by_name(self, data: bytes, tmp_path: Path) -> None:
+        (tmp_path / "disk").write_bytes(data)
+        for medium, path in ((MemoryMedium({"disk": data}), "disk"), (OsMedium(), str(tmp_path / "disk"))):
+            with pytest.raises(TableError, match="disk: both copies of the partition table are invalid"):
+                Disk(medium, path).load()
 
     def test_loading_writes_nothing(self) -> None:
         medium = RecordingMedium(MemoryMedium({"disk": disks.flip(disks.make_disk(), 530)}))
@@ -128,10 +137,16 @@ class TestOrder:
     def test_each_copy_is_read_back_from_the_medium_after_its_flush(self) -> None:
         calls = [call.name for call in recorded(disks.make_disk()).calls]
         first_flush = calls.index("flush", calls.index("write_at"))
-        assert calls[first_flush : first_flush + 5] == ["flush", "forget", "read_at", "forget", "read_at"]
+        assert calls[first_flush : first_flush + 5] == [
+            "flush",
+            "drop_cache",
+            "read_at",
+            "drop_cache",
+            "read_at",
+        ]
 
     def test_only_the_table_is_written(self) -> None:
-        """D26: the protective MBR and every byte outside the two copies stay."""
+        """D26: the protective MBR and every byte outside the two copies are unchanged."""
         before = disks.put(disks.make_disk(), 0, bytes(range(256)) * 2)
         after = stored(before)
         assert after[:512] == before[:512]
@@ -141,7 +156,7 @@ class TestOrder:
                 assert any(start <= at < end for start, end in places)
 
     def test_bits_that_are_not_ours_are_kept(self) -> None:
-        """D27, read straight from the bytes."""
+        """D27, read directly from the bytes."""
         after = stored(disks.make_disk())
         for array in (1024, len(after) - 33 * 512):
             bits = disks.raw_attributes(after, disks.BOOT_B, array=array)
@@ -172,7 +187,7 @@ class TestRepairing:
         assert Disk(medium, "disk").store(loaded, {}) is loaded
         assert len(medium.calls) == seen
 
-    def test_unless_a_rewrite_is_asked_for(self) -> None:
+    def test_a_rewrite_writes_a_sound_table_too(self) -> None:
         memory = MemoryMedium({"disk": disks.make_disk()})
         medium = RecordingMedium(memory)
         it = Disk(medium, "disk")
@@ -187,12 +202,12 @@ class TestRepairing:
         path.write_bytes(bad)
         with pytest.raises(TableError) as caught:
             Disk(OsMedium(), str(path)).load()
-        assert "primary: header checksum wrong; backup: no GPT signature" in str(caught.value)
+        assert "primary: wrong header CRC; backup: no GPT signature" in str(caught.value)
         assert path.read_bytes() == bad
 
 
 class TestOthersAtWork:
-    def test_a_table_that_changed_since_it_was_read_is_left_alone(self) -> None:
+    def test_a_table_that_changed_since_it_was_read_is_not_written(self) -> None:
         memory = MemoryMedium({"disk": disks.make_disk()})
         it = Disk(memory, "disk")
         loaded = it.load()
@@ -202,7 +217,7 @@ class TestOthersAtWork:
             it.store(loaded, changes(loaded))
         assert bytes(memory.files["disk"]) == between
 
-    def test_a_locked_disk_is_left_alone(self, tmp_path: Path) -> None:
+    def test_a_locked_disk_is_not_written(self, tmp_path: Path) -> None:
         path = tmp_path / "disk"
         path.write_bytes(disks.make_disk())
         other = OsMedium()
@@ -217,9 +232,22 @@ class TestOthersAtWork:
         it.store(loaded, changes(loaded))
         assert path.read_bytes() == stored(disks.make_disk())
 
+    def test_a_lock_that_is_released_in_time_is_waited_for(self, tmp_path: Path) -> None:
+        """After a program has written to a disk, udev holds its lock for a moment."""
+        path = tmp_path / "disk"
+        path.write_bytes(disks.make_disk())
+        other = OsMedium()
+        descriptor = other.open(str(path), write=False)
+        other.lock(descriptor)
+        it = Disk(OsMedium(), str(path), patience=60)
+        loaded = it.load()
+        threading.Timer(0.1, other.close, [descriptor]).start()
+        it.store(loaded, changes(loaded))
+        assert path.read_bytes() == stored(disks.make_disk())
+
 
 class LyingMedium(MemoryMedium):
-    """Loses what is written at one place, as a failing disk does (D79)."""
+    """Loses what is written at one offset, as a failing disk does (D79)."""
 
     def __init__(self, disk: bytes, *, loses: int) -> None:
         super().__init__({"disk": disk})
@@ -235,14 +263,14 @@ class TestFailing:
         """D79: the other copy is not touched."""
         disk = disks.make_disk()
         medium = LyingMedium(disk, loses=len(disk) - 512)
-        with pytest.raises(ReadBackError, match="read back different"):
+        with pytest.raises(ReadBackError, match="differ from what was written"):
             store(medium)
         left = bytes(medium.files["disk"])
         assert left[: 34 * 512] == disk[: 34 * 512]
         assert disks.boot_flags(disks.trusted(left)) == [disks.RUNNING, Flags()]
 
     @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
-    def test_whichever_call_fails_a_valid_copy_is_left(self, error: int) -> None:
+    def test_a_failure_of_any_call_leaves_a_valid_copy(self, error: int) -> None:
         """D71: every call in turn."""
         counted = FailingMedium(MemoryMedium({"disk": disks.make_disk()}), at=0)
         store(counted)

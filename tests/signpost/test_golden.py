@@ -1,4 +1,4 @@
-"""Tables that sfdisk, sgdisk and cgpt wrote are read as they were meant, and kept bit for bit (D24-D27)."""
+"""Tables that sfdisk, sgdisk and cgpt wrote are read correctly and kept bit for bit (D24-D27)."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def golden(case: str) -> tuple[bytes, int]:
     return head.ljust(facts["size"] - len(tail), b"\0") + tail, facts["sector_size"]
 
 
-def test_every_case_is_kept() -> None:
+def test_every_golden_table_is_stored() -> None:
     assert set(CASES) == set(build.CASES)
 
 
 @pytest.mark.parametrize("case", CASES)
 class TestGolden:
-    def test_it_is_sound(self, case: str) -> None:
+    def test_a_table_of_another_tool_has_no_faults(self, case: str) -> None:
         assert disks.examine(*golden(case)).faults == ()
 
     def test_every_partition_is_read_as_it_was_made(self, case: str) -> None:
@@ -43,7 +43,7 @@ class TestGolden:
         assert table.header.disk_guid == build.DISK_GUID
         used = [entry for entry in table.entries if entry.used]
         for number, (entry, made) in enumerate(zip(used, build.PARTITIONS, strict=True), start=1):
-            assert (entry.type, entry.unique) == (made.type, build.unique(number))
+            assert (entry.type, entry.guid) == (made.type, build.unique(number))
             assert (entry.label, entry.first_lba) == (made.label, build.first(number))
             assert table.extent(number - 1).size == build.LENGTH * sector_size
             bits = sum(1 << bit for bit in made.bits)
@@ -54,7 +54,7 @@ class TestGolden:
         assert disks.boot_flags(table) == [Flags(priority=2, tries=3), Flags(priority=1, successful=True)]
         assert gptprio.ever_booted(table.entries[sets.find(table.entries).private].attributes)
 
-    def test_printing_gives_the_bytes_that_were_read(self, case: str) -> None:
+    def test_encoding_gives_the_bytes_that_were_decoded(self, case: str) -> None:
         disk, sector_size = golden(case)
         assert disks.write_all(disk, gpt.repair(disks.examine(disk, sector_size))) == disk
 

@@ -1,4 +1,4 @@
-"""The partition table as bytes and values, and what is made of damaged ones (D16-D27)."""
+"""The partition table as bytes and values, and how damaged ones are examined and repaired (D16-D27)."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import pytest
 
 from signpost import gpt, sets
 from signpost.errors import LayoutError, TableError, UsageError
-from signpost.gpt import Fault, Role
+from signpost.gpt import CopyName, TableFault
 from tests.support import disks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 MIB = 1 << 20
-LAST = -512  # where the backup header of a 512-byte disk stands
+LAST = -512  # offset of the backup header on a disk of 512-byte sectors
 
 
-def array_of(disk: bytes, role: Role = Role.BACKUP) -> int:
-    """Return where a copy's entries stand, in bytes."""
+def array_of(disk: bytes, role: CopyName = CopyName.BACKUP) -> int:
+    """Return the offset of a copy's partition entry array, in bytes."""
     examined = disks.examine(disk)
-    header = (examined.backup if role is Role.BACKUP else examined.primary).header
+    header = (examined.backup if role is CopyName.BACKUP else examined.primary).header
     assert header is not None
-    return header.entries_lba * 512
+    return header.array_lba * 512
 
 
 class TestGuid:
@@ -47,7 +47,7 @@ class TestGuid:
             "{c12a7328-f81f-11d2-ba4b-00a0c93ec93b}",
         ],
     )
-    def test_anything_else_is_refused(self, text: str) -> None:
+    def test_a_text_in_another_form_is_refused(self, text: str) -> None:
         with pytest.raises(UsageError, match="not a GUID"):
             gpt.guid(text)
 
@@ -61,14 +61,14 @@ class TestValues:
     def test_a_label_ends_at_its_first_nul_but_the_name_is_kept_whole(self) -> None:
         data = disks.trusted(disks.make_disk()).entries[0].to_bytes()
         odd = data[:56] + "BOOT\0left over".encode("utf-16-le").ljust(72, b"\0") + data[128:]
-        entry = gpt.Entry.from_bytes(odd)
+        entry = gpt.PartitionEntry.from_bytes(odd)
         assert entry.label == "BOOT"
         assert entry.to_bytes() == odd
 
     def test_a_broken_name_still_has_a_label(self) -> None:
-        entry = gpt.Entry(name="A\ud800B")
+        entry = gpt.PartitionEntry(name="A\ud800B")
         assert entry.label == "A\ufffdB"
-        assert gpt.Entry.from_bytes(entry.to_bytes()).name == "A\ud800B"
+        assert gpt.PartitionEntry.from_bytes(entry.to_bytes()).name == "A\ud800B"
 
     def test_a_partition_is_measured_in_bytes(self) -> None:
         table = disks.trusted(disks.make_disk(shape=disks.SHAPES["4096"]), 4096)
@@ -79,13 +79,13 @@ class TestValues:
 
     def test_a_changed_entry_renews_both_checksums(self) -> None:
         before = disks.trusted(disks.make_disk())
-        after = before.with_entry(3, replace(before.entries[3], attributes=0))
-        assert after.header.entries_crc != before.header.entries_crc
-        assert after.header.header_crc == after.header.checksum() != before.header.header_crc
+        after = before.with_entries({3: replace(before.entries[3], attributes=0)})
+        assert after.header.array_crc != before.header.array_crc
+        assert after.header.header_crc == after.header.expected_crc() != before.header.header_crc
 
     def test_an_unchanged_entry_changes_nothing(self) -> None:
         table = disks.trusted(disks.make_disk())
-        assert table.with_entry(3, table.entries[3]) == table
+        assert table.with_entries({3: table.entries[3]}) == table
 
 
 @pytest.mark.parametrize("shape", disks.SHAPES.values(), ids=disks.SHAPES)
@@ -98,7 +98,7 @@ class TestShapes:
         assert examined.primary.table
         assert examined.backup.table
 
-    def test_printing_gives_the_bytes_that_were_read(self, shape: disks.Shape) -> None:
+    def test_encoding_gives_the_bytes_that_were_decoded(self, shape: disks.Shape) -> None:
         disk = disks.make_disk(shape=shape)
         examined = disks.examine(disk, shape.sector_size)
         assert (
@@ -117,125 +117,132 @@ class TestShapes:
             assert disks.write_all(damaged, gpt.repair(disks.examine(damaged, size))) == disk
 
 
-# Each damage to one copy, by where it is done; D16-D19.
-DAMAGES: dict[str, tuple[Callable[[bytes, Role], bytes], Fault]] = {}
+# The ways to damage one copy, by name; D16-D19.
+DAMAGES: dict[str, tuple[Callable[[bytes, CopyName], bytes], TableFault]] = {}
 
 
-def damage(fault: Fault) -> Callable[[Callable[[bytes, Role], bytes]], Callable[[bytes, Role], bytes]]:
-    """Register a way to damage one copy, and the fault it must be found as."""
+def damage(
+    fault: TableFault,
+) -> Callable[[Callable[[bytes, CopyName], bytes]], Callable[[bytes, CopyName], bytes]]:
+    """Register a way to damage one copy, and the fault that must be reported."""
 
-    def register(function: Callable[[bytes, Role], bytes]) -> Callable[[bytes, Role], bytes]:
+    def register(function: Callable[[bytes, CopyName], bytes]) -> Callable[[bytes, CopyName], bytes]:
         DAMAGES[function.__name__] = (function, fault)
         return function
 
     return register
 
 
-def place_of(role: Role) -> int:
-    """Return where the header of a copy stands."""
-    return 512 if role is Role.PRIMARY else LAST
+def place_of(role: CopyName) -> int:
+    """Return the offset of a copy's header; negative from the end."""
+    return 512 if role is CopyName.PRIMARY else LAST
 
 
-@damage(Fault.SIGNATURE)
-def zeroed_header(disk: bytes, role: Role) -> bytes:
+@damage(TableFault.SIGNATURE)
+def zeroed_header(disk: bytes, role: CopyName) -> bytes:
     return disks.put(disk, place_of(role), bytes(512))
 
 
-@damage(Fault.HEADER_CRC)
-def flipped_header_bit(disk: bytes, role: Role) -> bytes:
+@damage(TableFault.HEADER_CRC)
+def flipped_header_bit(disk: bytes, role: CopyName) -> bytes:
     return disks.flip(disk, (place_of(role) % len(disk)) + 0x38)
 
 
-@damage(Fault.HEADER_CRC)
-def flipped_checksum_bit(disk: bytes, role: Role) -> bytes:
+@damage(TableFault.HEADER_CRC)
+def flipped_checksum_bit(disk: bytes, role: CopyName) -> bytes:
     return disks.flip(disk, (place_of(role) % len(disk)) + 0x10)
 
 
-@damage(Fault.ENTRIES_CRC)
-def flipped_entry_bit(disk: bytes, role: Role) -> bytes:
+@damage(TableFault.ARRAY_CRC)
+def flipped_entry_bit(disk: bytes, role: CopyName) -> bytes:
     return disks.flip(disk, array_of(disk, role) + 130)
 
 
-@damage(Fault.ENTRIES_CRC)
-def flipped_bit_of_an_unused_entry(disk: bytes, role: Role) -> bytes:
+@damage(TableFault.ARRAY_CRC)
+def flipped_bit_of_an_unused_entry(disk: bytes, role: CopyName) -> bytes:
     return disks.flip(disk, array_of(disk, role) + 127 * 128 + 127)
 
 
-@damage(Fault.HEADER_SIZE)
-def header_smaller_than_its_fields(disk: bytes, role: Role) -> bytes:
+@damage(TableFault.HEADER_SIZE)
+def header_smaller_than_its_fields(disk: bytes, role: CopyName) -> bytes:
     return disks.with_header(disk, role, header_size=91)
 
 
-@damage(Fault.HEADER_SIZE)
-def header_larger_than_its_sector(disk: bytes, role: Role) -> bytes:
+@damage(TableFault.HEADER_SIZE)
+def header_larger_than_its_sector(disk: bytes, role: CopyName) -> bytes:
     return disks.with_header(disk, role, header_size=513)
 
 
-@damage(Fault.REVISION)
-def header_of_a_later_format(disk: bytes, role: Role) -> bytes:
+@damage(TableFault.REVISION)
+def header_of_a_later_format(disk: bytes, role: CopyName) -> bytes:
     return disks.with_header(disk, role, revision=0x0002_0000)
 
 
-@damage(Fault.MY_LBA)
-def header_of_another_place(disk: bytes, role: Role) -> bytes:
+@damage(TableFault.MY_LBA)
+def header_of_another_place(disk: bytes, role: CopyName) -> bytes:
     return disks.with_header(disk, role, my_lba=7)
 
 
-@damage(Fault.ENTRY_SHAPE)
-def entries_of_no_power_of_two(disk: bytes, role: Role) -> bytes:
+@damage(TableFault.ENTRY_SHAPE)
+def entries_of_no_power_of_two(disk: bytes, role: CopyName) -> bytes:
     return disks.with_header(disk, role, entry_size=192)
 
 
-@damage(Fault.ENTRY_SHAPE)
-def entries_smaller_than_their_fields(disk: bytes, role: Role) -> bytes:
+@damage(TableFault.ENTRY_SHAPE)
+def entries_smaller_than_their_fields(disk: bytes, role: CopyName) -> bytes:
     return disks.with_header(disk, role, entry_size=64)
 
 
-@damage(Fault.ENTRY_SHAPE)
-def no_entries(disk: bytes, role: Role) -> bytes:
+@damage(TableFault.ENTRY_SHAPE)
+def no_entries(disk: bytes, role: CopyName) -> bytes:
     return disks.with_header(disk, role, entry_count=0)
 
 
-@damage(Fault.ENTRY_SHAPE)
-def more_entries_than_memory(disk: bytes, role: Role) -> bytes:
+@damage(TableFault.ENTRY_SHAPE)
+def more_entries_than_memory(disk: bytes, role: CopyName) -> bytes:
     return disks.with_header(disk, role, entry_count=0xFFFF_FFFF)
 
 
-@damage(Fault.USABLE)
-def usable_beyond_the_disk(disk: bytes, role: Role) -> bytes:
+@damage(TableFault.USABLE)
+def usable_beyond_the_disk(disk: bytes, role: CopyName) -> bytes:
     return disks.with_header(disk, role, last_usable_lba=len(disk) // 512)
 
 
-@damage(Fault.USABLE)
-def usable_backwards(disk: bytes, role: Role) -> bytes:
+@damage(TableFault.USABLE)
+def usable_backwards(disk: bytes, role: CopyName) -> bytes:
     return disks.with_header(disk, role, first_usable_lba=99, last_usable_lba=97)
 
 
-@damage(Fault.ARRAY_PLACE)
-def entries_among_the_partitions(disk: bytes, role: Role) -> bytes:
-    return disks.with_header(disk, role, entries_lba=40)
+@damage(TableFault.ARRAY_PLACE)
+def entries_among_the_partitions(disk: bytes, role: CopyName) -> bytes:
+    return disks.with_header(disk, role, array_lba=40)
 
 
-@damage(Fault.ARRAY_PLACE)
-def entries_over_the_primary_header(disk: bytes, role: Role) -> bytes:
-    return disks.with_header(disk, role, entries_lba=1)
+@damage(TableFault.ARRAY_PLACE)
+def entries_over_the_last_usable_sector(disk: bytes, role: CopyName) -> bytes:
+    return disks.with_header(disk, role, array_lba=disks.trusted(disk).header.last_usable_lba)
 
 
-@pytest.mark.parametrize("role", Role)
+@damage(TableFault.ARRAY_PLACE)
+def entries_over_the_primary_header(disk: bytes, role: CopyName) -> bytes:
+    return disks.with_header(disk, role, array_lba=1)
+
+
+@pytest.mark.parametrize("role", CopyName)
 @pytest.mark.parametrize(("change", "fault"), DAMAGES.values(), ids=DAMAGES)
 class TestOneBadCopy:
     """D16-D19 and D22, in either copy."""
 
     def test_the_fault_is_named(
-        self, change: Callable[[bytes, Role], bytes], fault: Fault, role: Role
+        self, change: Callable[[bytes, CopyName], bytes], fault: TableFault, role: CopyName
     ) -> None:
         found = disks.examine(change(disks.make_disk(), role))
-        copy = found.primary if role is Role.PRIMARY else found.backup
+        copy = found.primary if role is CopyName.PRIMARY else found.backup
         assert copy.faults[0] is fault
         assert f"{role}: {fault}" in found.faults
 
     def test_the_other_copy_is_trusted_and_repairs_it(
-        self, change: Callable[[bytes, Role], bytes], fault: Fault, role: Role
+        self, change: Callable[[bytes, CopyName], bytes], fault: TableFault, role: CopyName
     ) -> None:
         disk = disks.make_disk()
         found = disks.examine(change(disk, role))
@@ -245,10 +252,10 @@ class TestOneBadCopy:
         assert repaired == disk, fault
 
     def test_with_the_other_copy_gone_too_nothing_is_repaired(
-        self, change: Callable[[bytes, Role], bytes], fault: Fault, role: Role
+        self, change: Callable[[bytes, CopyName], bytes], fault: TableFault, role: CopyName
     ) -> None:
         """D23."""
-        other = Role.BACKUP if role is Role.PRIMARY else Role.PRIMARY
+        other = CopyName.BACKUP if role is CopyName.PRIMARY else CopyName.PRIMARY
         found = disks.examine(zeroed_header(change(disks.make_disk(), role), other))
         assert found.trusted is None
         with pytest.raises(TableError, match="both copies") as caught:
@@ -259,7 +266,7 @@ class TestOneBadCopy:
 class TestPartitionPlaces:
     @staticmethod
     def with_both(disk: bytes, index: int, **fields: Any) -> bytes:
-        """Return a disk both of whose copies have an entry changed, checksums right."""
+        """Return a disk with an entry changed in both copies, with correct CRCs."""
         pair = gpt.repair(disks.examine(disk))
         return disks.write_all(
             disk, pair.with_entries({index: replace(pair.primary.entries[index], **fields)})
@@ -278,22 +285,22 @@ class TestPartitionPlaces:
     def test_a_partition_outside_the_usable_blocks_is_a_fault(self, fields: dict[str, int]) -> None:
         found = disks.examine(self.with_both(disks.make_disk(), 6, **fields))
         assert found.trusted is None
-        assert Fault.RANGE in found.primary.faults
-        assert Fault.RANGE in found.backup.faults
+        assert TableFault.RANGE in found.primary.faults
+        assert TableFault.RANGE in found.backup.faults
 
     def test_overlapping_partitions_are_a_fault(self) -> None:
         disk = disks.make_disk()
         second = disks.trusted(disk).entries[1]
         found = disks.examine(self.with_both(disk, 0, last_lba=second.first_lba))
-        assert found.primary.faults == (Fault.OVERLAP,)
+        assert found.primary.faults == (TableFault.OVERLAP,)
 
-    def test_neighbouring_partitions_are_none(self) -> None:
+    def test_adjacent_partitions_do_not_overlap(self) -> None:
         disk = disks.make_disk()
         entries = disks.trusted(disk).entries
         assert entries[0].last_lba + 1 == entries[1].first_lba
         assert disks.examine(disk).faults == ()
 
-    def test_duplicate_labels_and_type_guids_are_none(self) -> None:
+    def test_duplicate_labels_and_type_guids_are_no_fault(self) -> None:
         """D28."""
         disk = disks.make_disk(labels=["SAME"] * 7)
         assert disks.examine(disk).faults == ()
@@ -306,16 +313,67 @@ class TestDifferingCopies:
         old, new = disks.make_disk(), disks.make_disk((disks.RUNNING, disks.RUNNING))
         mixed = disks.write_all(old, gpt.Pair(disks.trusted(old), gpt.repair(disks.examine(new)).backup))
         found = disks.examine(mixed)
-        assert found.faults == (str(Fault.DIFFER),)
+        assert found.faults == (str(TableFault.DIFFER),)
         assert found.trusted == disks.trusted(old)
         assert disks.write_all(mixed, gpt.repair(found)) == old
 
-    def test_copies_of_different_disks_differ(self) -> None:
-        disk = disks.with_header(disks.make_disk(), Role.BACKUP, disk_guid=disks.guid(5))
-        assert disks.examine(disk).faults == (str(Fault.DIFFER),)
+    def test_a_backup_of_another_disk_is_foreign_also_where_the_primary_names_it(self) -> None:
+        good = disks.make_disk()
+        disk = disks.with_header(good, CopyName.BACKUP, disk_guid=disks.guid(5))
+        found = disks.examine(disk)
+        assert found.faults == (f"backup: {TableFault.FOREIGN}",)
+        assert disks.write_all(disk, gpt.repair(found)) == good
+
+
+class TestForeignBackups:
+    """An image was written over a larger disk: the backup of the previous system is still at the end."""
+
+    @staticmethod
+    def over(image: bytes, sectors: int = 4000) -> bytes:
+        """Return a disk of another system's table with an image written over its start."""
+        other = gpt.new_table(
+            [gpt.NewPartition(disks.guid(80), disks.guid(81), 1 << 20, "OLD")],
+            disk_size=len(image) + sectors * 512,
+            disk_guid=disks.guid(82),
+        )
+        return image + disks.write_all(bytes(len(image) + sectors * 512), other.pair)[len(image) :]
+
+    def test_the_backup_that_the_primary_names_is_used(self) -> None:
+        image = disks.make_disk()
+        disk = self.over(image)
+        found = disks.examine(disk)
+        assert found.trusted == disks.trusted(image)
+        assert found.backup.lba == len(image) // 512 - 1
+        assert [fault.split(" (")[0] for fault in found.faults] == [str(TableFault.NOT_AT_END)]
+
+    @pytest.mark.parametrize("place", [1024 + 57, 1024 + 8, 512 + 16, 512 + 20, 512 + 60])
+    def test_a_damaged_primary_is_repaired_from_its_own_backup(self, place: int) -> None:
+        image = disks.make_disk()
+        disk = disks.flip(self.over(image), place)
+        found = disks.examine(disk)
+        assert found.trusted
+        assert found.trusted.entries == disks.trusted(image).entries
+        repaired = disks.examine(disks.write_all(disk, gpt.repair(found)))
+        assert repaired.faults == ()
+        assert repaired.trusted
+        assert repaired.trusted.entries == disks.trusted(image).entries
+
+    def test_without_a_backup_of_its_own_the_strangers_is_not_followed(self) -> None:
+        image = disks.make_disk()
+        disk = self.over(disks.put(disks.flip(image, 1024 + 57), -512, bytes(512)))
+        found = disks.examine(disk)
+        assert found.trusted is None
+        assert found.faults == (f"primary: {TableFault.ARRAY_CRC}", f"backup: {TableFault.FOREIGN}")
+        with pytest.raises(TableError, match="belongs to another disk"):
+            gpt.repair(found)
+
+    def test_a_damaged_header_that_names_neither_place_is_no_reason_to_follow_the_strangers(self) -> None:
+        image = disks.put(disks.make_disk(), 512 + 32, (77).to_bytes(8, "little"))
+        found = disks.examine(self.over(image))
+        assert found.trusted is None
 
     def test_reserved_bytes_of_each_header_are_its_own(self) -> None:
-        disk = disks.with_header(disks.make_disk(), Role.BACKUP, reserved=7)
+        disk = disks.with_header(disks.make_disk(), CopyName.BACKUP, reserved=7)
         disk = disks.put(disk, 512 + 300, b"kept")
         assert disks.examine(disk).faults == ()
         assert disks.write_all(disk, gpt.repair(disks.examine(disk))) == disk
@@ -326,11 +384,31 @@ class TestMovedEnds:
 
     GROWN = 100 * 512
 
+    @pytest.mark.parametrize("which", CopyName)
+    def test_a_damaged_array_is_repaired_where_its_valid_header_has_it(self, which: CopyName) -> None:
+        disk = disks.make_disk(shape=disks.SHAPES["5-sector-array"])
+        place = array_of(disk, which) + 512
+        disk = disks.put(disk, place, disks.trusted(disk).array())
+        disk = disks.with_header(disk, which, array_lba=place // 512)
+        assert disks.examine(disk).faults == ()
+        damaged = disks.flip(disk, place + 1)
+        assert disks.write_all(damaged, gpt.repair(disks.examine(damaged))) == disk
+
+    def test_a_repair_keeps_the_free_sectors_between_the_usable_ones_and_the_backup(self) -> None:
+        disk = disks.make_disk()
+        usable = disks.trusted(disk).header.last_usable_lba - 4
+        for which in CopyName:
+            disk = disks.with_header(disk, which, last_usable_lba=usable)
+        assert disks.examine(disk).faults == ()
+        for which in CopyName:
+            damaged = zeroed_header(disk, which)
+            assert disks.write_all(damaged, gpt.repair(disks.examine(damaged))) == disk
+
     def test_after_growth_the_backup_is_found_where_it_was_and_moves_to_the_end(self) -> None:
         disk = disks.make_disk()
         found = disks.examine(disk + bytes(self.GROWN))
         assert found.backup.table
-        assert [fault.split(" (")[0] for fault in found.faults] == [str(Fault.NOT_AT_END)]
+        assert [fault.split(" (")[0] for fault in found.faults] == [str(TableFault.NOT_AT_END)]
         repaired = disks.write_all(disk + bytes(self.GROWN), gpt.repair(found))
         again = disks.examine(repaired)
         assert again.faults == ()
@@ -345,22 +423,23 @@ class TestMovedEnds:
         assert disks.examine(disks.write_all(disk, gpt.repair(disks.examine(disk)))).faults == ()
 
     def test_after_growth_without_a_primary_the_old_backup_is_found_by_its_hint(self) -> None:
-        disk = flipped_header_bit(disks.make_disk(), Role.PRIMARY) + bytes(self.GROWN)
+        disk = flipped_header_bit(disks.make_disk(), CopyName.PRIMARY) + bytes(self.GROWN)
         found = disks.examine(disk)
-        assert found.primary.faults == (Fault.HEADER_CRC,)
+        assert found.primary.faults == (TableFault.HEADER_CRC,)
+        assert any(fault.startswith(TableFault.NOT_AT_END) for fault in found.faults)
         assert disks.examine(disks.write_all(disk, gpt.repair(found))).faults == ()
 
     def test_after_growth_a_zeroed_primary_leaves_no_trace_of_the_backup(self) -> None:
-        found = disks.examine(zeroed_header(disks.make_disk(), Role.PRIMARY) + bytes(self.GROWN))
+        found = disks.examine(zeroed_header(disks.make_disk(), CopyName.PRIMARY) + bytes(self.GROWN))
         assert found.trusted is None
 
     def test_a_backup_that_names_another_primary_is_not_trusted(self) -> None:
-        disk = disks.with_header(disks.make_disk(), Role.BACKUP, alternate_lba=9)
-        assert disks.examine(disk).backup.faults == (Fault.ALTERNATE,)
+        disk = disks.with_header(disks.make_disk(), CopyName.BACKUP, alternate_lba=9)
+        assert disks.examine(disk).backup.faults == (TableFault.ALTERNATE,)
 
     def test_a_primary_that_points_elsewhere_is_put_right(self) -> None:
         good = disks.make_disk()
-        disk = disks.with_header(good, Role.PRIMARY, alternate_lba=77)
+        disk = disks.with_header(good, CopyName.PRIMARY, alternate_lba=77)
         found = disks.examine(disk)
         assert found.trusted
         assert len(found.faults) == 1
@@ -371,7 +450,7 @@ class TestMovedEnds:
 
     def test_a_shrunk_disk_that_cuts_the_usable_blocks_is_refused(self) -> None:
         found = disks.examine(disks.make_disk()[: -40 * 512])
-        assert found.primary.faults == (Fault.USABLE,)
+        assert found.primary.faults == (TableFault.USABLE,)
         assert found.trusted is None
 
     def test_without_room_for_the_backup_nothing_is_repaired(self) -> None:
@@ -382,7 +461,7 @@ class TestMovedEnds:
 
     def test_without_room_for_the_primary_nothing_is_repaired(self) -> None:
         disk = disks.make_disk()
-        disk = disks.with_header(zeroed_header(disk, Role.PRIMARY), Role.BACKUP, first_usable_lba=20)
+        disk = disks.with_header(zeroed_header(disk, CopyName.PRIMARY), CopyName.BACKUP, first_usable_lba=20)
         with pytest.raises(TableError, match="no room for the primary"):
             gpt.repair(disks.examine(disk))
 
@@ -390,7 +469,7 @@ class TestMovedEnds:
     def test_a_disk_too_short_for_a_table_has_none(self, sectors: int) -> None:
         found = disks.examine(disks.make_disk()[: sectors * 512 + 5])
         assert found.trusted is None
-        assert found.primary.faults == ((Fault.SHORT if sectors < 2 else Fault.USABLE),)
+        assert found.primary.faults == ((TableFault.SHORT if sectors < 2 else TableFault.USABLE),)
 
 
 class TestNewTable:
@@ -428,11 +507,20 @@ class TestNewTable:
         assert mbr[458:462] == b"\xff\xff\xff\xff"
 
     def test_partitions_that_do_not_fit_are_refused(self) -> None:
-        with pytest.raises(LayoutError, match="2 partitions need"):
+        with pytest.raises(LayoutError, match=r"the partitions need .* and 2 table entries"):
             gpt.new_table(self.PARTS, disk_size=5 * MIB, disk_guid=disks.guid(0))
 
+    def test_a_partition_may_end_at_the_last_usable_sector(self) -> None:
+        size = 4 * MIB
+        last_usable = size // 512 - 34
+        part = gpt.NewPartition(sets.DATA, disks.guid(1), (last_usable + 1) * 512 - MIB, "DATA")
+        table = gpt.new_table([part], disk_size=size, disk_guid=disks.guid(0)).pair.primary
+        assert table.entries[0].last_lba == table.header.last_usable_lba == last_usable
+        with pytest.raises(LayoutError):
+            gpt.new_table([part._replace(size=part.size + 1)], disk_size=size, disk_guid=disks.guid(0))
+
     def test_more_partitions_than_entries_are_refused(self) -> None:
-        with pytest.raises(LayoutError, match="for 1 partitions"):
+        with pytest.raises(LayoutError, match=r"2 table entries; the disk has .* and 1$"):
             gpt.new_table(self.PARTS, disk_size=8 * MIB, disk_guid=disks.guid(0), entry_count=1)
 
     @pytest.mark.parametrize(
@@ -447,4 +535,4 @@ class TestNewTable:
     def test_a_name_of_36_units_fits(self) -> None:
         part = gpt.NewPartition(sets.BOOT, disks.guid(1), MIB, "\N{ROCKET}" * 18)
         made = gpt.new_table([part], disk_size=8 * MIB, disk_guid=disks.guid(0))
-        assert gpt.Entry.from_bytes(made.pair.primary.array()[:128]).label == "\N{ROCKET}" * 18
+        assert gpt.PartitionEntry.from_bytes(made.pair.primary.array()[:128]).label == "\N{ROCKET}" * 18

@@ -1,4 +1,4 @@
-"""Flags in attribute bits: where they are, and that nothing else moves (D27)."""
+"""Flags in attribute bits: where they are, and that nothing else changes (D27)."""
 
 from __future__ import annotations
 

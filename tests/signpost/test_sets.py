@@ -1,4 +1,4 @@
-"""Which partitions make the slots (D28)."""
+"""Which partitions make up the slots (D28)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from signpost.errors import LayoutError
 from signpost.sets import BOOT, HASH, PRIVATE, ROOT, PartitionSet, Slot
 
 
-def entries(*types: gpt.Guid) -> list[gpt.Entry]:
+def entries(*types: gpt.Guid) -> list[gpt.PartitionEntry]:
     """Return a table's entries of these types."""
-    return [gpt.Entry(type=type_) for type_ in types]
+    return [gpt.PartitionEntry(type=type_) for type_ in types]
 
 
 def test_the_first_of_each_type_is_slot_a_and_the_second_slot_b() -> None:
@@ -22,26 +22,47 @@ def test_the_first_of_each_type_is_slot_a_and_the_second_slot_b() -> None:
     assert layout.notes == ()
 
 
-def test_order_in_the_table_counts_whatever_lies_between() -> None:
+def test_slots_follow_the_order_in_the_table_whatever_is_between() -> None:
     found = sets.find(entries(sets.EFI_SYSTEM, PRIVATE, HASH, gpt.UNUSED, BOOT, BOOT, ROOT, HASH, ROOT))
     assert found.slots == {Slot.A: PartitionSet(4, 6, 2), Slot.B: PartitionSet(5, 8, 7)}
     assert found.private == 1
 
 
-def test_labels_play_no_part() -> None:
+def test_labels_decide_nothing() -> None:
     parts = [
-        gpt.Entry(type=type_, name="BOTTLEROCKET-BOOT-B")
+        gpt.PartitionEntry(type=type_, name="BOTTLEROCKET-BOOT-B")
         for type_ in (BOOT, ROOT, HASH, BOOT, ROOT, HASH, PRIVATE)
     ]
     assert sets.find(parts).slots[Slot.A] == PartitionSet(0, 1, 2)
 
 
-def test_a_third_of_a_type_belongs_to_no_slot_and_is_noted() -> None:
-    layout = sets.find(entries(BOOT, ROOT, HASH, BOOT, ROOT, HASH, BOOT, PRIVATE, PRIVATE))
-    assert layout.slots == {Slot.A: PartitionSet(0, 1, 2), Slot.B: PartitionSet(3, 4, 5)}
-    assert layout.notes == ("3 BOOT partitions: the slots are the first two (numbers 1 and 4)",)
-    assert layout.slot_of(6) is None
-    assert layout.private == 7
+@pytest.mark.parametrize(
+    ("types", "problem"),
+    [
+        (
+            (BOOT, BOOT, ROOT, HASH, BOOT, ROOT, HASH, PRIVATE),
+            r"3 BOOT partitions \(3 BOOT, 2 ROOT, 2 HASH\)",
+        ),
+        ((BOOT, ROOT, HASH, BOOT, ROOT, HASH, BOOT, PRIVATE), "3 BOOT partitions"),
+        ((BOOT, ROOT, HASH) * 3 + (PRIVATE,), "3 BOOT and 3 ROOT and 3 HASH partitions"),
+        ((BOOT, ROOT, ROOT, ROOT, HASH, PRIVATE), "3 ROOT partitions"),
+    ],
+    ids=["rescue-first", "rescue-last", "three-sets", "three-roots"],
+)
+def test_more_than_two_of_a_type_are_refused_never_paired_by_counting(
+    types: tuple[gpt.Guid, ...], problem: str
+) -> None:
+    with pytest.raises(LayoutError, match=problem):
+        sets.find(entries(*types))
+
+
+def test_a_label_that_names_the_other_slot_is_noted() -> None:
+    parts = entries(BOOT, ROOT, HASH, BOOT, ROOT, HASH, PRIVATE)
+    parts[1] = gpt.PartitionEntry(type=ROOT, name="BOTTLEROCKET-ROOT-B")
+    parts[3] = gpt.PartitionEntry(type=BOOT, name="BOTTLEROCKET-BOOT-B")
+    assert sets.find(parts).notes == (
+        "partition 2 belongs to slot A, but its label is 'BOTTLEROCKET-ROOT-B'",
+    )
 
 
 def test_one_of_each_is_a_single_disk() -> None:
@@ -71,5 +92,5 @@ def test_each_partition_has_its_slot() -> None:
     assert [layout.slot_of(index) for index in range(7)] == [*"AAABBB", None]
 
 
-def test_the_other_slot() -> None:
+def test_other_is_the_opposite_slot() -> None:
     assert (Slot.A.other, Slot.B.other) == (Slot.B, Slot.A)

@@ -74,7 +74,7 @@ def test_upgrade_needs_priority_0_no_success_and_tries() -> None:
         (Flags(priority=1, successful=True), Refusal.ALREADY_UPGRADED),
     ],
 )
-def test_a_refused_upgrade_says_why_and_what_to_do(flags: Flags, reason: Refusal) -> None:
+def test_a_refused_upgrade_has_the_reason_and_the_next_step(flags: Flags, reason: Refusal) -> None:
     with pytest.raises(TransitionRefusedError) as caught:
         state.transition(Command.UPGRADE_TO_INACTIVE, State(ACTIVE, flags))
     assert caught.value.reason == reason.name.lower()
@@ -92,7 +92,7 @@ def test_cancel_keeps_the_tries() -> None:
 
 
 def test_rollback_needs_a_slot_that_can_boot() -> None:
-    """Priority 0 and a success is enough: with the priority it is given it can boot."""
+    """Priority 0 and successful is enough: the rollback sets the priority."""
     for flags in ALL:
         found = outcome(Command.ROLLBACK_TO_INACTIVE, flags)
         if flags.successful or (flags.priority > 0 and flags.tries > 0):
@@ -101,6 +101,22 @@ def test_rollback_needs_a_slot_that_can_boot() -> None:
             assert preferred.bootable
         else:
             assert found in {"cannot_boot", "not_chosen"}
+
+
+def test_a_rescued_slot_boots_next_whatever_its_flags_were_and_keeps_its_success() -> None:
+    for flags in ALL:
+        after = state.rescue(State(ACTIVE, flags), tries=3)
+        assert after.inactive is not None
+        assert after.inactive.bootable
+        assert after.inactive.priority > after.active.priority > 0
+        assert after.inactive.successful is flags.successful
+        assert after.inactive.tries == (flags.tries if flags.successful else 3)
+        assert after.active.tries == ACTIVE.tries
+
+
+def test_a_single_slot_is_no_choice_to_rescue() -> None:
+    with pytest.raises(TransitionRefusedError, match="one slot only"):
+        state.rescue(State(ACTIVE, None))
 
 
 def test_mark_successful_leaves_no_tries_to_count_down() -> None:
@@ -121,7 +137,7 @@ def test_without_an_inactive_slot_its_commands_are_refused_by_name(command: Comm
     assert caught.value.reason == "no_inactive_slot"
 
 
-def test_ever_booted_is_never_taken_back() -> None:
+def test_ever_booted_is_never_cleared() -> None:
     for command in Command:
         for flags in (Flags(), Flags(tries=1), Flags(priority=1, successful=True)):
             try:

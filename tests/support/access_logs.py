@@ -1,9 +1,9 @@
-"""Access logs as a fleet of nodes leaves them, from a simulated roll-out; for tests and for the benchmark.
+"""Access logs of a simulated rollout to a fleet of nodes; for tests and for the benchmark.
 
     written = write_log(path, plan, until=timedelta(days=2))
 
-Every node checks once an interval, takes the release as :mod:`repo_tools.fleet.simulate` says, restarts into
-it and reports; one that fails reports that, and goes on with the version before.
+Every node checks once in each interval, takes the release when :mod:`repo_tools.fleet.simulate` says,
+restarts into it and reports. A node that fails reports that and goes back to the previous version.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from repo_tools.fleet.simulate import people, wave_numbers
+from repo_tools.fleet.simulate import make_fleet, wave_numbers
 from updog.update_metadata.outcomes import NodeName, OutcomeLine
 from updog.update_metadata.seeds import MAX_SEED
 from updog.update_metadata.version import Version
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from repo_tools.fleet.simulate import Plan
+    from repo_tools.fleet.simulate import RolloutPlan
 
 VARIANT, ARCH = "synthetic", "x86_64"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Written:
-    """What a log holds: lines, and the nodes on which the release failed, hung and succeeded."""
+    """The contents of a log: its lines, and the nodes on which the release failed, hung and succeeded."""
 
     lines: int
     failed: int
@@ -41,14 +41,14 @@ class Written:
 
 
 def combined(at: datetime, client: str, url: str, *, status: int = 200, size: int = 843) -> str:
-    """Return one line as nginx and Apache write it."""
+    """Return one line in the combined log format of nginx and Apache."""
     return f'{client} - - [{at:%d/%b/%Y:%H:%M:%S} +0000] "GET {url} HTTP/1.1" {status} {size} "-" "updog"\n'
 
 
 def outcome(
     at: datetime, number: int, seed: int, *, version: str = "1.1.0", code: str = "confirmed", cause: str = ""
 ) -> OutcomeLine:
-    """Return what node ``number`` reports."""
+    """Return the outcome line that node ``number`` reports."""
     return OutcomeLine(
         time=at.replace(microsecond=0),
         node=NodeName(hashlib.sha256(str(number).encode()).hexdigest()[:32]),
@@ -63,20 +63,20 @@ def outcome(
 
 
 def address(number: int) -> str:
-    """Return the address of a node."""
+    """Return the IP address of a node."""
     return f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
 
 
-def write_log(path: Path, plan: Plan, *, until: timedelta, hang: float = 0.0) -> Written:
-    """Write the access log of a roll-out from 1.0.0 to 1.1.0, from its start on.
+def write_log(path: Path, plan: RolloutPlan, *, until: timedelta, hang: float = 0.0) -> Written:
+    """Write the access log of a rollout from 1.0.0 to 1.1.0, from its start.
 
     Args:
-        path: of the log.
-        plan: the roll-out; nobody holds it.
-        until: where the log ends.
-        hang: share of the failing nodes that say nothing any more.
+        path: the log.
+        plan: the rollout, which is never held.
+        until: the time after the start at which the log ends.
+        hang: the share of failing nodes that send nothing more.
     """
-    fleet, end = people(plan, np.random.default_rng(plan.seed)), until.total_seconds()
+    fleet, end = make_fleet(plan, np.random.default_rng(plan.seed)), until.total_seconds()
     seeds = np.random.default_rng(plan.seed).integers(0, MAX_SEED, plan.nodes)
     assert np.array_equal(wave_numbers(plan.waves)[seeds], fleet.wave)
     random = np.random.default_rng(plan.seed + 1)
@@ -117,7 +117,7 @@ class _Node:
     hangs: bool
 
     def requests(self, checks: list[float], start: datetime) -> Iterator[tuple[float, str]]:
-        """Yield what it asks for, with the times."""
+        """Yield its requests with their times."""
         for at in checks:
             if not (self.hangs and at > self.take):
                 runs = "1.1.0" if at > self.report and not self.fails else "1.0.0"

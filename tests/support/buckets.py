@@ -1,4 +1,4 @@
-"""A real S3 server on loopback (moto's), with one bucket that anybody can read over HTTP."""
+"""A real S3 server on loopback (moto's), with buckets that anyone can read over HTTP."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _SETTINGS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bucket:
-    """A bucket. ``url`` is where it is read over HTTP, ``client`` is boto3's for looking behind the scene."""
+    """A bucket. ``url`` is where it is read over HTTP; ``client`` is a boto3 client for inspection."""
 
     name: str
     url: str
     client: S3Client
 
     def facts(self, key: str) -> dict[str, Any]:
-        """Return what the server says about an object: CacheControl, ContentType, ETag and so on."""
+        """Return the server's metadata of an object: CacheControl, ContentType, ETag and so on."""
         return dict(self.client.head_object(Bucket=self.name, Key=key))
 
 
 @contextmanager
 def s3_server() -> Iterator[str]:
-    """Run an S3 server for the length of a ``with`` block; gives its URL, which is boto3's endpoint too."""
+    """Run an S3 server for a ``with`` block, which gets its URL; boto3 uses it as its endpoint."""
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -56,7 +56,7 @@ def s3_server() -> Iterator[str]:
 
 
 def new_bucket(url: str, name: str) -> Bucket:
-    """Make a bucket on the server at ``url``."""
+    """Create a bucket on the server at ``url``."""
     import boto3
 
     client = boto3.client("s3")

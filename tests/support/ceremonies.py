@@ -1,4 +1,4 @@
-"""What tests of a ceremony need: keys of holders in files, and the command line, run in this process."""
+"""For tests of a root ceremony: key holders' keys in files, and the command line, run in this process."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from repo_tools import keys
+from repo_tools.ceremony.root_proposal import Proposal
 from repo_tools.cli import cli
-from repo_tools.proposal import Proposal
+from repo_tools.keys import signers
 from signpost.console import run
 from signpost.medium import OsMedium
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def make_key(folder: Path, name: str, passphrase: str | None = None) -> Path:
-    """Make ``name.pem`` and ``name.pub.pem`` in a folder; return the private one."""
+    """Make ``name.pem`` and ``name.pub.pem`` in a folder; return the path of the private key."""
     path = folder / f"{name}.pem"
-    made = keys.create_key(OsMedium(), path, passphrase)
-    keys.write_public(OsMedium(), path.with_suffix(".pub.pem"), made.key)
+    made = signers.create_key(OsMedium(), path, passphrase)
+    signers.write_public(OsMedium(), path.with_suffix(".pub.pem"), made.key)
     return path
 
 
@@ -32,47 +32,48 @@ def proposal_in(file: Path) -> Proposal:
 
 
 @dataclass
-class Desk:
-    """Somebody at a command line, in front of one repository, or of none.
+class RepoTools:
+    """The command line of repo-tools, used on one folder, which need not be a repository.
 
     Attributes:
-        folder: passed as ``--repo``. capsys: where what is printed is found.
+        folder: passed as ``--repo``.
+        capsys: captures what is printed.
     """
 
     folder: Path
     capsys: pytest.CaptureFixture[str]
 
-    def says(self, *words: object, status: int = 0) -> str:
-        """Run a ``root`` command; return what it printed on stdout."""
-        return self.types("root", *words, status=status)
+    def root(self, *words: object, status: int = 0) -> str:
+        """Run a ``root`` command, which must end in this status; return its stdout."""
+        return self.run("root", *words, status=status)
 
-    def types(self, *words: object, status: int = 0) -> str:
-        """Run any command, which must end in this status; return what it printed on stdout."""
+    def run(self, *words: object, status: int = 0) -> str:
+        """Run any command, which must end in this status; return its stdout."""
         self.capsys.readouterr()
         ended = run(cli, ["--repo", str(self.folder), *map(str, words)])
         printed = self.capsys.readouterr()
         assert ended == status, (words, printed.out, printed.err)
         return printed.out
 
-    def told(self, *words: object, status: int = 0) -> dict[str, Any]:
+    def root_json(self, *words: object, status: int = 0) -> dict[str, Any]:
         """Run a ``root`` command with ``--json``; return the document."""
-        document: dict[str, Any] = json.loads(self.says(*words, "--json", status=status))
+        document: dict[str, Any] = json.loads(self.root(*words, "--json", status=status))
         return document
 
     def error(self, *words: object, status: int) -> str:
         """Run a ``root`` command that must fail; return the error's code."""
-        return str(self.told(*words, status=status)["error"]["code"])
+        return str(self.root_json(*words, status=status)["error"]["code"])
 
     def sign(self, file: Path, *pems: Path) -> None:
-        """Sign a proposal with each of these keys, as holders that have no repository."""
+        """Sign a proposal with each of these keys, as key holders without a repository do."""
         for pem in pems:
             assert (
                 run(cli, ["--repo", str(file.parent), "root", "sign", str(file), "--key", f"file2:{pem}"])
                 == 0
             )
 
-    def at_hand(self, pem: Path) -> None:
-        """Say in repo.toml where a new private key is."""
-        line = self.says("public-key", f"file2:{pem}", "--signer-line")
+    def add_signer(self, pem: Path) -> None:
+        """Add a new private key to the signers in repo.toml."""
+        line = self.root("public-key", f"file2:{pem}", "--signer-line")
         with (self.folder / "repo.toml").open("a", encoding="utf-8") as file:
             file.write(line)

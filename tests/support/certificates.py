@@ -1,4 +1,4 @@
-"""Certificates for TLS servers and clients of tests, made on the spot."""
+"""Certificates for the TLS servers and clients of tests, created when they are needed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class Authority:
-    """Signs certificates; its own is ``file``.
+    """A certificate authority; its own certificate is ``file``.
 
     Args:
-        folder: where PEM files go.
-        name: common name, also of its file.
+        folder: where the PEM files are written.
+        name: its common name, and the name of its file.
     """
 
     def __init__(self, folder: Path, name: str = "authority") -> None:
@@ -31,7 +31,7 @@ class Authority:
         self.file.write_bytes(self._pem(self._name, self._key, days=30, host=None))
 
     def issue(self, name: str, *, days: int = 30, host: str = "127.0.0.1") -> tuple[Path, Path]:
-        """Write a certificate for ``host`` that ends in so many days, and its key; return both files."""
+        """Write a certificate for ``host``, valid for so many days, and its key; return both paths."""
         key = ec.generate_private_key(ec.SECP256R1())
         paths = self._folder / f"{name}.pem", self._folder / f"{name}.key"
         paths[0].write_bytes(self._pem(_name(name), key, days=days, host=host))
@@ -45,7 +45,7 @@ class Authority:
     def serving(
         self, *, days: int = 30, host: str = "127.0.0.1", clients: Path | None = None
     ) -> ssl.SSLContext:
-        """Return the context of a server; with ``clients`` it demands a certificate signed by that one."""
+        """Return a server's TLS context; with ``clients`` it requires certificates of that authority."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*self.issue("server", days=days, host=host))
         if clients is not None:
@@ -56,7 +56,7 @@ class Authority:
     def _pem(
         self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, days: int, host: str | None
     ) -> bytes:
-        """Return a signed certificate; without a host it is an authority's."""
+        """Return a signed certificate; without a host it is an authority's certificate."""
         end = dt.datetime.now(dt.UTC) + dt.timedelta(days=days)
         builder = (
             x509.CertificateBuilder()

@@ -1,6 +1,6 @@
 """Small disks with real partition tables, as bytes, and ways to damage them.
 
-A disk has 8-sector partitions without the product's 1 MiB alignment, so that thousands can be tried a second.
+A disk has 8-sector partitions without the product's 1 MiB alignment, so that thousands are tested per second.
 """
 
 from __future__ import annotations
@@ -82,9 +82,9 @@ def make_disk(
         bits = gptprio.with_flags(strange_bits, left.pop(0)) if type_ == sets.BOOT else strange_bits
         if type_ == sets.PRIVATE:
             bits = gptprio.with_ever_booted(strange_bits, value=ever_booted)
-        entries[index] = gpt.Entry(
+        entries[index] = gpt.PartitionEntry(
             type=type_,
-            unique=guid(index),
+            guid=guid(index),
             first_lba=start + index * LENGTH,
             last_lba=start + index * LENGTH + LENGTH - 1,
             attributes=bits,
@@ -110,7 +110,7 @@ def put(disk: bytes, offset: int, data: bytes) -> bytes:
 
 
 def flip(disk: bytes, offset: int) -> bytes:
-    """Return the disk with one bit changed."""
+    """Return the disk with one bit inverted."""
     return put(disk, offset, bytes([disk[offset] ^ 0x10]))
 
 
@@ -121,19 +121,19 @@ def examine(disk: bytes, sector_size: int = 512) -> gpt.Examined:
 
 
 def trusted(disk: bytes, sector_size: int = 512) -> gpt.Table:
-    """Return the table that counts on a disk that has one."""
+    """Return the trusted table of a disk, which must have one."""
     table = examine(disk, sector_size).trusted
     assert table is not None
     return table
 
 
 def raw_attributes(disk: bytes, index: int, *, array: int, entry_size: int = 128) -> int:
-    """Read an entry's attributes straight from the bytes: a witness that shares no code with the product."""
+    """Read an entry's attributes directly from the bytes, without any code of the product."""
     return int(struct.unpack_from("<Q", disk, array + index * entry_size + 48)[0])
 
 
 def raw_flags(attributes: int) -> tuple[int, int, bool]:
-    """Read priority, tries and success straight from the bits."""
+    """Read priority, tries and successful directly from the bits."""
     return attributes >> 48 & 15, attributes >> 52 & 15, bool(attributes >> 56 & 1)
 
 
@@ -142,15 +142,15 @@ def boot_flags(table: gpt.Table) -> list[Flags]:
     return [gptprio.flags(entry.attributes) for entry in table.entries if entry.type == sets.BOOT]
 
 
-def boots(flags: Iterable[Flags]) -> tuple[gpt.Entry, ...]:
+def boots(flags: Iterable[Flags]) -> tuple[gpt.PartitionEntry, ...]:
     """Return entries of BOOT partitions with these flags."""
-    return tuple(gpt.Entry(type=sets.BOOT, attributes=gptprio.with_flags(0, each)) for each in flags)
+    return tuple(gpt.PartitionEntry(type=sets.BOOT, attributes=gptprio.with_flags(0, each)) for each in flags)
 
 
-def with_header(disk: bytes, role: gpt.Role, **fields: object) -> bytes:
-    """Return the disk with fields of one header changed and its checksum made right again."""
+def with_header(disk: bytes, which: gpt.CopyName, **fields: object) -> bytes:
+    """Return the disk with fields of one header changed and its CRC corrected."""
     found = examine(disk)
-    copy = found.primary if role is gpt.Role.PRIMARY else found.backup
+    copy = found.primary if which is gpt.CopyName.PRIMARY else found.backup
     assert copy.header is not None
     header = replace(copy.header, **fields)  # type: ignore[arg-type]
-    return put(disk, copy.lba * 512, replace(header, header_crc=header.checksum()).to_bytes())
+    return put(disk, copy.lba * 512, replace(header, header_crc=header.expected_crc()).to_bytes())

@@ -1,26 +1,29 @@
-"""A real web server on loopback whose every answer can be spoilt, and a small forward proxy.
+"""A real web server on loopback whose every answer can be spoiled, and a small forward proxy.
 
     with HttpServer({"a": b"content"}) as server:
         server.behave("a", plain(cut=3), answer(503), plain())
         server.url("a")
 
 Paths without a behaviour are served as by any good web server: length, ETag, byte ranges. Behaviours of a
-path are used in order, one a request; the last one stays. Everything asked and every byte of content sent is
-in :attr:`HttpServer.log`. Nothing here waits longer than the server lives.
+path are used in order, one for each request; the last one stays. All requests and every byte of content sent
+are in :attr:`HttpServer.log`. Nothing here waits longer than the server lives.
 """
 
 from __future__ import annotations
 
 import hashlib
 import http.client
-import re
 import socket
 import struct
+from abc import ABC, abstractmethod
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event, Thread
+from threading import Event
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from repo_tools.copies.serve import LoopbackHandler, LoopbackServer
+from updog.byte_ranges import chosen_range, range_answer
 
 if TYPE_CHECKING:
     import ssl
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
     Behaviour = Callable[["Exchange"], None]
 
-_RANGE = re.compile(r"bytes=([0-9]+)-([0-9]*)")
+_LARGEST_FILE = 1 << 62
 _SECOND = 1.0
 _PIECE = 1 << 16
 
@@ -45,14 +48,12 @@ class Request:
     @property
     def start(self) -> int:
         """The first byte asked for."""
-        match = _RANGE.fullmatch(self.headers.get("Range", ""))
-        return int(match[1]) if match else 0
+        chosen = self.chosen(_LARGEST_FILE)
+        return chosen.start if chosen else 0
 
-    @property
-    def end(self) -> int | None:
-        """The byte behind the last one asked for, if that was said."""
-        match = _RANGE.fullmatch(self.headers.get("Range", ""))
-        return int(match[2]) + 1 if match and match[2] else None
+    def chosen(self, size: int) -> range | None:
+        """Return which bytes of a file of ``size`` bytes are asked for; None for all of them."""
+        return chosen_range(self.headers.get("Range"), size)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -62,24 +63,21 @@ class Exchange:
     request: Request
     content: bytes | None
     closing: Event
-    handler: BaseHTTPRequestHandler = field(repr=False)
+    handler: LoopbackHandler = field(repr=False)
 
     def head(self, status: int, headers: Mapping[str, str]) -> None:
         """Send status and headers."""
-        self.handler.send_response(status)
-        for name, value in headers.items():
-            self.handler.send_header(name, value)
-        self.handler.end_headers()
+        self.handler.send_head(status, headers)
 
     def send(self, data: bytes) -> None:
         """Send content and count it."""
         for place in range(0, len(data), _PIECE):
             piece = data[place : place + _PIECE]
-            self.request.sent += len(piece)  # before the client can have it, and look
+            self.request.sent += len(piece)  # before the client can receive it and look
             self.handler.wfile.write(piece)
 
     def hang_up(self, *, reset: bool = False) -> None:
-        """End the connection, politely or with a TCP reset."""
+        """End the connection, normally or with a TCP reset."""
         self.handler.close_connection = True
         if reset:
             linger = struct.pack("ii", 1, 0)
@@ -98,14 +96,14 @@ def plain(
     length: bool = True,
     reset: bool = False,
 ) -> Behaviour:
-    """Serve the content, or a range of it, as it should be, but for these.
+    """Serve the content, or a range of it, correctly, except for these arguments.
 
     Args:
         cut: break off after so many bytes of this answer.
         ranges: False ignores them.
         etag: instead of the true one; None sends none.
-        headers: added, or put in the place of true ones.
-        most: a range answer gives at most so many bytes, and says so.
+        headers: added; they replace true ones.
+        most: a range answer gives at most so many bytes, and states so.
         length: False sends no Content-Length: the end of the connection is the end of the content.
         reset: break off with a TCP reset.
     """
@@ -115,21 +113,19 @@ def plain(
         if content is None:
             answer(404)(exchange)
             return
-        partial = ranges and "Range" in exchange.request.headers
-        start = exchange.request.start if partial else 0
-        end = min(exchange.request.end or len(content), len(content)) if partial else len(content)
-        if partial and most is not None:
-            end = min(end, start + most)
-        facts = {"Content-Length": str(end - start)} if length else {"Connection": "close"}
+        chosen = exchange.request.chosen(len(content)) if ranges else None
+        if chosen is not None and most is not None:
+            chosen = chosen[:most]
+        good = range_answer(chosen, len(content))
+        facts = good.headers
         if etag is not None:
             facts["ETag"] = etag or f'"{hashlib.sha256(content).hexdigest()[:16]}"'
-        if partial and start >= len(content):
-            exchange.head(416, {"Content-Range": f"bytes */{len(content)}", "Content-Length": "0"})
-            return
-        if partial:
-            facts["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
-        exchange.head(206 if partial else 200, facts | dict(headers or {}))
-        exchange.send(content[start : end if cut is None else min(end, start + cut)])
+        if not length:
+            del facts["Content-Length"]
+            facts["Connection"] = "close"
+        exchange.head(good.status, facts | dict(headers or {}))
+        part = good.part if cut is None else good.part[:cut]
+        exchange.send(content[part.start : part.stop])
         if cut is not None or not length:
             exchange.hang_up(reset=reset)
 
@@ -137,7 +133,7 @@ def plain(
 
 
 def answer(status: int, headers: Mapping[str, str] | None = None, body: bytes = b"") -> Behaviour:
-    """Answer with this status, whatever is there."""
+    """Answer with this status, whatever the path has."""
 
     def behave(exchange: Exchange) -> None:
         exchange.head(status, {"Content-Length": str(len(body)), **(headers or {})})
@@ -147,7 +143,7 @@ def answer(status: int, headers: Mapping[str, str] | None = None, body: bytes = 
 
 
 def redirect(location: str, status: int = 301) -> Behaviour:
-    """Send the client elsewhere."""
+    """Redirect the client."""
     return answer(status, {"Location": location})
 
 
@@ -167,7 +163,7 @@ def endless(
 
 
 def stalled(*, after: int = 0, head: bool = True) -> Behaviour:
-    """Send so many bytes (or not even a head), then nothing more, and hold the line."""
+    """Send so many bytes (or not even a head), then nothing more, and keep the connection open."""
 
     def behave(exchange: Exchange) -> None:
         content = exchange.content or b""
@@ -184,13 +180,11 @@ def trickled(*, size: int, every: float) -> Behaviour:
     """Send the content, or its range, ``size`` bytes at a time, pausing ``every`` so many seconds."""
 
     def behave(exchange: Exchange) -> None:
-        content, start = exchange.content or b"", exchange.request.start
-        facts = {"Content-Length": str(len(content) - start)}
-        if start:
-            facts["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        exchange.head(206 if start else 200, facts)
-        for place in range(start, len(content), size):
-            exchange.send(content[place : place + size])
+        content = exchange.content or b""
+        good = range_answer(exchange.request.chosen(len(content)), len(content))
+        exchange.head(good.status, good.headers)
+        for place in good.part[::size]:
+            exchange.send(content[place : min(place + size, good.part.stop)])
             if exchange.closing.wait(every):
                 break
         exchange.hang_up()
@@ -199,7 +193,7 @@ def trickled(*, size: int, every: float) -> Behaviour:
 
 
 def raw(data: bytes) -> Behaviour:
-    """Put these very bytes on the line and hang up; nothing of HTTP is ours any more."""
+    """Send exactly these bytes and hang up; the server adds nothing of HTTP."""
 
     def behave(exchange: Exchange) -> None:
         exchange.handler.wfile.write(data)
@@ -208,7 +202,29 @@ def raw(data: bytes) -> Behaviour:
     return behave
 
 
-class HttpServer:
+class _Serving(ABC):
+    """Something that answers on a free port of loopback for the length of a ``with`` block."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self._closing = Event()
+        self._server = _Listener(self)
+        self._running = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._running.enter_context(self._server.running())
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._closing.set()
+        self._running.close()
+
+    @abstractmethod
+    def answer(self, handler: LoopbackHandler) -> None:
+        """Answer one request."""
+
+
+class HttpServer(_Serving):
     """Serves ``files`` (path without the first slash → content), which may change at any time.
 
     Attributes:
@@ -218,26 +234,13 @@ class HttpServer:
     """
 
     def __init__(self, files: dict[str, bytes] | None = None, *, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__()
         self.files = {} if files is None else files
         self.log: list[Request] = []
-        self.connections = 0
         self._behaviours: dict[str, list[Behaviour]] = {}
-        self._closing = Event()
         self._scheme = "https" if tls else "http"
-        self._server = _Listener(self)
         if tls:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
-        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._closing.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
     @property
     def port(self) -> int:
@@ -249,7 +252,7 @@ class HttpServer:
         return f"{self._scheme}://{host}:{self.port}/{path}"
 
     def behave(self, path: str, *behaviours: Behaviour) -> None:
-        """Answer the next requests for ``path`` so, one after the other; the last behaviour stays."""
+        """Answer the next requests for ``path`` with these, in order; the last behaviour stays."""
         self._behaviours[path] = list(behaviours)
 
     def behave_well(self) -> None:
@@ -257,7 +260,7 @@ class HttpServer:
         self._behaviours.clear()
 
     def asked(self, path: str | None = None) -> list[Request]:
-        """Return the requests there were, of one path only if it is given."""
+        """Return the requests so far; only those of one path if it is given."""
         return [request for request in self.log if path in {None, request.path}]
 
     @property
@@ -265,8 +268,8 @@ class HttpServer:
         """What was asked for, in order."""
         return [request.path for request in self.log]
 
-    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
-        """Note the request and let its behaviour answer it."""
+    def answer(self, handler: LoopbackHandler) -> None:
+        """Record the request and let its behaviour answer it."""
         parts = urlsplit(handler.path)
         path = unquote(parts.path).removeprefix("/")
         request = Request(path=path, query=dict(parse_qsl(parts.query)), headers=dict(handler.headers))
@@ -277,29 +280,23 @@ class HttpServer:
         behave(Exchange(request=request, content=content, closing=self._closing, handler=handler))
 
 
-class _Listener(ThreadingHTTPServer):
-    """The listening socket; a client that hangs up is nobody's fault."""
+class _Listener(LoopbackServer):
+    """The listening socket; counts the connections of its owner."""
 
-    daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, server: HttpServer | ForwardProxy) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+    def __init__(self, owner: _Serving) -> None:
+        class Handler(LoopbackHandler):
             timeout = 30 * _SECOND
-            disable_nagle_algorithm = True  # head and content are two writes: 40 ms otherwise
 
-            def do_GET(self) -> None:
-                server._answer(self)
-
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-                """Say nothing: the log is a list."""
+            def do_GET(self) -> None:  # noqa: N802 - the name that http.server looks for
+                owner.answer(self)
 
             def finish(self) -> None:
                 if not self.wfile.closed and self.connection.fileno() != -1:
                     super().finish()
 
-        self._owner = server
+        self._owner = owner
         super().__init__(("127.0.0.1", 0), Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -307,40 +304,26 @@ class _Listener(ThreadingHTTPServer):
         self._owner.connections += 1
         super().process_request(request, client_address)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing when a client hangs up; that is its right."""
 
-
-class ForwardProxy:
-    """An HTTP forward proxy: takes absolute URIs, asks the real server, hands the answer on.
+class ForwardProxy(_Serving):
+    """An HTTP forward proxy: takes absolute URIs, asks the real server, passes the answer on.
 
     Attributes:
-        log: the URLs that were asked of it.
+        log: the URLs that were requested from it.
         cuts: how many bytes of content to let through before hanging up, for the next requests in order.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.log: list[str] = []
-        self.connections = 0
         self.cuts: list[int] = []
-        self._server = _Listener(self)
-        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
     @property
     def url(self) -> str:
         """What goes into ``https_proxy``."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return self._server.url
 
-    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
+    def answer(self, handler: LoopbackHandler) -> None:
         """Ask the origin and pass its answer on."""
         self.log.append(handler.path)
         parts = urlsplit(handler.path)
@@ -350,10 +333,7 @@ class ForwardProxy:
             wanted = {name: value for name, value in handler.headers.items() if name != "Proxy-Connection"}
             origin.request("GET", f"{parts.path}?{parts.query}", headers=wanted)
             answered = origin.getresponse()
-            handler.send_response(answered.status)
-            for name, value in answered.getheaders():
-                handler.send_header(name, value)
-            handler.end_headers()
+            handler.send_head(answered.status, dict(answered.getheaders()))
             handler.wfile.write(answered.read()[:cut])
         finally:
             origin.close()
@@ -361,7 +341,7 @@ class ForwardProxy:
 
 
 def unused_port() -> int:
-    """Return a loopback port where nobody listens."""
+    """Return a loopback port on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

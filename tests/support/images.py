@@ -7,20 +7,20 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repo_tools.delta import make_delta
-from repo_tools.pack import known_blocks, pack
+from repo_tools.images.delta import make_delta
+from repo_tools.images.frames import known_blocks, pack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from repo_tools.pack import Packed
+    from repo_tools.images.frames import Packed
     from updog.image.delta import Delta
 
 BLOCK = 4096
 
 
 def program(seed: int, functions: int, shift: int) -> bytes:
-    """Return something like machine code: functions that call each other; ``shift`` moves all addresses."""
+    """Return bytes like machine code: functions that call one another; ``shift`` moves all addresses."""
     source = random.Random(seed)
     made = []
     for _ in range(functions):
@@ -31,7 +31,7 @@ def program(seed: int, functions: int, shift: int) -> bytes:
 
 
 def blocks(*files: bytes) -> bytes:
-    """Return files behind each other, each from the beginning of a block."""
+    """Return files one after the other, each at the start of a block."""
     return b"".join(data + bytes(-len(data) % BLOCK) for data in files)
 
 
@@ -41,7 +41,7 @@ def pieces(data: bytes, size: int = 1 << 20) -> Iterator[bytes]:
 
 
 def packed(image: bytes, base: bytes | None = None) -> tuple[bytes, Packed]:
-    """Return the pack of an image, cut along the blocks of an earlier one."""
+    """Return the pack of an image, cut along the blocks of an earlier image."""
     known = (known_blocks(packed(base)[1].fingerprints),) if base is not None else ()
     out = bytearray()
     made = pack(pieces(image), out.extend, level=3, known=known, workers=2)
@@ -49,19 +49,19 @@ def packed(image: bytes, base: bytes | None = None) -> tuple[bytes, Packed]:
 
 
 class File:
-    """A file in memory that is written anywhere."""
+    """A file in memory that can be written at any offset."""
 
     def __init__(self) -> None:
         self.data = bytearray()
 
     def write(self, data: bytes, offset: int) -> None:
-        """Write at an offset, behind the end too."""
+        """Write at an offset, also after the end."""
         self.data.extend(bytes(max(0, offset + len(data) - len(self.data))))
         self.data[offset : offset + len(data)] = data
 
 
 def delta_of(image: bytes, base: bytes) -> tuple[bytes, Packed, Delta]:
-    """Return the delta file, what describes the image, and the delta's head."""
+    """Return the delta file, the packed image's index and fingerprints, and the delta's head."""
     made = packed(image, base)[1]
     file = File()
     delta = make_delta(made.index, image, base, file.write, workers=2)

@@ -1,6 +1,6 @@
-"""Media for tests: in memory, recording every call, failing at a chosen one; and what a power cut leaves.
+"""Media for tests: in memory, recording all calls, failing at a chosen call; and states after a power cut.
 
-Each implements :class:`signpost.medium.Medium`, as the operating system's own does; nothing is patched.
+All implement :class:`signpost.medium.Medium`, as the operating system's does; nothing is patched.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
     from signpost.medium import Medium
 
-SURVEYED = 600
-"""Up to this many combinations of a flush epoch's sector states, all of them are tried."""
+MAX_EXHAUSTIVE = 600
+"""If an epoch (the writes between two flushes) has at most this many states, all of them are tried."""
 
 TEARS = 8
-"""A sector tears in its middle and at up to this many places between bytes that change."""
+"""A sector is torn in its middle and at up to this many places between bytes that change."""
 
 SAMPLES = 48
-"""Above it, this many seeded random states of a flush epoch are tried."""
+"""Otherwise all prefixes and single losses are tried, and this many seeded random states."""
 
 
 class MemoryMedium:
-    """Files in memory. A path names a file; opening one that is not there fails."""
+    """Files in memory, by path. Opening a file that does not exist fails."""
 
     def __init__(self, files: dict[str, bytes] | None = None, *, sector_size: int | None = None) -> None:
         self.files = {path: bytearray(data) for path, data in (files or {}).items()}
@@ -40,7 +40,7 @@ class MemoryMedium:
         self._numbers = itertools.count(3)
 
     def path(self, descriptor: int) -> str:
-        """Return the path behind a descriptor."""
+        """Return the path of an open descriptor."""
         return self._open[descriptor]
 
     def open(self, path: str, *, write: bool) -> int:
@@ -70,7 +70,7 @@ class MemoryMedium:
     def flush(self, descriptor: int) -> None:
         self.path(descriptor)
 
-    def forget(self, descriptor: int, offset: int = 0, length: int = 0) -> None:  # noqa: ARG002
+    def drop_cache(self, descriptor: int, offset: int = 0, length: int = 0) -> None:  # noqa: ARG002
         self.path(descriptor)
 
     def rename(self, source: str, target: str) -> None:
@@ -102,7 +102,7 @@ class MemoryMedium:
 
 
 class Call(NamedTuple):
-    """One call of a medium: its name, the path it was about, and for a write what went where."""
+    """One call of a medium: its name, the path, and for a write the offset and the data."""
 
     name: str
     path: str
@@ -111,14 +111,14 @@ class Call(NamedTuple):
 
 
 class ForwardingMedium:
-    """A medium that hands every call on, after telling :meth:`note` of it."""
+    """A medium that passes every call to another one, after a call of :meth:`note`."""
 
     def __init__(self, inner: Medium) -> None:
         self._inner = inner
         self._paths: dict[int, str] = {}
 
     def note(self, call: Call) -> None:
-        """Be told of a call before it is made."""
+        """Called before each call is passed on."""
 
     def open(self, path: str, *, write: bool) -> int:
         self.note(Call("open", path))
@@ -144,9 +144,9 @@ class ForwardingMedium:
         self.note(Call("flush", self._paths[descriptor]))
         self._inner.flush(descriptor)
 
-    def forget(self, descriptor: int, offset: int = 0, length: int = 0) -> None:
-        self.note(Call("forget", self._paths[descriptor]))
-        self._inner.forget(descriptor, offset, length)
+    def drop_cache(self, descriptor: int, offset: int = 0, length: int = 0) -> None:
+        self.note(Call("drop_cache", self._paths[descriptor]))
+        self._inner.drop_cache(descriptor, offset, length)
 
     def rename(self, source: str, target: str) -> None:
         self.note(Call("rename", target, data=source.encode()))
@@ -178,7 +178,7 @@ class ForwardingMedium:
 
 
 class RecordingMedium(ForwardingMedium):
-    """Records every call in order in ``calls``, then makes it."""
+    """Records all calls in order in ``calls``."""
 
     def __init__(self, inner: Medium) -> None:
         super().__init__(inner)
@@ -189,7 +189,7 @@ class RecordingMedium(ForwardingMedium):
 
     @property
     def names(self) -> list[str]:
-        """The names of the calls that change or order what is on the medium."""
+        """The names of the calls that change what is on the medium, or its order."""
         wanted = {"write_at", "flush", "lock", "create", "rename", "remove", "flush_folder"}
         return [call.name for call in self.calls if call.name in wanted]
 
@@ -200,9 +200,9 @@ class RecordingMedium(ForwardingMedium):
 
 
 class FailingMedium(ForwardingMedium):
-    """Fails the n-th call, counted from 1 and without ``close``, as the operating system would.
+    """Fails call number ``at``, as the operating system would. Counted from 1, without ``close``.
 
-    ``made`` counts the calls, so that a run with ``at=0`` says how many there are to fail.
+    ``made`` is the number of calls, so that a run with ``at=0`` tells how many calls can fail.
     """
 
     def __init__(self, inner: Medium, *, at: int, error: int = errno.EIO) -> None:
@@ -221,11 +221,11 @@ class FailingMedium(ForwardingMedium):
 
 
 def crash_states(before: bytes, calls: Sequence[Call], sector_size: int) -> Iterator[bytes]:
-    """Give every state of a disk that a power cut during these calls can leave.
+    """Yield every state of a disk that a power cut during these calls can leave.
 
-    Whatever was flushed is there. Of the writes since the last flush, each sector is independently old, new,
-    or torn, either part first: a superset of every prefix, dropped write and reordering. A sector tears in
-    its middle, and between the bytes that change.
+    Everything that was flushed is kept. Each sector written since the last flush is independently old, new,
+    or torn with either part new: a superset of all prefixes, lost writes and reorderings. A sector is torn in
+    its middle, and between bytes that change.
     """
     seen: set[int] = set()
     durable = before
@@ -241,7 +241,7 @@ def crash_states(before: bytes, calls: Sequence[Call], sector_size: int) -> Iter
 
 
 def _epochs(calls: Iterable[Call]) -> Iterator[list[Call]]:
-    """Give the writes between flushes; the last group may have no flush behind it."""
+    """Yield the writes between flushes; the last group may not be followed by a flush."""
     epoch: list[Call] = []
     for call in calls:
         if call.name == "write_at":
@@ -253,7 +253,7 @@ def _epochs(calls: Iterable[Call]) -> Iterator[list[Call]]:
 
 
 def _mixtures(old: bytes, new: bytes, sector_size: int) -> Iterator[bytes]:
-    """Give the mixtures of two disks, sector by sector."""
+    """Yield the mixtures of two disks, sector by sector."""
     sectors = [slice(start, start + sector_size) for start in range(0, len(old), sector_size)]
     changed = [sector for sector in sectors if old[sector] != new[sector]]
     fates = [_fates(old[sector], new[sector]) for sector in changed]
@@ -265,7 +265,7 @@ def _mixtures(old: bytes, new: bytes, sector_size: int) -> Iterator[bytes]:
 
 
 def _fates(old: bytes, new: bytes) -> list[bytes]:
-    """Return what can become of one sector: old, new, and the ways it can tear."""
+    """Return the possible states of one sector: old, new, and torn."""
     differing = [index for index, (before, after) in enumerate(zip(old, new, strict=True)) if before != after]
     step = -(-len(differing) // TEARS)
     tears = {len(old) // 2, *differing[1::step]}
@@ -274,8 +274,8 @@ def _fates(old: bytes, new: bytes) -> list[bytes]:
 
 
 def _choices(counts: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Give a fate for each sector: all combinations, or of many sectors prefixes, losses and a sample."""
-    if math.prod(counts) <= SURVEYED:
+    """Yield a fate for each sector: all combinations, or prefixes, losses and a sample."""
+    if math.prod(counts) <= MAX_EXHAUSTIVE:
         yield from itertools.product(*map(range, counts))
         return
     for length in range(len(counts) + 1):

@@ -1,10 +1,10 @@
-"""Real nodes for anybody's tests: a drill node in a folder, on a small real repository behind a file URL.
+"""Real nodes for tests: a drill node in a folder, with a small real repository behind a file URL.
 
     node = make_node(tmp_path)                 # runs 1.0.0 from slot A, confirmed; 1.1.0 is published
     node.updog("update"); node.boot(); node.updog("confirm")
 
-Disk, boot rule, health checks, signatures and command line are the product's own. A node is copied from one
-that is made once a process, so that a test has its own within a few milliseconds.
+Disk, boot rule, health checks, signatures and command line are the product's. Every node is copied from one
+that is made once in each process, so that a test gets its own in a few milliseconds.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,11 +30,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
 from signpost import gpt, gptprio, sets
-from signpost.app import BootStage, DiskView
+from signpost.app import DiskView, UnbootedDisk
 from signpost.console import run
 from signpost.errors import MediumError
 from signpost.gptprio import Flags
 from signpost.medium import OsMedium
+from signpost.progress import SilentReporter
 from signpost.sets import Slot
 from tests.support.repositories import ARCH, VARIANT, SmallRepository, make_repository
 from updog import cli
@@ -41,8 +43,7 @@ from updog.agent import Agent
 from updog.config import load
 from updog.drill.node import DrillNode
 from updog.host import Host
-from updog.memory import Memory
-from updog.progress import Silence
+from updog.state_store import StateStore
 from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ RUNNING, NEWER, NEWEST = "1.0.0", "1.1.0", "1.2.0"
 CONFIRMED = Flags(priority=2, successful=True)
 _NAMES = UUID("a4b53e5f-11f1-4d5a-9f0c-3b1f1d0f6a10")
 _ROLES = ("boot", "root", "hash")
-_ENTRIES = 16  # of the usual 128: every test reads and writes the table often
+_ENTRIES = 16  # instead of 128: every test reads and writes the partition table often
 
 
 def guid(name: str) -> gpt.Guid:
@@ -75,20 +76,20 @@ def disk_bytes(
     name: str = "disk",
     sector_size: int = 512,
 ) -> bytes:
-    """Return an A/B disk with ``images`` (role → raw bytes) in slot A; one slot only where ``flags`` has one.
+    """Return an A/B disk with ``images`` (role → raw bytes) in slot A; single if ``flags`` has one slot.
 
     Args:
-        images: what slot A holds.
+        images: the content of slot A.
         flags: of each slot.
         slot_size: bytes of each partition.
-        name: decides the GUIDs.
-        sector_size: of the partition table.
+        name: determines the GUIDs.
+        sector_size: of the partition table, in bytes.
     """
     types = {"boot": sets.BOOT, "root": sets.ROOT, "hash": sets.HASH}
     parts = [
         gpt.NewPartition(
             type=types[role],
-            unique=guid(f"{name} {role} {slot}"),
+            guid=guid(f"{name} {role} {slot}"),
             size=slot_size,
             name=f"{role.upper()}-{slot}",
             attributes=gptprio.with_flags(0, flags[slot]) if role == "boot" else 0,
@@ -115,8 +116,8 @@ TWO_SLOTS = {Slot.A: CONFIRMED, Slot.B: Flags()}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
-    """What a command line said and how it ended."""
+class CommandResult:
+    """The exit status and the output of a command."""
 
     status: int
     out: str
@@ -124,7 +125,7 @@ class Said:
 
     @property
     def document(self) -> Any:
-        """The one JSON document on stdout; anything beside it is an error."""
+        """The JSON document on stdout; there must be nothing else."""
         return json.loads(self.out)
 
     @property
@@ -157,12 +158,12 @@ class Node:
 
     @property
     def state_file(self) -> Path:
-        """What updog remembers."""
+        """The file with updog's state."""
         return self.folder / "state" / "state.json"
 
-    # -- what people do -----------------------------------------------------------------------------
+    # -- what operators do --------------------------------------------------------------------------
 
-    def updog(self, *words: str, options: Sequence[str] = ()) -> Said:
+    def updog(self, *words: str, options: Sequence[str] = ()) -> CommandResult:
         """Run ``updog`` on this node, in this process."""
         return command_line(["--config", str(self.config), *options, *words])
 
@@ -183,8 +184,8 @@ class Node:
             text=True,
         )
 
-    def boot(self, fail: Stage | None = None) -> Said:
-        """Switch the node off and on through the command line."""
+    def boot(self, fail: Stage | None = None) -> CommandResult:
+        """Restart the node through the command line."""
         return command_line(
             ["drill", "boot", str(self.folder), "--json", *(["--fail", fail.value] if fail else [])]
         )
@@ -194,7 +195,7 @@ class Node:
         self.repository.publish(version, now=now(), **facts)
 
     def lose_repository(self) -> None:
-        """Take the repository away, as a network does that is down."""
+        """Remove the repository, as if the network were down."""
         shutil.rmtree(self.repository.folder)
 
     def configure(self, **settings: object) -> None:
@@ -208,35 +209,37 @@ class Node:
         """Add a health check."""
         return health_check(self.folder / "health.d", name, script, kind=kind)
 
-    # -- the same below the command line -------------------------------------------------------------
+    # -- the same without the command line -----------------------------------------------------------
 
     def agent(self, medium: Medium | None = None, *, clock: Callable[[], datetime] = now) -> Agent:
-        """Return the agent that runs on this node; it does not wait for the real disk unless told to."""
+        """Return the agent that runs on this node; without a ``medium`` its flushes do nothing."""
         config = load(self.config)
-        return Agent(config, Host(config), clock=clock, teller=Silence(), medium=medium or HastyMedium())
+        return Agent(
+            config, Host(config), clock=clock, reporter=SilentReporter(), medium=medium or UnflushedMedium()
+        )
 
     def start(self, fail: Stage | None = None) -> Boot:
-        """Switch the node off and on; nothing on it runs yet."""
-        return DrillNode(self.folder, medium=HastyMedium(), clock=now).boot(fail)
+        """Restart the node; updog does not run yet."""
+        return DrillNode(self.folder, medium=UnflushedMedium(), clock=now).boot(fail)
 
     def copy(self, folder: Path) -> Node:
-        """Return a node that is as this one is now, on the same repository."""
+        """Return a copy of this node as it is now, with the same repository."""
         shutil.copytree(self.folder, folder, copy_function=_copy_sparse)
         return Node(folder=folder, repository=self.repository)
 
-    # -- what can be seen ----------------------------------------------------------------------------
+    # -- what can be observed ------------------------------------------------------------------------
 
-    def look(self) -> DiskView:
-        """Return the disk as it is."""
-        return BootStage(OsMedium(), str(self.disk)).look()
+    def view(self) -> DiskView:
+        """Return the state of the disk."""
+        return UnbootedDisk(OsMedium(), str(self.disk)).view()
 
     def flags(self, slot: Slot) -> Flags:
         """Return a slot's flags."""
-        return self.look().slots[slot].flags
+        return self.view().slots[slot].flags
 
     def state(self) -> NodeState:
-        """Return what the node remembers."""
-        return Memory(self.folder / "state", medium=OsMedium(), clock=now).load()
+        """Return updog's state."""
+        return StateStore(self.folder / "state", medium=OsMedium(), clock=now).load()
 
     def codes(self) -> list[str]:
         """Return the codes of the history, oldest first."""
@@ -244,19 +247,19 @@ class Node:
 
     def content(self, slot: Slot, role: str, size: int) -> bytes:
         """Return the first bytes of one of a slot's partitions."""
-        place: PartitionView = getattr(self.look().slots[slot], role)
+        place: PartitionView = getattr(self.view().slots[slot], role)
         with self.disk.open("rb") as disk:
             disk.seek(place.offset)
             return disk.read(size)
 
     def holds(self, slot: Slot, version: str) -> bool:
-        """Tell whether a slot holds the images of a version, byte for byte."""
+        """Tell whether a slot contains the images of a version, byte for byte."""
         images = images_of(self.repository, version)
         return all(self.content(slot, role, len(data)) == data for role, data in images.items())
 
     def damage(self, slot: Slot, role: str, position: int = 0) -> None:
-        """Turn one byte of a slot's image over."""
-        place: PartitionView = getattr(self.look().slots[slot], role)
+        """Invert one byte of a slot's image."""
+        place: PartitionView = getattr(self.view().slots[slot], role)
         with self.disk.open("r+b") as disk:
             disk.seek(place.offset + position)
             byte = disk.read(1)[0]
@@ -268,12 +271,12 @@ class Node:
         return hashlib.sha256(self.disk.read_bytes()).hexdigest()
 
 
-def command_line(words: Sequence[str]) -> Said:
-    """Run ``updog`` in this process and return what it said."""
+def command_line(words: Sequence[str]) -> CommandResult:
+    """Run ``updog`` in this process and return its result."""
     out, err = StringIO(), StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         status = run(cli.program, list(words))
-    return Said(status=status, out=out.getvalue(), err=err.getvalue())
+    return CommandResult(status=status, out=out.getvalue(), err=err.getvalue())
 
 
 def images_of(repository: SmallRepository, version: str) -> dict[str, bytes]:
@@ -287,7 +290,7 @@ def images_of(repository: SmallRepository, version: str) -> dict[str, bytes]:
 
 
 def health_check(folder: Path, name: str, script: str, *, kind: str = "required") -> Path:
-    """Put an executable shell script into ``folder``/``kind``."""
+    """Write an executable shell script into ``folder``/``kind``; return its path."""
     path = folder / kind / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
@@ -299,8 +302,8 @@ def make_node(folder: Path, *, published: Sequence[str] = (NEWER,), **settings: 
     """Return a node in ``folder``/node that runs 1.0.0 from slot A, confirmed.
 
     Args:
-        folder: an empty one.
-        published: what its repository offers beside 1.0.0.
+        folder: an empty folder.
+        published: the versions that its repository offers besides 1.0.0.
         **settings: keys of its ``updog.toml``.
     """
     template = _template()
@@ -317,7 +320,7 @@ def make_node(folder: Path, *, published: Sequence[str] = (NEWER,), **settings: 
 
 
 def _copy_sparse(source: str, target: str) -> str:
-    """Copy a file without its zeros: what a disk image mostly is, and what a flush would have to write."""
+    """Copy a file and leave holes for zeros, which are most of a disk image and would have to be flushed."""
     data, step = Path(source).read_bytes(), 1 << 16
     with Path(target).open("wb") as file:
         file.truncate(len(data))
@@ -331,14 +334,14 @@ def _copy_sparse(source: str, target: str) -> str:
 
 
 def urls(repository: SmallRepository) -> dict[str, str]:
-    """Return where a repository is, as ``updog.toml`` has it."""
+    """Return the keys of ``updog.toml`` that say where a repository is."""
     base = repository.folder.as_uri()
     return {"metadata_base_url": f"{base}/metadata/", "targets_base_url": f"{base}/targets/"}
 
 
 @cache
 def _template() -> Node:
-    """Return the node that all others are copied from."""
+    """Return the node from which all others are copied."""
     folder = Path(tempfile.mkdtemp(prefix="node-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     repository = make_repository(folder / "repo", versions=[RUNNING])
@@ -351,14 +354,14 @@ def _template() -> Node:
     return node
 
 
-# -- media that misbehave ------------------------------------------------------------------------------
+# -- media that fail -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A call of a medium: its name, the file it was made on, where in it, and what was written.
+    """A call of a medium: its name, the file, the offset in it, and the data that was written.
 
-    A rename has the new name as ``path`` and the old one as ``source``.
+    A rename has the new name as ``path`` and the old name as ``source``.
     """
 
     name: str
@@ -368,8 +371,8 @@ class Step:
     source: str = ""
 
 
-class HastyMedium(OsMedium):
-    """The real storage without waiting for it: where cuts are played, a flush has nobody to tell."""
+class UnflushedMedium(OsMedium):
+    """The real storage, but flushing does nothing: it would only cost time, as no real power cut happens."""
 
     def flush(self, descriptor: int) -> None:
         del descriptor
@@ -378,14 +381,14 @@ class HastyMedium(OsMedium):
         del path
 
 
-class FailingMedium(HastyMedium):
-    """The real storage, except that call ``at`` and all after it fail; or with ``once`` that one alone.
+class FailingMedium(UnflushedMedium):
+    """The real storage, but call number ``at`` and all later calls fail; with ``once`` only that one.
 
     Args:
-        at: number of the first call that fails, from 0; None: none does.
-        errno: how it fails.
+        at: number of the first call that fails, from 0; None: none fails.
+        errno: the error number with which it fails.
         only: the names of the calls that are counted, such as ``write``; empty: all.
-        once: later calls work again.
+        once: later calls succeed.
 
     Attributes:
         steps: the calls that were counted, in order.
@@ -404,7 +407,7 @@ class FailingMedium(HastyMedium):
     def _step(
         self, name: str, where: int | str, offset: int = 0, data: bytes | memoryview = b"", source: str = ""
     ) -> None:
-        """Count a call, and let it fail if it is its turn."""
+        """Count a call and fail if its number is reached."""
         if self._only and name not in self._only:
             return
         path = where if isinstance(where, str) else self._paths.get(where, "")
@@ -437,9 +440,9 @@ class FailingMedium(HastyMedium):
         self._step("flush", descriptor)
         super().flush(descriptor)
 
-    def forget(self, descriptor: int, offset: int = 0, length: int = 0) -> None:
-        self._step("forget", descriptor)
-        super().forget(descriptor, offset, length)
+    def drop_cache(self, descriptor: int, offset: int = 0, length: int = 0) -> None:
+        self._step("drop_cache", descriptor)
+        super().drop_cache(descriptor, offset, length)
 
     def rename(self, source: str, target: str) -> None:
         self._step("rename", target, source=source)
@@ -455,10 +458,10 @@ class FailingMedium(HastyMedium):
 
 
 class LyingMedium(OsMedium):
-    """A disk that returns one byte other than it was written (D79).
+    """A disk that returns one byte different from what was written (D79).
 
     Args:
-        position: of the byte on the disk.
+        position: offset of the byte on the disk.
     """
 
     def __init__(self, position: int) -> None:
@@ -472,16 +475,97 @@ class LyingMedium(OsMedium):
         return bytes(data)
 
 
-def replayed(steps: Sequence[Step], before: Node, folder: Path, *, keep_unflushed: bool) -> Node:
-    """Return a node in ``folder`` as a power cut after ``steps`` leaves one that was like ``before``.
-
-    What did not go through the medium (folders, locks, what the TUF library keeps) counts as lost.
+class DecayedMedium(OsMedium):
+    """A disk with a sector that cannot be read until it is written, as a disk renews it then.
 
     Args:
-        steps: of a run on a node that was like ``before``, in a folder of its own.
+        path: of the disk. position: offset of the sector on it, bytes.
+    """
+
+    def __init__(self, path: Path, position: int) -> None:
+        self._path, self._position = str(path), position
+        self.is_decayed = True
+        self.refused = 0
+
+    def read_at(self, descriptor: int, length: int, offset: int) -> bytes:
+        if self.is_decayed and self._has(descriptor, length, offset):
+            self.refused += 1
+            raise MediumError(f"cannot read {self._path}: Input/output error")
+        return super().read_at(descriptor, length, offset)
+
+    def write_at(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
+        super().write_at(descriptor, data, offset)
+        if self._has(descriptor, len(data), offset):
+            self.is_decayed = False
+
+    def _has(self, descriptor: int, length: int, offset: int) -> bool:
+        return (
+            offset < self._position + 512
+            and self._position < offset + length
+            and str(Path(f"/proc/self/fd/{descriptor}").readlink()) == self._path
+        )
+
+
+class LosingMedium(OsMedium):
+    """A disk that loses one byte, behind a kernel that has a copy of what was written to it.
+
+    Reading returns the kernel's copy for as long as there is one: the loss is seen only after what was
+    written was flushed *and* the copy dropped.
+
+    Args:
+        path: of the disk. position: offset of the byte on it.
+    """
+
+    def __init__(self, path: Path, position: int) -> None:
+        self._path, self._position = str(path), position
+        self._copy: int | None = None
+        self._is_flushed = False
+        self._lock = threading.Lock()
+
+    def write_at(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
+        place = self._place(descriptor, len(data), offset)
+        with self._lock:
+            super().write_at(descriptor, data, offset)
+            if place is not None:
+                self._copy, self._is_flushed = data[place], False
+                super().write_at(descriptor, bytes([data[place] ^ 0x01]), self._position)
+
+    def flush(self, descriptor: int) -> None:
+        with self._lock:
+            self._is_flushed = self._is_flushed or self._place(descriptor, 1, self._position) is not None
+
+    def drop_cache(self, descriptor: int, offset: int = 0, length: int = 0) -> None:
+        with self._lock:
+            covers = offset <= self._position and (not length or self._position < offset + length)
+            if covers and self._is_flushed and self._place(descriptor, 1, self._position) is not None:
+                self._copy = None
+
+    def read_at(self, descriptor: int, length: int, offset: int) -> bytes:
+        with self._lock:
+            data = bytearray(super().read_at(descriptor, length, offset))
+            place = self._place(descriptor, len(data), offset)
+            if place is not None and self._copy is not None:
+                data[place] = self._copy
+            return bytes(data)
+
+    def _place(self, descriptor: int, length: int, offset: int) -> int | None:
+        """Return where in these bytes the lost one is, None if it is not there."""
+        place = self._position - offset
+        if 0 <= place < length and str(Path(f"/proc/self/fd/{descriptor}").readlink()) == self._path:
+            return place
+        return None
+
+
+def replayed(steps: Sequence[Step], before: Node, folder: Path, *, keep_unflushed: bool) -> Node:
+    """Return the node, in ``folder``, that a power cut after ``steps`` makes of a node like ``before``.
+
+    What did not go through the medium (folders, locks, the files of the TUF library) counts as lost.
+
+    Args:
+        steps: of a run on a copy of ``before``.
         before: the node before the run.
-        folder: is created.
-        keep_unflushed: whether writes and renames that nothing has flushed yet are on the medium.
+        folder: where the node is created.
+        keep_unflushed: whether writes and renames that were not flushed before the cut are kept.
     """
     node = before.copy(folder)
     for number, step in enumerate(steps):
@@ -491,7 +575,7 @@ def replayed(steps: Sequence[Step], before: Node, folder: Path, *, keep_unflushe
 
 
 def _is_flushed(step: Step, later: Sequence[Step]) -> bool:
-    """Tell whether a later step brings this one to the medium for certain."""
+    """Tell whether a later step flushes this one."""
     if step.name == "write":
         return any(other.name == "flush" and other.path == step.path for other in later)
     folder = os.path.dirname(step.path)  # noqa: PTH120 - a Medium takes strings
@@ -499,7 +583,7 @@ def _is_flushed(step: Step, later: Sequence[Step]) -> bool:
 
 
 def _play(step: Step, folder: Path) -> None:
-    """Do one recorded step to the node in ``folder``."""
+    """Repeat one recorded step on the node in ``folder``."""
 
     def here(path: str) -> Path:
         below = path.rpartition("/node/")[2]
@@ -521,7 +605,7 @@ def _play(step: Step, folder: Path) -> None:
 
 
 def make_large_node(folder: Path, *, root_size: int, deltas: int = 3) -> Node:
-    """Return a node that runs 1.0.0 and has an incompressible 1.1.0 of ``root_size`` bytes to be had."""
+    """Return a node that runs 1.0.0; its repository offers 1.1.0 with an incompressible root image."""
     repository = make_repository(folder / "repo", versions=[])
     for version in (RUNNING, NEWER):
         release = repository.synthesize(version)
@@ -538,7 +622,7 @@ def make_large_node(folder: Path, *, root_size: int, deltas: int = 3) -> Node:
 
 
 def _set_up(node: Node) -> None:
-    """Make a running node of a folder that holds its disk."""
+    """Make a running node from a folder that contains its disk."""
     repository = node.repository
     DrillNode(node.folder, medium=OsMedium(), clock=now).create(
         variant=VARIANT,

@@ -1,14 +1,14 @@
-r"""Pages of the documentation, run: every ``console`` block of a Markdown page, typed into one shell.
+r"""Run the pages of the documentation: every ``console`` block of a Markdown page, typed into one shell.
 
-How a page says what it means:
+Rules for pages:
 
-* only blocks marked ``console`` are run, in order, all in one shell: folders and variables last;
-* a line that starts with ``$ `` is typed; it goes on after a ``\`` at its end, and up to the mark of a
-  ``<<'EOF'``. What follows, up to the next ``$ ``, is what it should print (stdout and stderr together);
-* nothing shown means that what it prints does not matter. Otherwise it must be that, line by line, how many
-  blanks apart; ``…`` stands for anything within a line, a line of only ``…`` for any number of lines;
-* a command must succeed, unless ``$ echo $?`` is typed next: then it shows the status it should end in;
-* what was started with ``&`` ends with the page.
+* only blocks marked ``console`` are run, in order, all in one shell, so that folders and variables are kept;
+* a line that starts with ``$ `` is typed; it continues after a ``\`` at its end, and up to the end mark of a
+  ``<<'EOF'``. The lines up to the next ``$ `` are the expected output (stdout and stderr together);
+* if no output is shown, it does not matter. Otherwise it must be equal line by line, except for the number of
+  blanks; ``…`` stands for any text in a line, a line that is only ``…`` for any number of lines;
+* a command must succeed, unless ``$ echo $?`` follows: then that shows the expected exit status;
+* processes started with ``&`` end with the page.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ class Typed:
     """One command of a page.
 
     Attributes:
-        line: number of its first line in the page. command: as typed. shown: what it should print.
-        may_fail: the next command looks at its status.
+        line: number of its first line in the page.
+        command: as typed.
+        shown: the expected output.
+        may_fail: whether the next command prints its exit status.
     """
 
     line: int
@@ -49,7 +51,7 @@ class Typed:
 
 
 class PageError(AssertionError):
-    """A page does not say what happens."""
+    """A page does not show what really happens."""
 
 
 def typed(text: str) -> list[Typed]:
@@ -87,7 +89,7 @@ def _end_of_command(lines: Sequence[str], at: int) -> int:
 
 
 def pattern(shown: Sequence[str]) -> re.Pattern[str]:
-    """Return what matches exactly the output that is shown."""
+    """Return the pattern that matches exactly the output that is shown."""
     return re.compile("".join(_line_pattern(_tidy(line)) for line in shown))
 
 
@@ -98,20 +100,20 @@ def _line_pattern(line: str) -> str:
 
 
 def _tidy(line: str) -> str:
-    """Return a line without the blanks at its end, and with one blank for several: tables shift."""
+    """Return a line without trailing blanks, and with one blank instead of several: table columns move."""
     return re.sub(" +", " ", line.rstrip())
 
 
 def run_page(page: Path, folder: Path, variables: Mapping[str, str] | None = None) -> list[str]:
-    """Type a page's commands in ``folder``; return what each printed.
+    """Type a page's commands in ``folder``; return the output of each.
 
     Args:
         page: the Markdown file.
-        folder: where the shell starts; its home as well.
-        variables: of the environment, besides a bare one in which this project's commands are found.
+        folder: the shell's working and home folder.
+        variables: environment variables, in addition to a minimal environment with this project's commands.
 
     Raises:
-        PageError: a command failed, or printed something else; the message names the page's line.
+        PageError: a command failed, or its output differs; the message names the line of the page.
     """
     with _Shell(folder, variables or {}) as shell:
         return [_check(page, item, *shell.type(item.command)) for item in typed(page.read_text("utf-8"))]
@@ -120,7 +122,7 @@ def run_page(page: Path, folder: Path, variables: Mapping[str, str] | None = Non
 def _check(page: Path, item: Typed, printed: str, status: int) -> str:
     where = f"{page.name}, line {item.line}: {item.command}"
     if status and not item.may_fail:
-        raise PageError(f"{where}\nended in status {status}:\n{printed}")
+        raise PageError(f"{where}\nended with exit status {status}:\n{printed}")
     tidy = "".join(f"{_tidy(line)}\n" for line in printed.splitlines())
     if item.shown and not pattern(item.shown).fullmatch(tidy):
         shown = "\n".join(item.shown)
@@ -129,7 +131,7 @@ def _check(page: Path, item: Typed, printed: str, status: int) -> str:
 
 
 class _Shell:
-    """One bash for a whole page, the ends of its commands told by a line that nothing else prints."""
+    """One bash for a whole page. A line that nothing else prints marks the end of each command."""
 
     _END = "--- end of a command of the page, status "
 
@@ -149,7 +151,7 @@ class _Shell:
             stderr=subprocess.STDOUT,
             text=True,
             encoding="utf-8",
-            start_new_session=True,  # so that what it left in the background can be ended with it
+            start_new_session=True,  # so that its background processes can be ended with it
         )
 
     def __enter__(self) -> Self:
@@ -160,11 +162,11 @@ class _Shell:
         self._process.communicate()
 
     def type(self, command: str) -> tuple[str, int]:
-        """Return what a command printed and the status it ended in."""
+        """Return the output and the exit status of a command."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
-        # The status is put back for a following `echo $?`; nothing is left on stdin for a command to eat.
+        # The status is restored for a following `echo $?`; stdin is empty, so that no command reads the next.
         stdin.write(f"{{ {command}\n}} </dev/null\n")
         stdin.write(f"__status=$?; printf '\\n{self._END}%d\\n' $__status; (exit $__status)\n")
         stdin.flush()

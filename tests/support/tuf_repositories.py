@@ -1,11 +1,11 @@
-"""A TUF repository in memory, signed with real ed25519 keys, by somebody who can be any attacker.
+"""A TUF repository in memory, signed with real ed25519 keys. Tests use it as publisher and as attacker.
 
     repository = TufRepository({"a": b"content"})   # root 1 and everything below it, signed
     repository.put("b", b"more"); repository.publish()
     repository.files                                # what a mirror serves: metadata/… and targets/…
 
-An attack is a change of :attr:`TufRepository.files` (a mirror without keys) or a field of a role's payload
-before :meth:`TufRepository.publish` (a publisher who errs, or whose keys were stolen).
+An attack is a change of :attr:`TufRepository.files` (a mirror without keys) or of a field of a role's payload
+before :meth:`TufRepository.publish` (a publisher who makes a mistake, or stolen keys).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from tuf.api.serialization.json import JSONSerializer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from tuf.api.metadata import Signed
 
@@ -41,13 +42,13 @@ _COMPACT = JSONSerializer(compact=True)
 
 @cache
 def signer(name: str) -> CryptoSigner:
-    """Return the signer of this name: always the same key. TEST ONLY."""
+    """Return the signer of this name, which always has the same key. TEST ONLY."""
     secret = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest())
     return CryptoSigner(secret)
 
 
 def in_days(days: float) -> datetime:
-    """Return a moment from now, in whole seconds."""
+    """Return the time so many days from now, in whole seconds."""
     return datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
 
 
@@ -60,18 +61,18 @@ def signed_bytes(payload: Signed, signers: Sequence[CryptoSigner]) -> bytes:
 
 
 class TufRepository:
-    """Four roles with a key each, unless told otherwise, and their files.
+    """The four top-level roles, by default with one key each, and their files.
 
     Args:
         targets: name → content.
-        expires: when all of it expires.
-        thresholds: role → signatures it needs; it has as many keys.
+        expires: when all metadata expire.
+        thresholds: role → threshold; the role has as many keys.
 
     Attributes:
         root, timestamp, snapshot, targets: the payloads that :meth:`publish` signs next.
-        signers: role → who signs it.
-        delegated: role → payload, of delegated roles.
-        files: path → bytes: all that was ever published.
+        signers: role → its signers.
+        delegated: delegated role → payload.
+        files: path → bytes: everything that was ever published.
     """
 
     def __init__(
@@ -107,11 +108,11 @@ class TufRepository:
 
     @property
     def first_root(self) -> bytes:
-        """The root that a node is shipped with."""
+        """Root version 1, with which a node is shipped."""
         return self.files["metadata/1.root.json"]
 
     def put(self, name: str, content: bytes, *, role: str = "targets") -> TargetFile:
-        """List a target, and have its file served; :meth:`publish` signs it."""
+        """Add a target and its file; :meth:`publish` signs it."""
         target = TargetFile.from_data(name, content, ["sha256"])
         payload = self.targets if role == "targets" else self.delegated[role]
         payload.targets[name] = target
@@ -120,12 +121,12 @@ class TufRepository:
 
     @staticmethod
     def target_path(name: str, content: bytes) -> str:
-        """Return where a target is served."""
+        """Return the path at which a target is served."""
         folder, slash, base = name.rpartition("/")
         return f"targets/{folder}{slash}{hashlib.sha256(content).hexdigest()}.{base}"
 
     def delegate(self, role: str, paths: Sequence[str], *, expires: datetime | None = None) -> None:
-        """Let targets delegate ``paths`` to a role with a key of its own."""
+        """Delegate ``paths`` from targets to a role with its own key."""
         own = signer(role)
         self.signers[role] = [own]
         delegated = DelegatedRole(role, [own.public_key.keyid], 1, True, paths=list(paths))
@@ -137,7 +138,7 @@ class TufRepository:
         self.delegated[role].version = 0
 
     def publish(self, *, expires: datetime | None = None) -> None:
-        """Sign a new version of everything below root and put the files out; ``expires`` changes all."""
+        """Sign and publish a new version of all roles but root; ``expires`` is set for all of them."""
         for name, payload in {"targets": self.targets, **self.delegated}.items():
             self._next(payload, expires)
             self.snapshot.meta[f"{name}.json"] = MetaFile(version=payload.version)
@@ -149,18 +150,18 @@ class TufRepository:
         self.files["metadata/timestamp.json"] = signed_bytes(self.timestamp, self.signers["timestamp"])
 
     def publish_timestamp(self) -> None:
-        """Sign a new timestamp over the same snapshot."""
+        """Sign a new timestamp of the same snapshot."""
         self._next(self.timestamp, None)
         self.files["metadata/timestamp.json"] = signed_bytes(self.timestamp, self.signers["timestamp"])
 
     def publish_root(self, signers: Sequence[CryptoSigner]) -> bytes:
-        """Sign the root as it is and put it out."""
+        """Sign and publish the root as it is; return its bytes."""
         data = signed_bytes(self.root, signers)
         self.files[f"metadata/{self.root.version}.root.json"] = data
         return data
 
     def rotate(self, role: str, *, times: int = 1) -> None:
-        """Replace the keys of a role by new ones, ``times`` over; each time a new root is published."""
+        """Replace a role's keys with new ones, ``times`` times; publish a new root each time."""
         for _ in range(times):
             before = self.signers["root"]
             self.root.version += 1
@@ -176,6 +177,13 @@ class TufRepository:
             keyed = {one.public_key.keyid: one for one in (*before, *self.signers["root"])}
             self.publish_root(list(keyed.values()))
 
+    def write_to(self, folder: Path) -> Path:
+        """Write everything that is served now into a folder, and return the folder."""
+        for path, data in self.files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(data)
+        return folder
+
     def _next(self, payload: Signed, expires: datetime | None) -> None:
         payload.version += 1
         payload.expires = expires or payload.expires
@@ -188,10 +196,10 @@ class TufRepository:
     # -- what an attacker does ----------------------------------------------------------------------
 
     def snapshot_of_files(self) -> dict[str, bytes]:
-        """Return a copy of everything served now, to be put back later."""
+        """Return a copy of everything that is served now, to restore it later."""
         return dict(self.files)
 
     def resign(self, path: str, signers: Sequence[CryptoSigner]) -> None:
-        """Put other signatures under a metadata file that is served."""
+        """Replace the signatures of a metadata file that is served."""
         payload = Metadata[Any].from_bytes(self.files[path]).signed
         self.files[path] = signed_bytes(payload, signers)

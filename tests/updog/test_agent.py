@@ -5,45 +5,62 @@ from __future__ import annotations
 import errno
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from repo_tools.changes import Change
-from repo_tools.keys import no_secrets
-from repo_tools.session import writing
+from repo_tools.keys.signers import no_secrets
+from repo_tools.repository.change_log import Change
+from repo_tools.repository.session import writing
 from signpost.app import Signpost
 from signpost.errors import MediumError, ToolError
 from signpost.errors import ReadBackError as TableReadBackError
 from signpost.gptprio import Flags
 from signpost.medium import OsMedium
-from signpost.sets import Slot
+from signpost.sets import ImageKind, Slot
 from signpost.state import Command
-from tests.support.nodes import CONFIRMED, NEWER, FailingMedium, LyingMedium, Node, make_node, now
-from updog.agent import Wishes
+from tests.support.nodes import (
+    CONFIRMED,
+    NEWER,
+    NEWEST,
+    DecayedMedium,
+    FailingMedium,
+    LosingMedium,
+    LyingMedium,
+    Node,
+    make_node,
+    now,
+)
 from updog.errors import (
     DeniedVersionError,
     DigestError,
     ExpiredError,
     HealthError,
     HostError,
+    IndexFormatError,
     NothingToDoError,
     PreflightError,
     ReadBackError,
 )
-from updog.outcome import Outcome
+from updog.standing import Standing
+from updog.update_metadata.by_image import ByImage
+from updog.update_metadata.packs import Packs
 from updog.update_metadata.version import Version
+from updog.views import UpdateRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-WISHES = Wishes()
-DISK_CALLS = ("write", "flush", "forget")
+    from updog.update_metadata.manifest import Update
+
+WISHES = UpdateRequest()
+DISK_CALLS = ("write", "flush", "drop_cache")
 
 
 @pytest.fixture
 def node(tmp_path: Path) -> Node:
-    """Return a node that streams, so that every write to its disk is one of the update's."""
+    """Return a node that streams, so that every write to its disk belongs to the update."""
     return make_node(tmp_path, spool=False)
 
 
@@ -60,7 +77,7 @@ def _assert_untouched_and_safe(node: Node) -> None:
     assert node.flags(Slot.A).successful
     if node.flags(Slot.B).tries:
         assert node.holds(Slot.B, NEWER)
-    if node.look().next is not Slot.A:
+    if node.view().next is not Slot.A:
         assert node.holds(Slot.B, NEWER)
     node.agent().status()
 
@@ -86,12 +103,12 @@ def test_a_failure_of_any_write_or_flush_leaves_a_node_that_runs_and_can_update(
             _assert_untouched_and_safe(each)
         else:  # what could not be kept for a next run does not matter to this one
             assert once
-            assert each.look().next is Slot.B
+            assert each.view().next is Slot.B
         if at % 3 == 0 and number == errno.EIO and once:
             try:
                 each.agent().update(WISHES)
             except NothingToDoError:
-                assert each.look().next is Slot.B
+                assert each.view().next is Slot.B
             assert each.holds(Slot.B, NEWER)
             assert str(each.start().version) == NEWER
         each.disk.unlink()
@@ -103,8 +120,8 @@ def test_a_failure_while_the_image_is_written_leaves_the_slot_without_tries(
     """D71: of every write into slot B, none of which may make it bootable."""
     recorded = FailingMedium(only=["write"])
     node.copy(tmp_path / "counted").agent(recorded).update(WISHES)
-    start = node.look().slots[Slot.B].boot.offset
-    end = node.look().slots[Slot.B].hash.offset + node.look().slots[Slot.B].hash.size
+    start = node.view().slots[Slot.B].boot.offset
+    end = node.view().slots[Slot.B].hash.offset + node.view().slots[Slot.B].hash.size
     inside = [
         number
         for number, step in enumerate(recorded.steps)
@@ -117,7 +134,7 @@ def test_a_failure_while_the_image_is_written_leaves_the_slot_without_tries(
             each.agent(FailingMedium(number, once=True, only=["write"])).update(WISHES)
         assert each.flags(Slot.B) == Flags()
         assert each.flags(Slot.A) == CONFIRMED
-        assert each.agent().status().outcome is Outcome.NONE
+        assert each.agent().status().standing is Standing.NONE
         assert str(each.start().version) == "1.0.0"
 
 
@@ -130,14 +147,125 @@ def test_a_disk_that_lies_is_found_out_and_its_slot_never_marked_valid(
 ) -> None:
     """D79."""
     node = make_node(tmp_path, spool=spool)
-    place = getattr(node.look().slots[Slot.B], role)
+    place = getattr(node.view().slots[Slot.B], role)
     with pytest.raises(ReadBackError):
         node.agent(LyingMedium(place.offset + 10)).update(WISHES)
     assert node.flags(Slot.B) == Flags()
-    assert node.look().next is Slot.A
-    assert node.agent().status().outcome is Outcome.NONE
+    assert node.view().next is Slot.A
+    assert node.agent().status().standing is Standing.NONE
     with pytest.raises(NothingToDoError):
         node.agent().apply()
+
+
+@pytest.mark.parametrize("role", ["boot", "root", "hash"])
+@pytest.mark.parametrize("packed", [True, False], ids=["pack", "stream"])
+@pytest.mark.parametrize("spool", [True, False], ids=["spooled", "streamed"])
+def test_what_the_disk_lost_is_found_out_although_the_kernel_still_has_it(
+    tmp_path: Path,
+    role: str,
+    packed: bool,  # noqa: FBT001 - parametrized
+    spool: bool,  # noqa: FBT001 - parametrized
+) -> None:
+    node = make_node(tmp_path, published=[], spool=spool)
+    node.publish(NEWER)
+    if not packed:
+        _edit_update(node, NEWER, packs=None)
+    place = getattr(node.view().slots[Slot.B], role)
+    with pytest.raises(ReadBackError):
+        node.agent(LosingMedium(node.disk, place.offset + 10)).update(WISHES)
+    assert node.flags(Slot.B) == Flags()
+    assert node.view().next is Slot.A
+
+
+@pytest.mark.parametrize("role", ["boot", "root", "hash"])
+@pytest.mark.parametrize("slot", [Slot.A, Slot.B])
+@pytest.mark.parametrize("deltas", [True, False], ids=["delta", "fingerprints"])
+def test_a_sector_that_cannot_be_read_does_not_stop_the_update_that_renews_it(
+    tmp_path: Path,
+    role: str,
+    slot: Slot,
+    deltas: bool,  # noqa: FBT001 - parametrized
+) -> None:
+    node = make_node(tmp_path)
+    if not deltas:
+        update = node.agent().check(WISHES).update
+        assert update is not None
+        assert update.packs is not None
+        of = update.packs.of
+        packs = Packs.made(lambda kind: replace(of(kind), deltas={}))
+        _edit_update(node, NEWER, packs=packs)
+    place = getattr(node.view().slots[slot], role)
+    position = 0 if slot is Slot.B else 4096  # more of the inactive slot is not read if that differs
+    medium = DecayedMedium(node.disk, place.offset + position)
+    node.agent(medium).update(WISHES)
+    assert medium.refused
+    assert medium.is_decayed is (slot is Slot.A), "what runs is never written"
+    assert node.holds(Slot.B, NEWER)
+    assert node.view().next is Slot.B
+
+
+@pytest.mark.parametrize("kind", list(ImageKind))
+@pytest.mark.parametrize("member", ["size", "sha256"])
+@pytest.mark.parametrize("spool", [True, False], ids=["spooled", "streamed"])
+def test_an_image_other_than_the_manifest_says_is_refused_before_a_write(
+    tmp_path: Path,
+    kind: ImageKind,
+    member: str,
+    spool: bool,  # noqa: FBT001 - parametrized
+) -> None:
+    """Each file is signed, but the image that they make is not the one in `contents`."""
+    node = make_node(tmp_path, spool=spool)
+    update = node.agent().check(WISHES).update
+    assert update is not None
+    assert update.contents is not None
+    true = update.contents
+    other = true.of(kind)
+    false = replace(other, size=other.size - 1) if member == "size" else replace(other, sha256="0" * 64)
+    _edit_update(node, NEWER, contents=ByImage.made(lambda each: false if each is kind else true.of(each)))
+    before = node.disk_digest()
+    with pytest.raises(IndexFormatError, match="index of another image than the manifest's"):
+        node.agent().update(WISHES)
+    assert node.disk_digest() == before
+
+
+def test_a_version_that_was_published_again_with_other_images_is_installed_again(tmp_path: Path) -> None:
+    """What waits in the slot is the update only if its images are those that are now signed."""
+    node = make_node(tmp_path)
+    node.agent().update_image(WISHES)
+    update = node.agent().check(WISHES).update
+    assert update is not None
+    node.publish(NEWEST)
+    other = next(each for each in _updates(node) if str(each.version) == NEWEST)
+    _edit_update(node, NEWER, images=other.images, contents=other.contents, packs=other.packs)
+    node.agent().update_image(UpdateRequest(version=update.version))
+    assert node.holds(Slot.B, NEWEST)
+
+
+def test_apply_records_before_it_changes_the_table(node: Node) -> None:
+    """The table is the evidence (ADR 0004): its state must be explained by what was recorded before."""
+    node.agent().update_image(WISHES)
+    medium = FailingMedium()
+    node.agent(medium).apply()
+    of_disk = [
+        n for n, step in enumerate(medium.steps) if step.name == "write" and step.path == str(node.disk)
+    ]
+    recorded = [n for n, step in enumerate(medium.steps) if step.path == str(node.state_file)]
+    assert of_disk
+    assert recorded
+    assert max(recorded) < min(of_disk)
+
+
+@pytest.mark.parametrize("once", [True, False], ids=["once", "for good"])
+def test_apply_that_fails_to_record_leaves_the_table(
+    node: Node,
+    once: bool,  # noqa: FBT001 - parametrized
+) -> None:
+    node.agent().update_image(WISHES)
+    before = node.disk_digest()
+    with pytest.raises(MediumError):
+        node.agent(FailingMedium(0, once=once, only=["rename"])).apply()
+    assert node.disk_digest() == before
+    assert node.agent().status().standing is Standing.STAGED
 
 
 def test_a_disk_that_lies_about_its_table_fails_the_command_and_still_boots(node: Node) -> None:
@@ -147,7 +275,7 @@ def test_a_disk_that_lies_about_its_table_fails_the_command_and_still_boots(node
     node.agent().update_image(WISHES)
     with pytest.raises(TableReadBackError):
         node.agent(LyingMedium(entries + 130)).apply()
-    assert node.look().next in set(Slot)
+    assert node.view().next in set(Slot)
     assert str(node.start().version) in {"1.0.0", NEWER}
 
 
@@ -156,7 +284,7 @@ def test_a_slot_is_marked_valid_only_after_its_last_byte_was_read_back(node: Nod
     medium = FailingMedium(only=["write", "read", "flush"])
     played = node.copy(tmp_path / "played")
     played.agent(medium).update_image(WISHES)
-    slot = played.look().slots[Slot.B]
+    slot = played.view().slots[Slot.B]
     on_disk = [step for step in medium.steps if step.path == str(played.disk)]
 
     def last(name: str) -> int:
@@ -170,11 +298,11 @@ def test_a_slot_is_marked_valid_only_after_its_last_byte_was_read_back(node: Nod
 
 
 def test_the_kernel_is_written_last(node: Node, tmp_path: Path) -> None:
-    """D03: a slot that is half written has no kernel yet."""
+    """D03: a half-written slot has no kernel yet."""
     medium = FailingMedium(only=["write"])
     played = node.copy(tmp_path / "played")
     played.agent(medium).update_image(WISHES)
-    slot = played.look().slots[Slot.B]
+    slot = played.view().slots[Slot.B]
     order = [
         role
         for step in medium.steps
@@ -186,13 +314,15 @@ def test_the_kernel_is_written_last(node: Node, tmp_path: Path) -> None:
 
 
 def test_the_clock_set_back_does_not_bring_expired_metadata_to_life(node: Node) -> None:
-    """D47, D56: the latest moment that was seen with valid metadata is remembered."""
+    """D47, D56: the time when the repository was signed is remembered; what a clock showed is not."""
     node.agent().check(WISHES)
-    assert node.state().latest_time is not None
+    before = node.state().signed_time
+    assert before is not None
     later = now() + timedelta(days=4000)
     with pytest.raises(ExpiredError):
         node.agent(clock=lambda: later).check(WISHES)
-    node.agent().check(WISHES)  # the wrong clock was not remembered: nothing was valid then
+    node.agent().check(WISHES)  # the wrong clock was not remembered
+    assert node.state().signed_time == before
 
 
 def test_expired_metadata_keeps_nobody_from_confirming_or_going_back(node: Node) -> None:
@@ -217,11 +347,11 @@ def test_a_clock_in_1970_during_the_trial_does_not_matter(node: Node) -> None:
 
 
 def test_a_required_check_that_fails_where_no_other_slot_can_boot_keeps_the_node_up(node: Node) -> None:
-    """D45: nothing to fall back to; the cause is told, and a good check later confirms."""
+    """D45: nothing to fall back to; the cause is reported, and a good check later confirms."""
     node.agent().update(WISHES)
     node.start()
     node.agent().confirm()
-    disk = node.look()
+    disk = node.view()
     assert disk.slots[Slot.A].flags.successful
     table = Signpost(OsMedium(), str(node.disk), Slot.A)
     table.apply(Command.CLEAR_INACTIVE)
@@ -231,7 +361,7 @@ def test_a_required_check_that_fails_where_no_other_slot_can_boot_keeps_the_node
     check = node.health_check("20-web", "exit 1")
     with pytest.raises(HealthError, match="cannot take over"):
         node.agent().confirm()
-    assert node.look().next is Slot.B
+    assert node.view().next is Slot.B
     check.unlink()
     node.agent().confirm()
     assert node.flags(Slot.B).successful
@@ -246,8 +376,8 @@ def test_a_fall_back_is_not_refused_because_the_cause_was_recorded_before(node: 
         with pytest.raises(HealthError, match="Slot A boots next"):
             node.agent().confirm()
     node.health_check("20-web", "exit 0")
-    with pytest.raises(HealthError, match=r"already\. Slot A boots next"):
-        node.agent().confirm()  # a check that passes late must not leave a confirmed slot that boots no more
+    with pytest.raises(HealthError, match=r"has already failed its health check\. Slot A boots next"):
+        node.agent().confirm()  # a check that passes late must not leave a confirmed slot that cannot boot
     assert str(node.start().version) == "1.0.0"
 
 
@@ -263,14 +393,14 @@ def test_an_update_that_could_not_be_installed_leaves_its_reason_once(tmp_path: 
     assert event.sentence.startswith(f"{NEWER} was not installed: ")
 
 
-def test_prepare_needs_room_and_says_so(node: Node) -> None:
-    with pytest.raises(PreflightError, match="no room") as caught:
+def test_prepare_is_refused_if_nothing_may_be_stored_first(node: Node) -> None:
+    with pytest.raises(PreflightError, match="`spool = false`") as caught:
         node.agent().prepare(WISHES)
     assert "stream" in caught.value.next_step
 
 
 def test_what_nobody_recorded_cannot_be_verified(node: Node) -> None:
-    with pytest.raises(HostError, match="slot B was not recorded"):
+    with pytest.raises(HostError, match="no record of what is in slot B"):
         node.agent().verify(Slot.B)
 
 
@@ -279,7 +409,7 @@ def test_a_running_version_that_is_not_published_cannot_be_verified(tmp_path: Pa
     node.state_file.unlink()
     release = node.folder / "run" / "os-release"
     release.write_text(release.read_text().replace("1.0.0", "0.9.0"))
-    with pytest.raises(HostError, match=r"does not say what synthetic 0\.9\.0 contains"):
+    with pytest.raises(HostError, match=r"does not list the contents of synthetic 0\.9\.0"):
         node.agent().verify(Slot.A)
 
 
@@ -287,7 +417,7 @@ def test_a_slot_that_came_with_the_disk_is_recorded_once_it_was_verified(node: N
     node.state_file.unlink()
     assert node.state().version_in(Slot.A) is None
     checks = node.agent().verify(Slot.A)
-    assert [(check.role, check.good) for check in checks] == [("root", True), ("hash", True), ("boot", True)]
+    assert [(check.kind, check.good) for check in checks] == [("root", True), ("hash", True), ("boot", True)]
     assert str(node.state().version_in(Slot.A)) == "1.0.0"
 
 
@@ -298,12 +428,12 @@ def test_a_forced_version_that_fell_back_is_refused_by_name(node: Node) -> None:
     with pytest.raises(NothingToDoError):
         node.agent().update(WISHES)
     with pytest.raises(DeniedVersionError):
-        node.agent().update(Wishes(version=Version.parse(NEWER)))
+        node.agent().update(UpdateRequest(version=Version.parse(NEWER)))
     with pytest.raises(NothingToDoError):
         node.agent().clear_denial(Version.parse("9.9.9"))
 
 
-def test_what_lies_in_the_spool_is_hashed_again_before_it_is_used(tmp_path: Path) -> None:
+def test_what_is_in_the_spool_is_hashed_again_before_it_is_used(tmp_path: Path) -> None:
     node = make_node(tmp_path)
     node.agent().prepare(WISHES)
     for path in (node.folder / "state" / "spool").iterdir():
@@ -313,7 +443,7 @@ def test_what_lies_in_the_spool_is_hashed_again_before_it_is_used(tmp_path: Path
 
 
 @pytest.mark.parametrize("length", [0, 1, 1000, -1])
-def test_a_download_that_was_cut_is_taken_up_where_it_ends(tmp_path: Path, length: int) -> None:
+def test_a_download_that_was_cut_is_resumed_where_it_ends(tmp_path: Path, length: int) -> None:
     """D70: by a new process, from any mirror: the name is the hash."""
     node = make_node(tmp_path)
     node.agent().prepare(WISHES)
@@ -349,7 +479,7 @@ def test_what_is_spooled_for_another_version_makes_room(tmp_path: Path) -> None:
 def test_an_image_without_a_signed_size_that_unpacks_to_too_much_is_refused_before_a_write(
     tmp_path: Path,
 ) -> None:
-    """D73: upstream's manifests do not say what an image unpacks to."""
+    """D73: upstream's manifests do not state what an image unpacks to."""
     node = make_node(tmp_path, published=[])
     node.repository.synthesize("2.0.0").root.write_bytes(bytes((1 << 20) + 1))
     _publish_without_contents(node, "2.0.0")
@@ -362,7 +492,7 @@ def test_an_image_without_a_signed_size_that_unpacks_to_too_much_is_refused_befo
         node.agent().update(WISHES)
     assert node.flags(Slot.B) == Flags()
     assert node.holds(Slot.A, "1.0.0")
-    hash_b = node.look().slots[Slot.B].hash
+    hash_b = node.view().slots[Slot.B].hash
     with node.disk.open("rb") as disk:
         disk.seek(hash_b.offset)
         assert disk.read(4096) == bytes(4096)  # ROOT-B ends where HASH-B begins
@@ -374,14 +504,27 @@ def test_an_image_without_a_signed_size_is_installed_as_upstream_does(tmp_path: 
     node.agent().update(WISHES)
     assert node.holds(Slot.B, NEWER)
     assert len(node.agent().verify(Slot.B)) == 3
-    with pytest.raises(NothingToDoError):  # again, as nothing says it is the same: it waits already
+    with pytest.raises(NothingToDoError):  # again, as nothing shows that it is the same: it already waits
         node.agent().apply()
 
 
 def _publish_without_contents(node: Node, version: str) -> None:
-    """Publish a version and then a manifest that does not say what its images unpack to."""
+    """Publish a version and then a manifest that does not state what its images unpack to."""
     node.publish(version)
-    with writing(node.repository.folder, OsMedium(), no_secrets) as session:
-        updates = tuple(replace(update, contents=None, packs=None) for update in session.manifest.updates)
+    _edit_update(node, version, contents=None, packs=None)
+
+
+def _updates(node: Node) -> Sequence[Update]:
+    with writing(node.repository.folder, OsMedium(), no_secrets, now=node.repository.now) as session:
+        return session.manifest.updates
+
+
+def _edit_update(node: Node, version: str, **facts: Any) -> None:
+    """Sign a manifest in which a version is described differently."""
+    with writing(node.repository.folder, OsMedium(), no_secrets, now=node.repository.now) as session:
+        updates = tuple(
+            replace(update, **facts) if str(update.version) == version else update
+            for update in session.manifest.updates
+        )
         change = Change(action="edit", subject="the manifest")
         session.commit(replace(session.manifest, updates=updates), [], now(), change)

@@ -1,4 +1,4 @@
-"""The command line itself: help, options, errors; what it does is in the life of a node."""
+"""The command line itself: help, options, errors; its effects are tested in the life of a node."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import pytest
 from signpost.console import commands_of
 from tests.support.http_server import HttpServer
 from tests.support.nodes import NEWER, Node, command_line, make_node
-from updog.cli import program, teller
-from updog.progress import LineTeller
+from updog.auto_keys import AUTO_KEYS
+from updog.cli import program
+from updog.config import KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,7 @@ IDS = [" ".join(words) for words, _ in OURS]
 
 @pytest.fixture
 def node(tmp_path: Path) -> Node:
-    """Return a node with an update to be had."""
+    """Return a node with an available update."""
     return make_node(tmp_path)
 
 
@@ -57,6 +58,54 @@ def test_every_command_has_help_with_an_example(words: tuple[str, ...], command:
 def test_every_command_but_the_shells_speaks_json(words: tuple[str, ...], command: click.Command) -> None:
     names = {name for parameter in command.params for name in parameter.opts}
     assert "--json" in names or words == ("completion",)
+
+
+def test_help_explains_every_key_of_the_configuration_in_80_columns() -> None:
+    said = command_line(["help", "configuration"])
+    assert said.status == 0
+    lines = said.out.splitlines()
+    keys = (*KEYS, *AUTO_KEYS)
+    assert [key.name for key in keys if key.name not in lines] == []
+    assert [line for line in lines if len(line) > 80] == []
+    document = command_line(["help", "configuration", "--json"]).document
+    assert list(document) == [key.name for key in keys]
+    assert document["auto.urgent"]["default"] == []
+    assert document["tries"]["default"] == 1
+
+
+def test_config_checks_the_file_and_shows_where_each_value_comes_from(tmp_path: Path) -> None:
+    """Bug FLUO #201: nobody could see which switch, in which file, made a node restart."""
+    path = tmp_path / "updog.toml"
+    url = "https://user:hunter2@os.example/m?token=s3cret"
+    path.write_text(f'metadata_base_url = "{url}"\ntargets_base_url = "{url}"\n[auto]\nmode = "check"\n')
+    said = command_line(["--config", str(path), "config"])
+    assert said.status == 0
+    assert said.out.splitlines() == [
+        'metadata_base_url  "https://os.example/m/"  file',
+        'targets_base_url   "https://os.example/m/"  file',
+        'auto.mode          "check"                  file',
+    ]
+    effective = command_line(["--config", str(path), "config", "--effective", "--json"])
+    assert effective.document["file"] == str(path)
+    found = effective.document["settings"]
+    assert found["auto.mode"] == {"value": "check", "source": "file"}
+    assert found["auto.check_every"] == {"value": "1h", "source": "default"}
+    assert {*found} >= {key.name for key in (*KEYS, *AUTO_KEYS) if key.name.count(".") == 0}
+    assert "hunter2" not in effective.out + said.out
+    assert "s3cret" not in effective.out + said.out
+
+
+def test_config_lists_all_faults_with_status_2(tmp_path: Path) -> None:
+    path = tmp_path / "updog.toml"
+    path.write_text('sead = 3\n[auto]\nmode = "on"\n')
+    said = command_line(["--config", str(path), "config", "--effective"])
+    assert said.status == 2
+    assert said.out == ""
+    assert all(fault in said.err for fault in ("sead", "auto.mode = 'on'", "metadata_base_url is missing"))
+
+
+def test_help_without_a_topic_lists_the_commands() -> None:
+    assert command_line(["help"]).out == command_line(["--help"]).out
 
 
 HEAVY = {
@@ -140,12 +189,12 @@ def test_a_configuration_that_is_missing_or_faulty_is_status_2(
             assert (said.document["error"]["code"] == "config") if as_json else said.out == ""
 
 
-def test_the_disk_and_the_running_slot_can_be_said(node: Node) -> None:
+def test_the_disk_and_the_running_slot_can_be_stated(node: Node) -> None:
     said = node.updog("status", "--json", options=["--disk", str(node.disk), "--active", "B"])
     assert said.document["running"]["slot"] == "B"
 
 
-def test_a_disk_that_is_no_disk_fails_and_is_named(node: Node) -> None:
+def test_a_path_that_is_not_a_disk_fails_and_is_named(node: Node) -> None:
     node.disk.write_bytes(bytes(1 << 20))
     for command in ("status", "update", "confirm"):
         said = node.updog(command)
@@ -164,7 +213,7 @@ def test_both_copies_of_the_table_bad_is_refused_and_changes_nothing(node: Node)
     assert node.disk.read_bytes() == bytes(data)
 
 
-def test_one_bad_copy_of_the_table_is_told_and_mended_by_the_next_write(node: Node) -> None:
+def test_one_bad_copy_of_the_table_is_reported_and_repaired_by_the_next_write(node: Node) -> None:
     """D16, D37."""
     with node.disk.open("r+b") as disk:
         disk.seek(512)
@@ -184,7 +233,7 @@ def test_a_reboot_that_was_asked_for_comes_after_the_work(node: Node) -> None:
     assert (node.folder / "at-reboot.json").read_bytes() == node.state_file.read_bytes()
 
 
-def test_no_reboot_command_is_said(node: Node) -> None:
+def test_no_reboot_command_is_reported(node: Node) -> None:
     assert "restart the node yourself" in node.updog("update-image").err + node.updog("update", "-r").err
     assert node.updog("update-revert").status == 0
     assert "restart the node yourself" in node.updog("update-apply", "--reboot").err
@@ -196,11 +245,11 @@ def test_a_reboot_that_fails_leaves_the_update_applied(node: Node) -> None:
     out, err = process.communicate()
     assert process.returncode == 1
     assert out.startswith("Update applied")
-    assert "Reboot by hand" in err
+    assert "Reboot manually" in err
     assert node.updog("status", "--json").document["standing"] == "waiting for a restart"
 
 
-def test_the_shell_is_helped() -> None:
+def test_completion_prints_a_script_for_each_shell_of_updog() -> None:
     for shell in ("bash", "zsh", "fish"):
         said = command_line(["completion", shell])
         assert said.status == 0
@@ -209,11 +258,6 @@ def test_the_shell_is_helped() -> None:
 
 def test_the_version_is_that_of_the_package() -> None:
     assert command_line(["--version"]).out.startswith("updog, version ")
-
-
-def test_who_is_told_depends_on_who_listens() -> None:
-    assert isinstance(teller(as_json=True), LineTeller)
-    assert isinstance(teller(as_json=False), LineTeller)
 
 
 @pytest.mark.parametrize("command", ["status", "history"])
@@ -251,13 +295,13 @@ def test_a_terminal_sees_a_bar(node: Node) -> None:
     assert "100%" in shown or "━" in shown
 
 
-@pytest.mark.parametrize("rate", ["fast", "1.5M", "-1", "2 M", "5T", ""])
+@pytest.mark.parametrize("rate", ["fast", "1.5M", "-1", "2 M", "5X", ""])
 def test_a_rate_that_is_none_is_a_usage_error(node: Node, rate: str) -> None:
     said = node.updog("prepare", f"--limit-rate={rate}")
-    assert (said.status, "say 500k or 2M" in said.err) == (2, True)
+    assert (said.status, "such as 500k or 2MiB" in said.err) == (2, True)
 
 
-def test_the_rate_of_the_command_line_goes_before_the_configured_one(node: Node) -> None:
+def test_the_rate_of_the_command_line_overrides_the_configured_one(node: Node) -> None:
     """Real time: what crosses takes as long as the rate says; configured is a rate that would take hours."""
     folder = node.repository.folder
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -270,3 +314,15 @@ def test_the_rate_of_the_command_line_goes_before_the_configured_one(node: Node)
         took = time.monotonic() - began
         sent = sum(request.sent for request in server.log)
     assert took >= sent / (20 << 10) - 0.3 > 0
+
+
+def test_long_work_prints_a_line_a_phase_and_with_quiet_nothing(node: Node) -> None:
+    lines = node.updog("prepare").err.splitlines()
+    assert lines
+    assert len(lines) == len({line.split()[0] for line in lines}), lines
+    assert node.updog("update", "--quiet").err == ""
+    said = node.updog("verify", "--slot", "B", "--quiet")
+    assert (said.status, said.err) == (0, "")
+    assert [line.split()[:2] for line in node.updog("verify", "--slot", "B").err.splitlines()] == [
+        ["verify", "3"]
+    ]

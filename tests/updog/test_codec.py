@@ -1,4 +1,4 @@
-"""Compressed streams: well formed to the last byte, bounded whatever they say, checked to their end."""
+"""Compressed streams: well formed to the last byte, bounded whatever they state, checked to their end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import zstandard
 from signpost.errors import ExitStatus
 from updog.errors import DigestError, ImageError
 from updog.image.codec import MAX_WINDOW_BYTES, decompressed, verified
-from updog.image.install import BLOCK_BYTES
+from updog.image.region import IO_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,11 +77,29 @@ def test_empty_blocks_in_between_end_nothing() -> None:
         assert b"".join(decompressed(blocks, name=f"x{ending}")) == RAW
 
 
-@pytest.mark.parametrize("size", [0, 1, 127, 128, 129, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1])
+@pytest.mark.parametrize(
+    "size",
+    [1, 127, 128, 129, *(n * IO_BYTES + d for n in (1, 2) for d in (-129, -128, -127, -1, 0, 1))],
+)
 def test_images_of_every_length_round_the_buffers_come_out_whole(size: int) -> None:
+    """128 bytes follow a ``.zst`` image to show where it ends; they may lie across two buffers."""
     raw = random.Random(size).randbytes(size)
     assert _unpacked(_zst(raw), ".zst") == raw
     assert _unpacked(_lz4(raw), ".lz4") == raw
+
+
+@pytest.mark.parametrize(
+    ("data", "ending"),
+    [
+        pytest.param(b"", ".zst", id="no-frame"),
+        pytest.param(_zst(b""), ".zst", id="empty-frame"),
+        pytest.param(b"\x50\x2a\x4d\x18\x04\0\0\0note", ".zst", id="skippable-frame-alone"),
+        pytest.param(_lz4(b""), ".lz4", id="empty-lz4-frame"),
+    ],
+)
+def test_a_stream_that_unpacks_to_nothing_is_refused(data: bytes, ending: str) -> None:
+    with pytest.raises(ImageError, match="unpacks to nothing"):
+        _unpacked(data, ending)
 
 
 def _cuts(length: int) -> list[int]:
@@ -99,7 +117,7 @@ def test_a_stream_cut_anywhere_inside_its_frame_is_refused(name: str) -> None:
 
 
 def test_a_stream_of_many_frames_cut_inside_any_of_them_is_refused() -> None:
-    """Cut between two frames it is a shorter stream; its signed length and hash tell (below)."""
+    """Cut between two frames it is a shorter stream; its signed length and hash show it (below)."""
     frames = [_zst(RAW[start : start + 7001]) for start in range(0, len(RAW), 7001)]
     ends = {sum(map(len, frames[:count])) for count in range(len(frames) + 1)}
     data = b"".join(frames)
@@ -153,7 +171,7 @@ def test_a_name_without_a_known_ending_is_refused_by_name() -> None:
 
 
 def test_a_bomb_only_fills_blocks() -> None:
-    """A 20 KiB stream that says 200 MiB costs time, not memory."""
+    """A 20 KiB stream that states 200 MiB costs time, not memory."""
     size = 200 << 20
     compressor = zstandard.ZstdCompressor(level=1).compressobj()
     bomb = b"".join(compressor.compress(bytes(1 << 20)) for _ in range(size >> 20)) + compressor.flush()
@@ -166,12 +184,12 @@ def test_an_lz4_bomb_only_fills_blocks() -> None:
 
 
 def _assert_bounded(bomb: bytes, ending: str, size: int) -> None:
-    """Unpack and watch the largest block, the sum, and what Python has allocated at most."""
+    """Unpack and record the largest block, the sum, and the most that Python has allocated."""
     tracemalloc.start()
     try:
         total = 0
         for block in decompressed(_pieces(bomb, 1 << 16), name=f"bomb{ending}"):
-            assert len(block) <= BLOCK_BYTES
+            assert len(block) <= IO_BYTES
             total += len(block)
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:
@@ -204,7 +222,7 @@ def test_public_tools_make_what_is_read_here() -> None:
 
 
 def _checked(blocks: Iterator[bytes], data: bytes) -> Iterator[bytes]:
-    """Return the blocks, checked against what ``data`` is."""
+    """Return the blocks, checked against the length and hash of ``data``."""
     return verified(blocks, name="image.zst", length=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
@@ -231,7 +249,7 @@ def test_other_bytes_are_refused(damage: Callable[[bytes], bytes], message: str)
 
 
 def test_endless_data_is_cut_off_at_the_signed_length() -> None:
-    """D49: of an endless stream one block too many is taken, and none of it is passed on."""
+    """D49: of an endless stream one block too many is read, and none of it is passed on."""
 
     def endless() -> Iterator[bytes]:
         while True:

@@ -10,8 +10,10 @@ import pytest
 from signpost.errors import ExitStatus
 from updog.config import DEFAULT_PATH, KEYS, load, parse
 from updog.errors import ConfigError
+from updog.no_proxy import entries_of
 from updog.update_metadata.errors import SeedError
 from updog.update_metadata.version import Version
+from updog.url import Url
 
 FOLDER = Path("/srv/node")
 URLS = 'metadata_base_url = "https://os.example/metadata"\ntargets_base_url = "https://os.example/targets/"\n'
@@ -27,16 +29,21 @@ https_proxy = "http://proxy.example:3128"
 no_proxy = ["localhost", "169.254.169.254"]
 """
 
+
+def url(text: str) -> Url:
+    return Url.parse(text, ("http", "https", "file"))
+
+
 GOOD: dict[str, tuple[str, object]] = {
-    "metadata_base_url": ('"file:///srv/repo/metadata"', "file:///srv/repo/metadata/"),
-    "targets_base_url": ('"http://os.example/t/"', "http://os.example/t/"),
-    "metadata_mirrors": ('["https://b.example/m"]', ("https://b.example/m/",)),
-    "targets_mirrors": ('["file:///srv/t/"]', ("file:///srv/t/",)),
+    "metadata_base_url": ('"file:///srv/repo/metadata"', url("file:///srv/repo/metadata/")),
+    "targets_base_url": ('"http://os.example/t/"', url("http://os.example/t/")),
+    "metadata_mirrors": ('["https://b.example/m"]', (url("https://b.example/m/"),)),
+    "targets_mirrors": ('["file:///srv/t/"]', (url("file:///srv/t/"),)),
     "seed": ("2047", 2047),
     "version_lock": ('"v1.4.0"', Version.parse("1.4.0")),
     "ignore_waves": ("true", True),
-    "https_proxy": ('"http://proxy:3128"', "http://proxy:3128"),
-    "no_proxy": ('["localhost", ".internal"]', ("localhost", ".internal")),
+    "https_proxy": ('"http://proxy:3128"', url("http://proxy:3128")),
+    "no_proxy": ('["localhost", ".internal"]', entries_of(("localhost", ".internal"))),
     "ca_file": ('"ca.pem"', FOLDER / "ca.pem"),
     "client_certificate": ('"/etc/node.pem"', Path("/etc/node.pem")),
     "client_key": ('"node.key"\nclient_certificate = "node.pem"', FOLDER / "node.key"),
@@ -60,30 +67,38 @@ GOOD: dict[str, tuple[str, object]] = {
     "health_timeout": ("86400", 86400),
     "health_deadline": ("0", 0),
     "stability_window": ("86400", 86400),
+    "retry_after": ("86400", 86400),
     "pstore_dirs": ('["/sys/fs/pstore", "old"]', (Path("/sys/fs/pstore"), FOLDER / "old")),
     "motd_file": ('"/run/motd.d/updog"', Path("/run/motd.d/updog")),
     "metrics_file": ('"updog.prom"', FOLDER / "updog.prom"),
-    "report_url": ('"https://os.example/outcome?fleet=7"', "https://os.example/outcome?fleet=7"),
+    "report_url": ('"https://os.example/outcome?fleet=7"', url("https://os.example/outcome?fleet=7")),
     "reboot_command": ("[]", ()),
     "connect_timeout": ("1", 1),
     "stall_timeout": ("1", 1),
-    "minimum_rate": ("0", 0),
-    "limit_rate": ("1048576", 1048576),
+    "minimum_rate": ('"64"', 64),
+    "limit_rate": ('"1M"', 1048576),
     "download_tries": ("100", 100),
 }
 
-NOT_TEXTS = ("1", "true", '""', "[]", "{}")
+NOT_TEXTS = (r'"a\u0000b"', "1", "true", '""', "[]", "{}")
 NOT_FLAGS = ("0", '"true"', "[]")
 BAD: dict[str, tuple[str, ...]] = {
-    "metadata_base_url": (*NOT_TEXTS, '"os.example/metadata"', '"ftp://os.example/"', '"file://repo/"'),
+    "metadata_base_url": (
+        *NOT_TEXTS,
+        '"os.example/metadata"',
+        '"ftp://os.example/"',
+        '"file://repo/"',
+        '"https://os.example/#here"',
+        '"https://os.example:port/"',
+    ),
     "targets_base_url": (*NOT_TEXTS, '"/srv/repo/targets"'),
     "metadata_mirrors": ('"https://a.example/"', "[1]", '["a.example"]', "true"),
     "targets_mirrors": ('"https://a.example/"', "[1]", '["ftp://a.example/"]', "true"),
     "seed": ("-1", "2048", "1.0", "true", '"7"'),
     "version_lock": (*NOT_TEXTS, '"newest"', '"1.2"', '"1.x"'),
     "ignore_waves": NOT_FLAGS,
-    "https_proxy": NOT_TEXTS,
-    "no_proxy": ('"localhost"', "[1]", "true"),
+    "https_proxy": (*NOT_TEXTS, '"ftp://proxy/"', '"proxy:port"'),
+    "no_proxy": ('"localhost"', "[1]", "true", '["10.0.0.0/33"]', '["http://a"]', '["10.*"]'),
     "ca_file": NOT_TEXTS,
     "client_certificate": NOT_TEXTS,
     "client_key": NOT_TEXTS,
@@ -107,6 +122,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "health_timeout": ("0", "86401", "0.5", "true"),
     "health_deadline": ("-1", "86401", "true"),
     "stability_window": ("-1", "86401", "1.5"),
+    "retry_after": ("-1", "31536001", "1.5"),
     "pstore_dirs": ('"/sys/fs/pstore"', "[1]", "true"),
     "motd_file": NOT_TEXTS,
     "metrics_file": NOT_TEXTS,
@@ -115,24 +131,24 @@ BAD: dict[str, tuple[str, ...]] = {
     "connect_timeout": ("0", "86401", '"10"'),
     "stall_timeout": ("0", "86401", '"30"'),
     "minimum_rate": ("-1", "1073741825", "true"),
-    "limit_rate": ("-1", "1073741825", "true", '"1M"'),
+    "limit_rate": ("-1", "1073741825", "true", '"2G"', '"fast"', '"-1"', "1.5"),
     "download_tries": ("0", "101", "true"),
 }
 
 
 def _document(name: str, value: str) -> str:
-    """Return a configuration in which one key has this value and what must be there is there."""
+    """Return a configuration in which one key has this value, with all required keys."""
     others = [line for line in URLS.splitlines() if not line.startswith(f"{name} ")]
     return "\n".join([*others, f"{name} = {value}"])
 
 
 def test_what_upstreams_nodes_have_is_read_as_it_is() -> None:
     config = parse(UPSTREAM, FOLDER)
-    assert config.metadata_base_url == "https://updates.bottlerocket.aws/2020-07-07/aws-k8s-1.31/x86_64/"
-    assert config.targets_base_url == "https://updates.bottlerocket.aws/targets/"
+    assert str(config.metadata_base_url) == "https://updates.bottlerocket.aws/2020-07-07/aws-k8s-1.31/x86_64/"
+    assert str(config.targets_base_url) == "https://updates.bottlerocket.aws/targets/"
     assert (config.seed, config.version_lock, config.ignore_waves) == (1043, None, False)
-    assert config.https_proxy == "http://proxy.example:3128"
-    assert config.no_proxy == ("localhost", "169.254.169.254")
+    assert config.https_proxy == url("http://proxy.example:3128")
+    assert config.no_proxy == entries_of(("localhost", "169.254.169.254"))
     assert {key.name for key in KEYS if key.upstream} == {line.split()[0] for line in UPSTREAM.splitlines()}
 
 
@@ -153,13 +169,26 @@ def test_a_good_value_is_taken(name: str) -> None:
     assert getattr(parse(_document(name, text), FOLDER), name) == value
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "rate"),
+    [
+        ("minimum_rate", "0", 0),
+        ("minimum_rate", "300", 300),
+        ("limit_rate", "0", 0),
+        ("limit_rate", "1048576", 1048576),
+    ],
+)
+def test_a_rate_is_taken_as_a_number_too_and_zero_is_one(name: str, text: str, rate: int) -> None:
+    assert getattr(parse(_document(name, text), FOLDER), name) == rate
+
+
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in BAD.items() for text in texts])
 def test_a_bad_value_is_refused_by_its_key_with_what_it_takes(name: str, text: str) -> None:
     takes = next(key.takes for key in KEYS if key.name == name)
     with pytest.raises(ConfigError) as caught:
         parse(_document(name, text), FOLDER)
     assert caught.value.message.startswith(f"{name} = ")
-    assert caught.value.message.endswith(f"takes {takes}")
+    assert caught.value.message.endswith(f"must be {takes}")
     assert caught.value.status is ExitStatus.USAGE
 
 
@@ -187,10 +216,11 @@ def test_a_table_is_an_unknown_key_and_no_way_to_hide_one() -> None:
         parse(f"{URLS}[updog]\nseed = 3\n", FOLDER)
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         parse('seed = 4000\ntries = 0\nsped = 1\nmetadata_base_url = "nowhere"\n', FOLDER)
-    faults = caught.value.message.split("; ")
+    head, *faults = caught.value.message.split("\n  - ")
+    assert head == "5 faults:"
     assert [fault.split(" = ")[0].split(",")[0] for fault in faults] == [
         "unknown key 'sped'",
         "metadata_base_url",
@@ -201,7 +231,7 @@ def test_all_faults_are_told_at_once() -> None:
 
 
 def test_what_must_be_there_is_missed_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"^metadata_base_url is missing; targets_base_url is missing$"):
+    with pytest.raises(ConfigError, match=r"\n  - metadata_base_url is missing\n  - targets_base_url"):
         parse("", FOLDER)
 
 
@@ -248,7 +278,7 @@ def test_the_manifest_is_that_of_the_channel() -> None:
     assert parse(f'{URLS}channel = "beta"', FOLDER).manifest_name == "beta/manifest.json"
 
 
-def test_a_configured_seed_goes_before_the_machine_id(tmp_path: Path) -> None:
+def test_a_configured_seed_overrides_the_machine_id(tmp_path: Path) -> None:
     assert parse(f'{URLS}seed = 5\nmachine_id = "absent"', tmp_path).wave_seed() == 5
 
 
@@ -279,21 +309,69 @@ def test_the_default_place_is_in_etc() -> None:
 
 
 def test_images_are_kept_beside_the_state_unless_a_roomier_place_is_named() -> None:
-    assert parse(URLS + 'state_dir = "state"', FOLDER).roomy_dir == FOLDER / "state"
-    assert parse(URLS + 'state_dir = "state"\ncache_dir = "cache"', FOLDER).roomy_dir == FOLDER / "cache"
+    assert parse(URLS + 'state_dir = "state"', FOLDER).download_dir == FOLDER / "state"
+    assert parse(URLS + 'state_dir = "state"\ncache_dir = "cache"', FOLDER).download_dir == FOLDER / "cache"
 
 
 def test_mirrors_are_bases_like_the_first_one() -> None:
     config = parse(f'{URLS}targets_mirrors = ["https://b.example/t", "file:///srv/t/"]\n', FOLDER)
-    assert config.targets_mirrors == ("https://b.example/t/", "file:///srv/t/")
+    assert config.targets_mirrors == (url("https://b.example/t/"), url("file:///srv/t/"))
     assert config.metadata_mirrors == ()
 
 
 def test_a_client_key_without_its_certificate_is_a_fault() -> None:
-    with pytest.raises(ConfigError, match="client_key is of no use without client_certificate"):
+    with pytest.raises(ConfigError, match="client_key has no effect without client_certificate"):
         parse(f'{URLS}client_key = "key.pem"\n', FOLDER)
 
 
 def test_certificates_lie_beside_the_configuration() -> None:
     config = parse(f'{URLS}ca_file = "ca.pem"\nclient_certificate = "node.pem"\n', FOLDER)
     assert (config.ca_file, config.client_certificate) == (FOLDER / "ca.pem", FOLDER / "node.pem")
+
+
+SECRET = "S3cret"
+
+
+@pytest.mark.parametrize("name", [key.name for key in KEYS if "URL" in key.takes])
+@pytest.mark.parametrize(
+    "value",
+    [
+        f"ftp://node:{SECRET}@os.example:1/",
+        f"http://node:{SECRET}@os.example:port/",
+        f"http://node:{SECRET}/@os.example/",
+        f"http://node:#{SECRET}@os.example/",
+        f"htp//node:{SECRET}@os.example/",
+        f"{SECRET}@os.example:port/",
+        f"http://os.example:port/?sig={SECRET}",
+        f"ftp://os.example/x?sig={SECRET}#x",
+    ],
+)
+def test_a_bad_url_is_reported_without_its_secrets(name: str, value: str) -> None:
+    text = f'["{value}"]' if name.endswith("_mirrors") else f'"{value}"'
+    with pytest.raises(ConfigError) as caught:
+        parse(_document(name, text), FOLDER)
+    assert caught.value.message.startswith(f"{name} = ")
+    assert SECRET not in caught.value.message
+
+
+def test_a_configuration_prints_without_its_secrets() -> None:
+    settings = (
+        f'metadata_base_url = "https://node:{SECRET}@os.example/m?sig={SECRET}"\n'
+        f'targets_base_url = "https://os.example/t/?sig={SECRET}"\n'
+        f'targets_mirrors = ["https://{SECRET}@mirror.example/t/"]\n'
+        f'https_proxy = "http://node:{SECRET}@proxy:3128"\n'
+        f'report_url = "https://os.example/outcome?token={SECRET}"\n'
+    )
+    config = parse(settings, FOLDER)
+    assert SECRET not in f"{config!r} {config}"
+    assert str(config.metadata_base_url) == "https://os.example/m/"
+    assert config.https_proxy is not None
+    assert config.https_proxy.with_login() == f"http://node:{SECRET}@proxy:3128"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("127.0.0.1:3128", "http://127.0.0.1:3128"), ("proxy.example:3128", "http://proxy.example:3128")],
+)
+def test_a_proxy_may_be_host_and_port_as_upstream_takes_it(text: str, address: str) -> None:
+    assert str(parse(f'{URLS}https_proxy = "{text}"\n', FOLDER).https_proxy) == address

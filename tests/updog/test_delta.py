@@ -1,4 +1,4 @@
-"""Deltas at the node: every lie is refused by name, memory is bounded, any order will do."""
+"""Deltas on the node: each false statement is refused by name, memory is bounded, any order works."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tracemalloc
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.images import blocks, delta_of, program
@@ -22,14 +22,14 @@ from updog.image.delta import (
     MAX_PARTS,
     MAX_STREAM_BYTES,
     STREAM_FILTER,
-    Copy,
+    CopiedSpan,
     Delta,
+    DeltaStream,
     Part,
     Seal,
-    Stream,
     added,
     head_bytes,
-    most_head_bytes,
+    max_head_bytes,
     number,
     rebuilt,
     signed_number,
@@ -79,7 +79,7 @@ def test_the_head_is_read_as_it_was_written() -> None:
     assert Delta.from_bytes(HEAD, INDEX) == DELTA
     assert DELTA.size == len(FILE)
     assert len(HEAD) == head_bytes(copies=len(DELTA.copies), parts=len(DELTA.parts))
-    assert len(HEAD) <= most_head_bytes(INDEX)
+    assert len(HEAD) <= max_head_bytes(INDEX)
 
 
 CUTS = {
@@ -157,14 +157,13 @@ def test_copies_that_do_not_rise_are_refused(
     copies: list[tuple[int, int, int]], *, zeros: bool, problem: str
 ) -> None:
     index = _small_index(4096, 4096, zeros=zeros)
-    rows = tuple(Copy(first=first, count=count, offset=offset) for first, count, offset in copies)
+    rows = tuple(CopiedSpan(first=first, count=count, offset=offset) for first, count, offset in copies)
     head = Delta.of(index, base=(1 << 20, bytes(32)), copies=rows, seals=[]).head()
     with pytest.raises(IndexFormatError, match=problem):
         Delta.from_bytes(head, index)
 
 
 @given(data=st.data())
-@settings(deadline=None)
 def test_a_changed_head_is_refused_or_says_exactly_what_it_is(data: st.DataObject) -> None:
     head = bytearray(HEAD)
     for _ in range(data.draw(st.integers(1, 3))):
@@ -198,10 +197,10 @@ def _packed(data: bytes) -> bytes:
 
 
 def _part(streams: tuple[bytes, bytes, bytes], *, chunks: int = 1) -> tuple[Part, bytes]:
-    """Seal three streams honestly, whatever they say."""
+    """Seal three streams correctly, whatever they contain."""
     packed = [_packed(stream) for stream in streams]
     first, second, third = (
-        Stream(length=len(raw), packed=len(data)) for raw, data in zip(streams, packed, strict=True)
+        DeltaStream(length=len(raw), packed=len(data)) for raw, data in zip(streams, packed, strict=True)
     )
     body = b"".join(packed)
     seal = Seal(chunks=chunks, streams=(first, second, third), sha256=hashlib.sha256(body).digest())
@@ -253,7 +252,7 @@ def test_a_right_program_of_every_kind() -> None:
 
 
 def _resealed(part: Part, body: bytes, lengths: tuple[int, int, int]) -> Part:
-    """Say other lengths of what the streams unpack to."""
+    """State other lengths for the unpacked streams."""
     streams = tuple(
         replace(stream, length=length) for stream, length in zip(part.seal.streams, lengths, strict=True)
     )
@@ -289,7 +288,6 @@ def test_a_bomb_gets_no_more_than_its_head_says() -> None:
 
 
 @given(data=st.binary(max_size=300), base=st.binary(min_size=300, max_size=300))
-@settings(deadline=None)
 def test_adding_undoes_subtracting(data: bytes, base: bytes) -> None:
     base = base[: len(data)]
     assert added(subtracted(data, base), base) == data
@@ -297,7 +295,6 @@ def test_adding_undoes_subtracting(data: bytes, base: bytes) -> None:
 
 
 @given(program_=st.binary(max_size=60), differences=st.binary(max_size=20), literals=st.binary(max_size=20))
-@settings(deadline=None)
 def test_any_program_is_refused_or_makes_its_chunk(
     program_: bytes, differences: bytes, literals: bytes
 ) -> None:

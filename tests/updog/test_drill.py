@@ -1,4 +1,4 @@
-"""The drill's node: made by its command line, started by the bootloader's own rule."""
+"""The node of a drill: created by its command, started by the bootloader's own rule."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def _words(folder: Path, node: Node, **more: str) -> list[str]:
-    """Return the words that make a node in ``folder`` on another node's repository."""
+    """Return the arguments that make a node in ``folder`` on another node's repository."""
     base = urls(node.repository)
     options = {
         "metadata-url": base["metadata_base_url"],
@@ -78,7 +78,7 @@ def test_a_node_is_not_made_over_another(folder: Path, node: Node) -> None:
     assert command_line(_words(folder, node)).status == 0
     said = command_line([*_words(folder, node), "--json"])
     assert said.status == 2
-    assert "holds a node already" in said.document["error"]["message"]
+    assert "there is already a node in" in said.document["error"]["message"]
 
 
 def test_a_node_is_not_made_without_a_disk(folder: Path, node: Node) -> None:
@@ -88,7 +88,7 @@ def test_a_node_is_not_made_without_a_disk(folder: Path, node: Node) -> None:
     assert "repo-tools disk create" in said.err
 
 
-def test_a_node_whose_disk_is_not_what_was_signed_is_not_believed(folder: Path, node: Node) -> None:
+def test_a_node_whose_disk_is_not_what_was_signed_is_refused(folder: Path, node: Node) -> None:
     Node(folder=folder, repository=node.repository).damage(Slot.A, "root")
     said = command_line(_words(folder, node))
     assert said.status == 4
@@ -107,14 +107,14 @@ def test_settings_that_are_faulty_are_named(
     assert message in said.err
 
 
-def test_the_console_tells_what_a_person_would_have_seen(node: Node) -> None:
+def test_the_console_log_shows_every_start(node: Node) -> None:
     node.updog("update")
     node.boot(Stage.VERITY)
     node.boot()
     lines = [line.partition(" ")[2] for line in (node.folder / "console.log").read_text().splitlines()]
     assert lines == [
         "slot A, 1.0.0: up",
-        "slot B, 1.1.0: went down at stage verity",
+        "slot B, 1.1.0: failed at stage verity",
         "slot A, 1.0.0: up",
     ]
 
@@ -135,14 +135,14 @@ def test_a_failing_health_check_of_one_start_does_not_fail_the_next(node: Node) 
     assert node.updog("confirm").status == 0
 
 
-def test_what_nobody_recorded_is_not_started(node: Node) -> None:
+def test_a_slot_whose_content_was_not_recorded_is_not_started(node: Node) -> None:
     node.state_file.unlink()
     said = node.boot()
     assert said.status == 2
     assert "was not recorded" in said.err
 
 
-def test_a_start_is_told_in_words_too(node: Node) -> None:
-    assert command_line(["drill", "boot", str(node.folder)]).out == ("slot A (1.0.0) is up; update: none\n")
+def test_a_start_is_reported_in_words_too(node: Node) -> None:
+    assert command_line(["drill", "boot", str(node.folder)]).out == ("slot A (1.0.0) is up; standing: none\n")
     said = command_line(["drill", "boot", str(node.folder), "--fail", "init"])
-    assert (said.status, said.out) == (1, "slot A (1.0.0) went down at init\n")
+    assert (said.status, said.out) == (1, "slot A (1.0.0) failed at stage init\n")

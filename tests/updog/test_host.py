@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,10 +13,12 @@ from signpost.errors import ExitStatus, ToolError
 from signpost.sets import Slot
 from updog.config import Config, parse
 from updog.errors import HostError
-from updog.host import Attempt, Host, parse_os_release
+from updog.host import Attempt, Host
+from updog.os_release import parse_os_release
 from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 URLS = 'metadata_base_url = "file:///m/"\ntargets_base_url = "file:///t/"\n'
@@ -50,7 +53,7 @@ def test_what_a_boot_stage_left_says_what_runs(folder: Path) -> None:
     assert running.attempts == (Attempt(slot=Slot.A, stage="kernel"),)
 
 
-def test_what_the_command_line_says_goes_before_it(folder: Path) -> None:
+def test_what_the_command_line_says_overrides_it(folder: Path) -> None:
     host = Host(_config(folder), disk="/dev/other", active=Slot.A)
     assert (host.running().disk, host.running().slot) == ("/dev/other", Slot.A)
 
@@ -60,7 +63,7 @@ def test_without_an_identifier_of_its_own_the_boot_is_the_kernels(folder: Path) 
     running = _host(folder).running()
     assert (running.boot_id, running.attempts) == ("the kernel's own", ())
     (folder / "proc/sys/kernel/random/boot_id").unlink()
-    with pytest.raises(HostError, match="cannot tell one boot from another"):
+    with pytest.raises(HostError, match="cannot identify this boot"):
         _host(folder).running()
 
 
@@ -78,12 +81,12 @@ def test_a_configured_variant_needs_none_in_os_release(folder: Path) -> None:
         (b"", "has no VARIANT_ID and no VERSION_ID"),
         (b"VARIANT_ID=x\nVERSION_ID=\n", "has no VERSION_ID"),
         (b'VARIANT_ID="x\nVERSION_ID=1.0.0\n', "cannot read"),
-        (b"\xff\xfe", "cannot read"),
+        (b"\xff\xfe", "has no VARIANT_ID and no VERSION_ID"),
         (b"VARIANT_ID=x\nVERSION_ID=40\n", "40"),
     ],
     ids=["absent", "empty", "empty value", "open quote", "not UTF-8", "no semantic version"],
 )
-def test_an_os_release_that_does_not_say_is_an_error_a_person_can_act_on(
+def test_an_os_release_that_does_not_say_is_an_error_an_operator_can_act_on(
     folder: Path, content: bytes | None, message: str
 ) -> None:
     if content is None:
@@ -92,6 +95,38 @@ def test_an_os_release_that_does_not_say_is_an_error_a_person_can_act_on(
         (folder / "os-release").write_bytes(content)
     with pytest.raises(ToolError, match=message):
         _host(folder).running()
+
+
+def test_other_fields_of_os_release_may_have_any_bytes(folder: Path) -> None:
+    (folder / "os-release").write_bytes(b"NAME='f\xfcr'\nVARIANT_ID=x\nVERSION_ID=1.2.3\n")
+    assert str(_host(folder).running().version) == "1.2.3"
+
+
+@pytest.mark.parametrize("name", ["os-release", "boot.json"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_not_a_regular_file_is_an_error_and_not_waited_for(
+    folder: Path, name: str, make: Callable[[Path], None]
+) -> None:
+    (folder / name).unlink()
+    make(folder / name)
+    with pytest.raises(HostError, match=rf"cannot read .*{name}.*not a regular file"):
+        _host(folder).running()
+
+
+@pytest.mark.parametrize("text", ['"12"', "22.04", "1.0.0 # ours", "rolling"])
+def test_a_distribution_s_version_is_reported_with_file_and_field(folder: Path, text: str) -> None:
+    (folder / "os-release").write_text(f"VARIANT_ID=x\nVERSION_ID={text}\n")
+    with pytest.raises(HostError, match=rf"^VERSION_ID in {folder}/os-release: ") as caught:
+        _host(folder).running()
+    assert text.strip('"') in caught.value.message
+    assert "os_release" in caught.value.next_step
+
+
+def test_a_missing_variant_is_reported_with_the_key_that_replaces_it(folder: Path) -> None:
+    (folder / "os-release").write_text("VERSION_ID=1.0.0\n")
+    with pytest.raises(HostError, match="has no VARIANT_ID") as caught:
+        _host(folder).running()
+    assert "`variant`" in caught.value.next_step
 
 
 @pytest.mark.parametrize(
@@ -112,7 +147,7 @@ def test_os_release_is_read_as_shell_assignments(text: str, fields: dict[str, st
 
 def test_a_node_that_is_down_has_no_boot_record(folder: Path) -> None:
     (folder / "boot.json").unlink()
-    with pytest.raises(HostError, match="this node is down") as caught:
+    with pytest.raises(HostError, match="this node is not running") as caught:
         _host(folder).running()
     assert "drill boot" in caught.value.next_step
 
@@ -130,6 +165,7 @@ def test_a_node_that_is_down_has_no_boot_record(folder: Path) -> None:
         '{"slot": "A", "attempts": [{"slot": "C", "stage": "kernel"}]}',
         '{"slot": "A", "attempts": [{}]}',
         '{"slot": "A", "attempts": 3}',
+        "[" * 100_000,
     ],
 )
 def test_a_boot_record_that_says_something_else_is_an_error_and_no_crash(folder: Path, record: str) -> None:
@@ -146,7 +182,7 @@ def test_a_boot_record_that_cannot_be_read_is_named(folder: Path) -> None:
 
 
 def test_the_slot_is_never_guessed(folder: Path) -> None:
-    """Without a record sysfs is asked; one that knows nothing is an error, whatever the flags say."""
+    """Without a record sysfs is asked; if it has no answer, that is an error, whatever the flags are."""
     (folder / "sys/dev/block").mkdir(parents=True)
     config = parse(f'{URLS}os_release = "os-release"\n', folder)
     for host in (
@@ -169,14 +205,14 @@ def test_no_reboot_command_is_no_reboot(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ['["false"]', '["/no/such/command"]'])
-def test_a_reboot_that_fails_is_told_with_what_to_do(folder: Path, command: str) -> None:
+def test_a_reboot_that_fails_is_reported_with_the_next_step(folder: Path, command: str) -> None:
     with pytest.raises(HostError, match="cannot reboot") as caught:
         _host(folder, f"reboot_command = {command}").reboot()
-    assert "by hand" in caught.value.next_step
+    assert "manually" in caught.value.next_step
 
 
 def _started_with(folder: Path, words: str) -> Host:
-    """Return a host without a record file, whose kernel was started with these words."""
+    """Return a host without a record file, whose kernel was started with these parameters."""
     (folder / "proc/cmdline").write_text(f"ro quiet {words}\n")
     return Host(parse(f'{URLS}os_release = "os-release"\n', folder), proc=str(folder / "proc"))
 

@@ -1,4 +1,4 @@
-"""The chunk index: one way to write it, and every other way refused."""
+"""The chunk index: there is one way to write it, and every other way is refused."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from updog.image.index import (
     Span,
     blocks_in,
     fingerprint,
-    most_chunks,
-    most_index_bytes,
-    most_packed,
+    max_chunks,
+    max_frame_bytes,
+    max_index_bytes,
     zeros_sha256,
 )
 
@@ -84,7 +84,7 @@ def test_chunks_lie_one_behind_the_other_in_image_and_pack() -> None:
 
 def test_what_was_written_is_read() -> None:
     assert Index.from_bytes(GOOD) == INDEX
-    assert len(GOOD) == HEADER_BYTES + 4 * RECORD_BYTES <= most_index_bytes(len(IMAGE))
+    assert len(GOOD) == HEADER_BYTES + 4 * RECORD_BYTES <= max_index_bytes(len(IMAGE))
 
 
 def test_no_pieces_make_an_empty_index_which_no_reader_takes() -> None:
@@ -121,7 +121,7 @@ FAULTS: dict[str, tuple[bytes, str]] = {
     "frames leave a gap at the end": (_with(48, "Q", 537), "frames end early"),
     "frames go past the end": (_with(48, "Q", 535), "frames go too far"),
     "no chunk": (_with(56, "I", 0)[:HEADER_BYTES], "0 chunks"),
-    "more chunks than the average allows": (_with(56, "I", most_chunks(len(IMAGE)) + 1), "are possible"),
+    "more chunks than the average allows": (_with(56, "I", max_chunks(len(IMAGE)) + 1), "are possible"),
     "one record fewer than said": (_with(56, "I", 5), "records end early"),
     "one record more than said": (_with(56, "I", 3), "records go too far"),
     "a record twice": (_with(56, "I", 5) + GOOD[-RECORD_BYTES:], "inside a block"),
@@ -135,10 +135,10 @@ FAULTS: dict[str, tuple[bytes, str]] = {
     "chunk too long to hold": (_in_record(1, 1, "I", MAX_CHUNK_BYTES + 1), "are possible"),
     "zeros beyond the limit": (_in_record(2, 1, "I", MAX_ZEROS_BYTES + 1), "are possible"),
     "empty frame": (_in_record(1, 5, "I", 0), "a frame of 0 bytes"),
-    "frame longer than zstd makes any": (_in_record(1, 5, "I", most_packed(4096) + 1), "a frame of"),
+    "frame longer than zstd makes any": (_in_record(1, 5, "I", max_frame_bytes(4096) + 1), "a frame of"),
     "chunk that ends inside a block": (_in_record(0, 1, "I", 8191), "the chunk at 8191 begins inside"),
-    "zeros that are something else": (_in_record(2, 9, "32s", SHA256), "has not the SHA-256 of zeros"),
-    "data called zeros": (_in_record(0, 0, "B", 1), "has not the SHA-256 of zeros"),
+    "zeros that are something else": (_in_record(2, 9, "32s", SHA256), "does not have the SHA-256 of zeros"),
+    "data called zeros": (_in_record(0, 0, "B", 1), "does not have the SHA-256 of zeros"),
 }
 
 
@@ -163,7 +163,7 @@ MARKS = FINGERPRINTS.to_bytes()
 FINGERPRINT_FAULTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "nothing": (lambda: b"", "inside their header"),
     "cut in the header": (lambda: MARKS[:43], "inside their header"),
-    "other magic": (lambda: GOOD, "no fingerprints"),
+    "other magic": (lambda: GOOD, "not fingerprints"),
     "of another image": (lambda: MARKS[:8] + bytes(32) + MARKS[40:], "another image"),
     "one fewer than blocks": (
         lambda: Fingerprints(image_sha256=SHA256, blocks=bytes(3 * FINGERPRINT_BYTES)).to_bytes(),
@@ -182,8 +182,8 @@ def test_wrong_fingerprints_are_refused(make: Callable[[], bytes], problem: str)
 
 @pytest.mark.parametrize("size", [4096, 1 << 20, 1 << 26, 1 << 32, 100_000_001])
 def test_the_largest_index_stays_below_the_bar(size: int) -> None:
-    spare = most_index_bytes(0)
-    total = most_index_bytes(size) - spare + blocks_in(size) * FINGERPRINT_BYTES
+    spare = max_index_bytes(0)
+    total = max_index_bytes(size) - spare + blocks_in(size) * FINGERPRINT_BYTES
     assert total <= 0.008 * (size + BLOCK_BYTES)
 
 

@@ -18,7 +18,7 @@ from updog.update_metadata.errors import (
     ManifestError,
     UnknownUpdateError,
 )
-from updog.update_metadata.fields import MAX_DEPTH, MAX_SHOWN
+from updog.update_metadata.fields import MAX_DEPTH, MAX_EXCERPT
 from updog.update_metadata.manifest import (
     MAX_IMAGE_BYTES,
     MAX_MANIFEST_BYTES,
@@ -216,7 +216,10 @@ def test_an_update_twice_is_named_with_both_places() -> None:
     whole = document()
     whole["updates"] += [whole["updates"][0] | {"version": "1.0.0+again"}]
     assert faults_of(json.dumps(whole).encode()) == [
-        "updates[1]: 1.0.0+again for metal on x86_64 is there already, as updates[0]"
+        (
+            "updates[1]: 1.0.0+again for metal on x86_64 is the same version as 1.0.0 "
+            "(what follows a + is not compared), which already exists as updates[0]"
+        )
     ]
 
 
@@ -228,8 +231,8 @@ def test_a_floor_no_node_can_pass_is_a_fault() -> None:
 @pytest.mark.parametrize(
     ("size", "problem"),
     [
-        (-1, "-1 bytes; an image has 1 to 9007199254740991"),
-        (MAX_IMAGE_BYTES + 1, "9007199254740992 bytes; an image has 1 to 9007199254740991"),
+        (-1, "-1 is outside 1…9007199254740991"),
+        (MAX_IMAGE_BYTES + 1, "9007199254740992 is outside 1…9007199254740991"),
         (1.0, "expected a whole number, found 1.0"),
         ("1", 'expected a whole number, found "1"'),
     ],
@@ -277,7 +280,7 @@ def test_every_truncation_of_a_manifest_is_refused() -> None:
 
 
 @pytest.mark.parametrize("data", [b"[]", b"null", b"7", b'"text"'])
-def test_a_document_that_is_no_object_is_refused(data: bytes) -> None:
+def test_a_document_that_is_not_an_object_is_refused(data: bytes) -> None:
     assert faults_of(data) == [f"expected an object, found {data.decode()}"]
 
 
@@ -307,7 +310,7 @@ def test_too_many_waves_are_refused() -> None:
 
 def test_a_long_bad_value_is_cut_in_the_message() -> None:
     (fault,) = faults_of(json.dumps(document(waves="x" * 1000)).encode())
-    assert len(fault) < MAX_SHOWN + 60
+    assert len(fault) < MAX_EXCERPT + 60
 
 
 def test_a_fault_is_seen_from_one_level_up() -> None:
@@ -347,9 +350,15 @@ def test_adding_with_a_lower_max_version_publishes_withdrawn() -> None:
 
 def test_adding_a_version_twice_is_refused() -> None:
     manifest = Manifest.empty().with_update(update(V1))
-    with pytest.raises(DuplicateUpdateError, match=r"1\.0\.0 for metal on x86_64 is there already") as caught:
+    with pytest.raises(DuplicateUpdateError, match=r"1\.0\.0 for metal on x86_64 already exists") as caught:
         manifest.with_update(update(V1))
     assert caught.value.status is ExitStatus.USAGE
+
+
+def test_adding_another_build_of_a_version_is_refused_by_the_name_of_the_one_that_exists() -> None:
+    manifest = Manifest.empty().with_update(update(Version.parse("1.0.0+build.5")))
+    with pytest.raises(DuplicateUpdateError, match=r"1\.0\.0\+build\.6 for .* as 1\.0\.0\+build\.5 "):
+        manifest.with_update(update(Version.parse("1.0.0+build.6")))
 
 
 def test_waves_that_do_not_rise_are_not_written() -> None:
@@ -419,7 +428,7 @@ def test_a_hold_may_be_its_time_alone() -> None:
 def test_an_update_that_is_held_and_offered_at_once_is_refused() -> None:
     held = document(hold={"since": "2026-10-25T18:00:00Z"})["updates"]
     faults = faults_of(json.dumps(document() | {"held": held}).encode())
-    assert faults == ["held[0]: 1.0.0 for metal on x86_64 is there already, as updates[0]"]
+    assert faults == ["held[0]: 1.0.0 for metal on x86_64 already exists as updates[0]"]
 
 
 def test_removing_an_update_leaves_max_version() -> None:
@@ -445,7 +454,7 @@ def test_an_update_is_found_by_its_key() -> None:
 def test_changing_what_is_not_there_is_refused() -> None:
     manifest = Manifest.empty().with_update(update(V1))
     absent = ("metal", "x86_64", V2)
-    with pytest.raises(UnknownUpdateError, match=r"1\.1\.0 for metal on x86_64 is not there"):
+    with pytest.raises(UnknownUpdateError, match=r"1\.1\.0 for metal on x86_64 does not exist"):
         manifest.with_waves(*absent, Waves())
     with pytest.raises(UnknownUpdateError):
         manifest.with_hold(*absent, HOLD)

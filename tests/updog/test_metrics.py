@@ -15,7 +15,7 @@ from updog.state import Code, Event
 from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
-    from updog.agent import Status
+    from updog.views import Status
 
 _LINE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="(?:[^"\\\n]|\\["\\n])*",?)+)\})? (-?[0-9][0-9.e+]*)')
 
@@ -31,7 +31,7 @@ def status(node: Node) -> Status:
 
 
 def _samples(text: str) -> dict[str, float]:
-    """Return the samples by name and labels; anything that is not the format fails here."""
+    """Return the samples by name and labels; anything that is not in the format fails here."""
     samples = {}
     for line in text.splitlines():
         if not line.startswith("#"):
@@ -62,11 +62,11 @@ def test_a_quiet_node_tells_what_runs_and_what_boots_next(status: Status) -> Non
     assert not any(name.startswith("updog_last_rollback") for name in samples)
 
 
-def test_a_rollback_is_told_with_its_code_its_cause_and_its_time(status: Status) -> None:
+def test_a_rollback_is_reported_with_its_code_its_cause_and_its_time(status: Status) -> None:
     moment = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
     version = Version.parse("1.1.0")
     event = Event(time=moment, code=Code.BOOT_FAILED, version=version, sentence="Down.", cause="kernel-panic")
-    samples = _samples(metrics.text(replace(status, state=status.state.left(event))))
+    samples = _samples(metrics.text(replace(status, state=status.state.with_left(event))))
     labels = '{code="boot-failed",cause="kernel-panic",version="1.1.0"}'
     assert samples[f"updog_last_rollback_seconds{labels}"] == moment.timestamp()
     assert samples[f"updog_last_event_seconds{labels}"] == moment.timestamp()
@@ -76,15 +76,17 @@ def test_a_rollback_is_told_with_its_code_its_cause_and_its_time(status: Status)
 @pytest.mark.parametrize("cause", ['10-"web"', "back\\slash", "two\nlines", "ünï", "{}"])
 def test_a_cause_that_is_a_file_s_name_cannot_break_the_format(status: Status, cause: str) -> None:
     event = Event(time=now(), code=Code.HEALTH_FAILED, version=None, sentence="Down.", cause=cause)
-    text = metrics.text(replace(status, state=status.state.noting(event)))
+    text = metrics.text(replace(status, state=status.state.with_event(event)))
     (line,) = [line for line in _samples(text) if line.startswith("updog_last_event")]
     escaped = re.search(r'cause="((?:[^"\\]|\\.)*)"', line)
     assert escaped
-    assert escaped[1].replace(r"\n", "\n").replace(r"\"", '"').replace(r"\\", "\\") == cause
+    assert escaped[1].replace(r"\n", "\n").replace(r"\"", '"').replace(r"\\", "\\") == cause.replace(
+        "\n", " "
+    )
 
 
 def test_only_the_labels_of_the_table_are_used(status: Status) -> None:
     event = Event(time=now(), code=Code.BOOT_FAILED, version=None, sentence="Down.")
     for metric in metrics.METRICS:
-        for sample in metric.samples(replace(status, state=status.state.left(event))):
+        for sample in metric.samples(replace(status, state=status.state.with_left(event))):
             assert tuple(sample.labels) == metric.labels

@@ -1,4 +1,4 @@
-"""Migrations: the way from one version to another is searched, and walked backwards when going down."""
+"""Migrations: the path from one version to another is searched, and followed backwards in a downgrade."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_spaces_after_the_comma_do_not_count(key: str) -> None:
         "(1.0.0, 1.1.0, 1.2.0)",
     ],
 )
-def test_a_key_that_is_no_pair_is_named(key: str) -> None:
-    with pytest.raises(FaultsError, match=r"a hop is written \(FROM, TO\)") as caught:
+def test_a_key_that_is_not_a_pair_is_named(key: str) -> None:
+    with pytest.raises(FaultsError, match=r"a hop must be written as \(FROM, TO\)") as caught:
         migrations_from_json({key: []})
     assert caught.value.faults[0].path == key

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.http_server import HttpServer, answer, plain, unused_port
+from tests.support.http_server import HttpServer, answer, plain, trickled, unused_port
+from tests.support.patience import slowness_of_this_run
 from updog.errors import DigestError, HttpStatusError, UnreachableError
 from updog.image.index import Span
-from updog.transport import HttpTransport, Settings
-from updog.transport.mirrors import BLAME_POINTS, HALF_LIFE_SECONDS, Mirrors
+from updog.transport import HttpTransport, TransportSettings
+from updog.transport.mirrors import HALF_LIFE_SECONDS, WRONG_CONTENT_POINTS, Mirrors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +82,7 @@ def test_a_failure_puts_a_mirror_behind_the_others_for_a_half_life(clock: Time) 
 
 def test_more_failures_count_more_and_blame_most(clock: Time) -> None:
     mirrors = Mirrors({A: (B, C)}, monotonic=clock.monotonic)
-    mirrors.failed(f"{A}x", f"{A}x", BLAME_POINTS)
+    mirrors.failed(f"{A}x", f"{A}x", WRONG_CONTENT_POINTS)
     mirrors.failed(f"{A}x", f"{B}x")
     mirrors.failed(f"{A}x", f"{B}x")
     mirrors.failed(f"{A}x", f"{C}x")
@@ -93,7 +94,7 @@ def test_more_failures_count_more_and_blame_most(clock: Time) -> None:
 def test_points_do_not_pile_up_without_end(clock: Time) -> None:
     mirrors = Mirrors({A: (B,)}, monotonic=clock.monotonic)
     for _ in range(10_000):
-        mirrors.failed(f"{A}x", f"{A}x", BLAME_POINTS)
+        mirrors.failed(f"{A}x", f"{A}x", WRONG_CONTENT_POINTS)
     clock.now = 6 * HALF_LIFE_SECONDS
     assert mirrors.order(f"{A}x")[0] == f"{A}x"
 
@@ -102,14 +103,14 @@ def test_points_do_not_pile_up_without_end(clock: Time) -> None:
 
 
 class Two:
-    """Two servers with the same file, and a transport that knows both."""
+    """Two servers with the same file, and a transport that uses both."""
 
     def __init__(self, one: HttpServer, two: HttpServer, clock: Time) -> None:
         self.one, self.two, self.clock = one, two, clock
 
     def transport(self, *, tries: int = 2, first: str | None = None) -> HttpTransport:
         self.base = first or self.one.url()
-        settings = Settings(
+        settings = TransportSettings(
             tries=tries, connect_timeout=5, stall_timeout=5, mirrors={self.base: (self.two.url(),)}
         )
         return HttpTransport(
@@ -133,7 +134,7 @@ def test_a_healthy_first_mirror_is_the_only_one_asked(two: Two) -> None:
 
 @pytest.mark.parametrize("status", [503, 404, 403, 410])
 def test_another_mirror_is_asked_at_once_without_a_wait(two: Two, status: int) -> None:
-    """D65: also for what the first one has not got yet."""
+    """D65: also for what the first one does not have yet."""
     two.one.behave(NAME, answer(status, {"Retry-After": "50"}))
     assert two.fetched(two.transport()) == CONTENT
     assert (len(two.one.log), len(two.two.log), two.clock.slept) == (1, 1, [])
@@ -188,11 +189,11 @@ def test_where_no_mirror_has_it_the_first_one_s_answer_is_the_error(two: Two) ->
 
 
 @pytest.mark.parametrize("status", [403, 404])
-def test_absence_may_be_the_answer(two: Two, status: int) -> None:
+def test_a_missing_file_is_final_if_the_caller_says_so(two: Two, status: int) -> None:
     """The next root is absent nearly always; asking every mirror for it would double the requests."""
     two.one.behave(NAME, answer(status))
     with pytest.raises(HttpStatusError):
-        two.fetched(two.transport(), absence_counts=True)
+        two.fetched(two.transport(), absence_is_final=True)
     assert two.two.log == []
 
 
@@ -207,8 +208,8 @@ def test_a_mirror_with_a_file_of_another_length_is_passed_over(two: Two) -> None
     assert transport.received <= 20 + 10_000 + 20
 
 
-def test_a_mirror_whose_file_changes_is_passed_over(two: Two) -> None:
-    """D62, with another mirror to go to."""
+def test_a_mirror_whose_validators_change_is_kept(two: Two) -> None:
+    """D62: two machines behind one address."""
     two.one.behave(NAME, plain(etag='"a"'), plain(etag='"b"'))
     transport = two.transport()
     spans = [Span(offset=start, length=10) for start in (0, 100, 200)]
@@ -216,7 +217,7 @@ def test_a_mirror_whose_file_changes_is_passed_over(two: Two) -> None:
     assert [b"".join(blocks) for _, blocks in found] == [
         CONTENT[start : start + 10] for start in (0, 100, 200)
     ]
-    assert (len(two.one.log), len(two.two.log)) == (2, 2)
+    assert (len(two.one.log), len(two.two.log)) == (3, 0)
 
 
 def test_whoever_notices_wrong_bytes_gets_them_from_elsewhere_next_time(two: Two) -> None:
@@ -224,13 +225,13 @@ def test_whoever_notices_wrong_bytes_gets_them_from_elsewhere_next_time(two: Two
     two.one.files[NAME] = bytes(len(CONTENT))
     transport = two.transport()
     assert two.fetched(transport) != CONTENT
-    transport.blame(two.base + NAME)
+    transport.demote_mirror(two.base + NAME)
     assert two.fetched(transport) == CONTENT
-    transport.blame("https://never.asked.example/")
+    transport.demote_mirror("https://never.asked.example/")
 
 
 def test_a_file_url_is_a_mirror_like_any_other(two: Two, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A stick first, the network for what it has not got, and the other way round."""
+    """A USB stick first and the network for what it lacks, and the other way round."""
     folder = tmp_path_factory.mktemp("stick")
     assert two.fetched(two.transport(first=f"{folder.as_uri()}/")) == CONTENT
     (folder / "targets").mkdir()
@@ -246,3 +247,80 @@ def test_where_all_are_of_the_wrong_length_it_is_a_digest_error(two: Two) -> Non
     ranges = two.transport().ranges(two.base + NAME, [Span(offset=0, length=5)], length=len(CONTENT))
     with pytest.raises(DigestError):
         next(ranges)
+
+
+# -- slow mirrors ------------------------------------------------------------------------------------------
+
+
+def test_a_slow_mirror_is_left_after_one_window_for_one_that_was_not_measured(clock: Time) -> None:
+    mirrors = Mirrors({A: (B, C)}, monotonic=clock.monotonic, slow_rate=1000, window=10)
+    assert not mirrors.is_outrun(f"{A}x", f"{A}x", (4_000, 9), ())
+    assert mirrors.is_outrun(f"{A}x", f"{A}x", (500, 1), ())
+    assert mirrors.order(f"{A}y") == (f"{B}y", f"{C}y", f"{A}y")
+
+
+def test_windows_are_summed_over_files(clock: Time) -> None:
+    mirrors = Mirrors({A: (B,)}, monotonic=clock.monotonic, slow_rate=1000, window=10)
+    left = [mirrors.is_outrun(f"{A}{number}", f"{A}{number}", (300, 1), ()) for number in range(10)]
+    assert left == [False] * 9 + [True]
+
+
+def test_two_slow_mirrors_do_not_alternate_and_the_faster_one_stays(clock: Time) -> None:
+    mirrors = Mirrors({A: (B,)}, monotonic=clock.monotonic, slow_rate=1000, window=10)
+    assert mirrors.is_outrun(f"{A}x", f"{A}x", (3_000, 10), ())
+    assert not mirrors.is_outrun(f"{A}x", f"{B}x", (4_000, 10), ())
+    assert mirrors.order(f"{A}x") == (f"{B}x", f"{A}x")
+    assert mirrors.is_outrun(f"{A}x", f"{B}x", (1_000, 10), ()), "the first was three times as fast"
+
+
+@pytest.mark.parametrize("reason", ["fast", "refused", "failed", "alone"])
+def test_a_mirror_is_kept(clock: Time, reason: str) -> None:
+    others = {} if reason == "alone" else {A: (B,)}
+    mirrors = Mirrors(others or {A: ()}, monotonic=clock.monotonic, slow_rate=1000, window=10)
+    if reason == "failed":
+        mirrors.failed(f"{A}x", f"{B}x")
+    refused = {f"{B}x"} if reason == "refused" else set()
+    length = 10_000 if reason == "fast" else 9_999
+    assert not mirrors.is_outrun(f"{A}x", f"{A}x", (length, 10), refused)
+
+
+def test_without_a_minimum_rate_no_mirror_is_slow(clock: Time) -> None:
+    mirrors = Mirrors({A: (B,)}, monotonic=clock.monotonic, window=10)
+    assert not mirrors.is_outrun(f"{A}x", f"{A}x", (1, 1_000), ())
+
+
+@pytest.mark.parametrize("kind", ["stream", "ranges"])
+def test_a_mirror_that_drips_above_the_minimum_rate_is_left_in_the_middle(kind: str) -> None:
+    """Real time: at this rate the file would take eight minutes, and every window keeps the minimum rate."""
+    with HttpServer({NAME: CONTENT}) as one, HttpServer({NAME: CONTENT}) as two:
+        one.behave(NAME, trickled(size=10, every=0.1))
+        settings = TransportSettings(
+            stall_timeout=1, minimum_rate=50, mirrors={one.url(): (two.url(),)}, tries=1
+        )
+        with HttpTransport(settings) as transport:
+            if kind == "stream":
+                data = b"".join(transport.stream(one.url(NAME), limit=len(CONTENT)))
+            else:
+                spans = [Span(offset=0, length=20_000), Span(offset=20_000, length=30_000)]
+                found = transport.ranges(one.url(NAME), spans, length=len(CONTENT))
+                data = b"".join(b"".join(blocks) for _, blocks in found)
+        assert data == CONTENT
+        assert len(one.log) == 1
+        assert 0 < two.log[0].start < 1_000, "nothing is fetched again"
+
+
+def test_a_slow_mirror_alone_is_used_to_the_end() -> None:
+    slow = slowness_of_this_run()  # bytes that should come in time come later by this factor here
+    with HttpServer({NAME: CONTENT[:400]}) as one:
+        one.behave(NAME, trickled(size=20, every=0.1))
+        settings = TransportSettings(stall_timeout=0.5 * slow, minimum_rate=max(1, round(50 / slow)), tries=1)
+        with HttpTransport(settings) as transport:
+            assert b"".join(transport.stream(one.url(NAME), limit=400)) == CONTENT[:400]
+
+
+def test_which_mirror_answered_is_known_for_the_last_files_only(clock: Time) -> None:
+    mirrors = Mirrors({A: (B,)}, monotonic=clock.monotonic)
+    for number in range(1_000):
+        mirrors.answered(f"{A}{number}", f"{B}{number}")
+    assert mirrors.last_to_answer(f"{A}999") == f"{B}999"
+    assert mirrors.last_to_answer(f"{A}0") is None

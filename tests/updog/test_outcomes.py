@@ -97,8 +97,8 @@ def test_a_member_that_may_be_missing_may_be_null_too(name: str) -> None:
         ("variant", "", "expected printable text"),
         ("variant", "a\nb", "expected printable text"),
         ("cause", "x" * 129, "129 characters; the limit is 128"),
-        ("seed", 2048, "not from 0 to 2047"),
-        ("seed", -1, "not from 0 to 2047"),
+        ("seed", 2048, "outside 0…2047"),
+        ("seed", -1, "outside 0…2047"),
         ("seed", "12", "expected a whole number"),
         ("to", "1.1", "not a semantic version"),
     ],
@@ -118,14 +118,14 @@ def test_all_faults_are_named_at_once() -> None:
 @pytest.mark.parametrize(
     "query", ["", "seed=7&version=1.0.0", FULL.to_query() + "&to=9.9.9", "a=1&" * 100, "outcome=%ff"]
 )
-def test_a_query_that_is_no_line_is_refused(query: str) -> None:
+def test_a_query_that_is_not_an_outcome_line_is_refused(query: str) -> None:
     """Among them a check of the manifest with its counting parameters, and a member smuggled in twice."""
     with pytest.raises(OutcomeError):
         OutcomeLine.from_query(query)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "null", '{"outcome": NaN}', "x" * (MAX_LINE_BYTES + 1)])
-def test_a_text_that_is_no_line_is_refused(text: str) -> None:
+def test_a_text_that_is_not_an_outcome_line_is_refused(text: str) -> None:
     with pytest.raises(OutcomeError):
         OutcomeLine.from_json(text)
     with pytest.raises(OutcomeError):
@@ -133,7 +133,7 @@ def test_a_text_that_is_no_line_is_refused(text: str) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_a_line_or_an_error_that_says_so(data: bytes) -> None:
+def test_any_bytes_are_an_outcome_line_or_one_error(data: bytes) -> None:
     with pytest.raises(OutcomeError):
         OutcomeLine.from_json(data)
     with pytest.raises(OutcomeError):

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from repo_tools.delta import make_delta
-from repo_tools.pack import known_blocks, pack
+from repo_tools.images.delta import make_delta
+from repo_tools.images.frames import known_blocks, pack
 from signpost.errors import MediumError
 from signpost.medium import OsMedium, opened
-from tests.support.nodes import FailingMedium, LyingMedium
+from tests.support.nodes import FailingMedium, LosingMedium, LyingMedium
 from updog.errors import DigestError, ImageError, ReadBackError
 from updog.image.index import Span
-from updog.image.install import Region
 from updog.image.pipeline import Work, carry_out, pieces
-from updog.image.plan import Facts, Source, copied, found, plan
-from updog.image.survey import blocks_of, in_place, published_firsts
+from updog.image.plan import ChunkSource, SlotScan, plan_chunks, recipes_by_delta, recipes_by_fingerprint
+from updog.image.region import Region
+from updog.image.slot_scan import blocks_of, first_fingerprints, in_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,9 +49,9 @@ class Release:
         self.delta_file = b"".join(file[at] for at in sorted(file))
         self.asked = 0
 
-    def fetch(self, source: Source, spans: Sequence[Span]) -> Iterator[tuple[int, Iterator[bytes]]]:
-        """Give what a server would, in small blocks."""
-        data = self.delta_file if source is Source.DELTA else self.pack
+    def fetch(self, source: ChunkSource, spans: Sequence[Span]) -> Iterator[tuple[int, Iterator[bytes]]]:
+        """Yield what a server would send, in small blocks."""
+        data = self.delta_file if source is ChunkSource.DELTA else self.pack
         for number, span in enumerate(spans):
             self.asked += span.length
             body = data[span.offset : span.end]
@@ -65,7 +65,7 @@ def release() -> Release:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Path:
-    """Give a disk with the old image in slot A and somebody else's bytes in slot B and behind it."""
+    """Return a disk with the old image in slot A and foreign bytes in slot B and after it."""
     path = tmp_path / "disk"
     path.write_bytes(
         bytes(A) + OLD.ljust(SLOT, b"\0") + random.Random(8).randbytes(SLOT) + b"behind the slot"
@@ -74,7 +74,7 @@ def disk(tmp_path: Path) -> Path:
 
 
 def _carry_out(
-    disk: Path, release: Release, facts: Facts, *, medium: Medium | None = None
+    disk: Path, release: Release, scan: SlotScan, *, delta: Delta | None = None, medium: Medium | None = None
 ) -> tuple[frozenset[int], int]:
     """Carry the plan out; return what failed, and how many bytes were proven."""
     medium = medium or OsMedium()
@@ -87,15 +87,15 @@ def _carry_out(
     with opened(medium, str(disk), write=True) as descriptor:
         work = Work(
             index=release.index,
-            delta=release.delta,
-            plan=plan(release.index, facts),
+            delta=delta,
+            plan=plan_chunks(release.index, scan, delta=delta),
             region=Region(medium=medium, descriptor=descriptor, offset=B, size=SLOT, name="ROOT-B"),
             base=Region(medium=medium, descriptor=descriptor, offset=A, size=SLOT, name="ROOT-A"),
             fetch=release.fetch,
-            kept=release.fetch,
+            spooled=release.fetch,
         )
         failed = carry_out(work, proof=proof)
-    written = set(range(len(release.index.chunks))) - facts.in_place - failed
+    written = set(range(len(release.index.chunks))) - scan.in_place - failed
     assert proven == sum(release.index.chunks[number].place.length for number in written)
     return failed, proven
 
@@ -107,34 +107,35 @@ def _slot(disk: Path) -> bytes:
     return data[B : B + len(NEW)]
 
 
-def _found(disk: Path, release: Release) -> Facts:
+def _found(disk: Path, release: Release) -> SlotScan:
     medium = OsMedium()
     with opened(medium, str(disk)) as descriptor:
         base = Region(medium=medium, descriptor=descriptor, offset=A, size=SLOT, name="ROOT-A")
         blocks = blocks_of(base, len(OLD), advance=lambda _count: None)
-        return Facts(active=found(release.index, release.marks, blocks))
+        return SlotScan(active=recipes_by_fingerprint(release.index, release.marks, blocks))
 
 
 def test_an_image_comes_from_the_pack_alone(disk: Path, release: Release) -> None:
-    facts = Facts()
-    assert _carry_out(disk, release, facts) == (frozenset(), len(NEW))
+    scan = SlotScan()
+    assert _carry_out(disk, release, scan) == (frozenset(), len(NEW))
     assert _slot(disk) == NEW
-    assert release.asked == plan(release.index, facts).wire
+    assert release.asked == plan_chunks(release.index, scan).wire
 
 
 def test_an_image_comes_from_the_running_slot_and_the_pack(disk: Path, release: Release) -> None:
-    facts = _found(disk, release)
-    assert not _carry_out(disk, release, facts)[0]
+    scan = _found(disk, release)
+    assert not _carry_out(disk, release, scan)[0]
     assert _slot(disk) == NEW
-    assert release.asked == plan(release.index, facts).wire < len(release.pack) / 2
+    assert release.asked == plan_chunks(release.index, scan).wire < len(release.pack) / 2
 
 
 def test_an_image_comes_from_the_running_slot_and_the_delta(disk: Path, release: Release) -> None:
-    facts = Facts(active=copied(release.index, release.delta), delta=release.delta)
-    assert not _carry_out(disk, release, facts)[0]
+    scan = SlotScan(active=recipes_by_delta(release.index, release.delta))
+    assert not _carry_out(disk, release, scan, delta=release.delta)[0]
     assert _slot(disk) == NEW
-    assert release.asked == plan(release.index, facts).wire
-    assert plan(release.index, facts).wire_of(Source.DELTA)
+    plan = plan_chunks(release.index, scan, delta=release.delta)
+    assert release.asked == plan.wire
+    assert plan.wire_of(ChunkSource.DELTA)
 
 
 def test_what_is_in_place_is_neither_fetched_nor_written(disk: Path, release: Release) -> None:
@@ -145,8 +146,8 @@ def test_what_is_in_place_is_neither_fetched_nor_written(disk: Path, release: Re
             file.seek(B + place.offset)
             file.write(NEW[place.offset : place.end])
     medium = FailingMedium(only=["write"])
-    facts = Facts(in_place=half)
-    assert not _carry_out(disk, release, facts, medium=medium)[0]
+    scan = SlotScan(in_place=half)
+    assert not _carry_out(disk, release, scan, medium=medium)[0]
     assert _slot(disk) == NEW
     places = {step.offset - B for step in medium.steps}
     assert not places & {release.index.chunks[number].place.offset for number in half}
@@ -158,16 +159,12 @@ def test_what_the_running_slot_does_not_have_is_reported_and_not_written(
     release: Release,
     delta: bool,  # noqa: FBT001 - parametrized
 ) -> None:
-    facts = (
-        Facts(active=copied(release.index, release.delta), delta=release.delta)
-        if delta
-        else _found(disk, release)
-    )
-    with disk.open("r+b") as file:  # D: the base is changed after it was looked at
+    scan = SlotScan(active=recipes_by_delta(release.index, release.delta)) if delta else _found(disk, release)
+    with disk.open("r+b") as file:  # D: the base is changed after the survey
         file.seek(A + 300_000)
         file.write(bytes(8192))
     before = disk.read_bytes()[B : B + SLOT]
-    failed, proven = _carry_out(disk, release, facts)
+    failed, proven = _carry_out(disk, release, scan, delta=release.delta if delta else None)
     assert failed
     missing = sum(release.index.chunks[number].place.length for number in failed)
     assert proven == len(NEW) - missing
@@ -175,7 +172,7 @@ def test_what_the_running_slot_does_not_have_is_reported_and_not_written(
     for number in failed:
         place = release.index.chunks[number].place
         assert data[place.offset : place.end] == before[place.offset : place.end]
-    rest = Facts(in_place=frozenset(range(len(release.index.chunks))) - failed)
+    rest = SlotScan(in_place=frozenset(range(len(release.index.chunks))) - failed)
     assert not _carry_out(disk, release, rest)[0]
     assert disk.read_bytes()[B : B + len(NEW)] == NEW
 
@@ -194,7 +191,7 @@ def test_a_pack_that_lies_writes_no_byte_that_was_not_signed(
     release.pack = spoil(release.pack)  # type: ignore[operator]
     before = disk.read_bytes()[B : B + SLOT]
     with pytest.raises((DigestError, ImageError)):
-        _carry_out(disk, release, Facts())
+        _carry_out(disk, release, SlotScan())
     data = disk.read_bytes()[B : B + SLOT]
     for chunk in release.index.chunks:
         now = data[chunk.place.offset : chunk.place.end]
@@ -207,43 +204,51 @@ def test_a_pack_that_lies_writes_no_byte_that_was_not_signed(
 
 def test_a_delta_that_lies_is_refused(disk: Path, release: Release) -> None:
     release.delta_file = release.delta_file[:-9] + bytes(9)
-    facts = Facts(active=copied(release.index, release.delta), delta=release.delta)
+    scan = SlotScan(active=recipes_by_delta(release.index, release.delta))
     with pytest.raises(DigestError, match="not what was signed"):
-        _carry_out(disk, release, facts)
+        _carry_out(disk, release, scan, delta=release.delta)
 
 
 def test_a_disk_that_returns_other_bytes_is_found_out(disk: Path, release: Release) -> None:
     for position in (0, len(NEW) // 2, len(NEW) - 1):
         with pytest.raises(ReadBackError, match="ROOT-B"):
-            _carry_out(disk, release, Facts(), medium=LyingMedium(B + position))
+            _carry_out(disk, release, SlotScan(), medium=LyingMedium(B + position))
+
+
+def test_what_the_disk_lost_is_found_out_although_the_kernel_still_has_it(
+    disk: Path, release: Release
+) -> None:
+    for position in (0, len(NEW) // 2, len(NEW) - 1):
+        with pytest.raises(ReadBackError, match="ROOT-B"):
+            _carry_out(disk, release, SlotScan(), medium=LosingMedium(disk, B + position))
 
 
 def test_a_write_that_fails_is_the_error_of_the_whole(disk: Path, release: Release) -> None:
     with pytest.raises(MediumError):
-        _carry_out(disk, release, Facts(), medium=FailingMedium(3, only=["write"]))
+        _carry_out(disk, release, SlotScan(), medium=FailingMedium(3, only=["write"]))
 
 
-def test_a_killed_pass_is_taken_up_from_what_the_medium_has(disk: Path, release: Release) -> None:
-    """After a cut at any write: what the survey finds is not asked for again."""
+def test_a_killed_pass_is_resumed_from_what_the_medium_has(disk: Path, release: Release) -> None:
+    """After a cut at any write: what the survey finds is not requested again."""
     recorded = FailingMedium(only=["write"])
-    _carry_out(disk, release, Facts(), medium=recorded)
+    _carry_out(disk, release, SlotScan(), medium=recorded)
     original = random.Random(8).randbytes(SLOT)
-    firsts = published_firsts(release.index, release.marks)
+    firsts = first_fingerprints(release.index, release.marks)
     for at in range(len(recorded.steps)):
         with disk.open("r+b") as file:
             file.seek(B)
             file.write(original)
         with pytest.raises(MediumError):
-            _carry_out(disk, release, Facts(), medium=FailingMedium(at, only=["write"]))
+            _carry_out(disk, release, SlotScan(), medium=FailingMedium(at, only=["write"]))
         medium = OsMedium()
         with opened(medium, str(disk)) as descriptor:
             region = Region(medium=medium, descriptor=descriptor, offset=B, size=SLOT, name="ROOT-B")
             there = in_place(release.index, firsts, region, advance=lambda _count: None)
         assert len(there) >= at
         release.asked = 0
-        assert not _carry_out(disk, release, Facts(in_place=there))[0]
+        assert not _carry_out(disk, release, SlotScan(in_place=there))[0]
         assert _slot(disk) == NEW
-        assert release.asked == plan(release.index, Facts(in_place=there)).wire
+        assert release.asked == plan_chunks(release.index, SlotScan(in_place=there)).wire
 
 
 def test_pieces_are_cut_from_blocks_of_any_size() -> None:

@@ -1,20 +1,21 @@
-"""What stands in the way is found before the first byte is written, and said with the next step."""
+"""Obstacles are found before the first byte is written, and reported with the next step."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from signpost.app import Signpost, View
+from signpost.app import RunningDiskView, Signpost
 from signpost.errors import ExitStatus
 from signpost.gptprio import Flags
 from signpost.medium import OsMedium
-from signpost.sets import Slot
+from signpost.sets import ImageKind, Slot
 from tests.support.nodes import CONFIRMED, TWO_SLOTS, disk_bytes, guid, make_node
 from updog.errors import PreflightError, UnconfirmedSlotError
 from updog.preflight import (
@@ -24,6 +25,7 @@ from updog.preflight import (
     check_not_in_use,
     check_sizes,
     check_slots,
+    inactive_slot_held,
     room_for_spool,
 )
 from updog.state import NodeState
@@ -36,8 +38,8 @@ if TYPE_CHECKING:
 IMAGES = {role: role.encode() for role in ("boot", "root", "hash")}
 
 
-def _disk(path: Path, flags: Mapping[Slot, Flags] = TWO_SLOTS, *, name: str = "disk") -> View:
-    """Make a disk and look at it, with slot A running."""
+def _disk(path: Path, flags: Mapping[Slot, Flags] = TWO_SLOTS, *, name: str = "disk") -> RunningDiskView:
+    """Make a disk and read it, with slot A running."""
     path.write_bytes(disk_bytes(IMAGES, flags=flags, name=name))
     return Signpost(OsMedium(), str(path), Slot.A).view()
 
@@ -89,8 +91,8 @@ def test_an_image_larger_than_its_partition_is_refused_by_both_sizes(
     partition = _disk(tmp_path / "disk.img").slots[Slot.B].root
     target = Target(name="root.zst", length=1, sha256="0" * 64)
     content = Content(size=partition.size + more, sha256="0" * 64)
-    placement = Placement(role="root", target=target, content=content, partition=partition)
-    check_sizes((Placement(role="root", target=target, content=None, partition=partition),))
+    placement = Placement(kind=ImageKind.ROOT, target=target, content=content, partition=partition)
+    check_sizes((Placement(kind=ImageKind.ROOT, target=target, content=None, partition=partition),))
     if fits:
         check_sizes((placement,))
         return
@@ -105,11 +107,22 @@ def test_there_is_room_for_the_spool_if_a_margin_stays_free(tmp_path: Path) -> N
     assert not room_for_spool(tmp_path, free + (1 << 40))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_the_margin_beside_the_spool_stays_free_to_the_byte(tmp_path: Path) -> None:
+    """64 MiB, for the state and for logs; on a file system that nobody else writes to."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "none", str(tmp_path)], check=True)
+    try:
+        assert room_for_spool(tmp_path, 32 << 20)
+        assert not room_for_spool(tmp_path, (32 << 20) + 1)
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
 # -- in use: trees of plain files in the shape of sysfs and procfs --------------------------------------
 
 
 class Kernel:
-    """What the kernel would say of devices, mounts and swap."""
+    """What the kernel would report about devices, mounts and swap."""
 
     def __init__(self, folder: Path) -> None:
         self.sysfs = folder / "sys"
@@ -143,7 +156,7 @@ class Kernel:
             (folder / "loop" / key).write_text(f"{value}\n")
         return folder
 
-    def check(self, view: View) -> None:
+    def check(self, view: RunningDiskView) -> None:
         check_not_in_use(view, sysfs=self.sysfs, proc=self.proc)
 
 
@@ -171,7 +184,7 @@ def test_a_mounted_partition_of_the_inactive_slot_is_named_with_its_place(
     assert "Unmount" in caught.value.next_step
 
 
-def test_what_the_running_slot_is_used_for_is_no_obstacle(tmp_path: Path, kernel: Kernel) -> None:
+def test_what_the_running_slot_is_used_for_does_not_stop_an_update(tmp_path: Path, kernel: Kernel) -> None:
     view = _disk(tmp_path / "vda")
     for number in (1, 2, 3, 7):
         (kernel.partition("vda", number, f"254:{number}") / "holders" / "dm-0").mkdir()
@@ -186,7 +199,7 @@ def test_a_partition_held_by_another_driver_is_named_with_it(tmp_path: Path, ker
         kernel.check(view)
 
 
-def test_a_file_used_as_swap_is_no_device(tmp_path: Path, kernel: Kernel) -> None:
+def test_a_file_used_as_swap_is_not_a_device(tmp_path: Path, kernel: Kernel) -> None:
     kernel.swap(str(tmp_path / "swapfile"))
     kernel.check(_disk(tmp_path / "vda"))
 
@@ -212,7 +225,7 @@ def test_a_loop_device_counts_if_it_shows_a_byte_of_the_inactive_slot(
     limit: int | str,
     clash: bool,  # noqa: FBT001 - parametrized
 ) -> None:
-    """The whole disk mapped to write on it is no clash; a part of it is, wherever it begins."""
+    """The whole disk mapped to write on it is not a conflict; a part of it is, wherever it begins."""
     view = _disk(tmp_path / "disk.img")
     slot = view.slots[Slot.B]
     begin, end = slot.boot.offset, slot.hash.offset + slot.hash.size
@@ -228,7 +241,9 @@ def test_a_loop_device_counts_if_it_shows_a_byte_of_the_inactive_slot(
         kernel.check(view)
 
 
-def test_a_loop_device_of_another_or_a_deleted_file_is_no_obstacle(tmp_path: Path, kernel: Kernel) -> None:
+def test_a_loop_device_of_another_or_a_deleted_file_does_not_stop_an_update(
+    tmp_path: Path, kernel: Kernel
+) -> None:
     view = _disk(tmp_path / "disk.img")
     _disk(tmp_path / "other.img", name="other")
     for number, backing in enumerate([tmp_path / "other.img", Path(f"{tmp_path}/disk.img (deleted)")]):
@@ -237,11 +252,232 @@ def test_a_loop_device_of_another_or_a_deleted_file_is_no_obstacle(tmp_path: Pat
     kernel.check(view)
 
 
+def test_loop_devices_and_mounts_of_others_may_have_any_name(tmp_path: Path, kernel: Kernel) -> None:
+    """Neither valid UTF-8 nor possible file names: the kernel shows what others made."""
+    view = _disk(tmp_path / "disk.img")
+    odd = [
+        b"/mnt/\xff\xfe",
+        b"/mnt/\n",
+        b"/" + b"x" * 300 + b" (deleted)",
+        b"relative",
+        b"",
+        b"/proc/self/mem",
+    ]
+    for number, backing in enumerate(odd):
+        folder = kernel.loop(f"loop{number}", Path("x"), offset=1 << 22, limit=0, device=f"7:{number}")
+        (folder / "loop/backing_file").write_bytes(backing + b"\n")
+    with (kernel.proc / "self/mountinfo").open("ab") as file:
+        for name in (b"\xff", "\u2028".encode(), b"\r"):
+            file.write(b"29 27 7:0 / /mnt/" + name + b" rw - ext4 /dev/loop0 rw\n")
+    with (kernel.proc / "swaps").open("ab") as file:
+        file.write(b"/mnt/\xfe file 1024 0 -2\n")
+    kernel.check(view)
+
+
+def test_a_loop_device_that_is_detached_meanwhile_is_no_obstacle(tmp_path: Path, kernel: Kernel) -> None:
+    folder = kernel.loop("loop0", tmp_path / "disk.img", offset=1 << 22, limit=0, device="7:0")
+    for name in ("sizelimit", "offset", "backing_file"):
+        (folder / "loop" / name).unlink()
+        kernel.check(_disk(tmp_path / "disk.img"))
+
+
+def test_a_disk_of_any_name_is_compared_with_what_loop_devices_show(tmp_path: Path, kernel: Kernel) -> None:
+    disk = tmp_path / os.fsdecode(b"disk \xff ")
+    view = _disk(disk)
+    folder = kernel.loop("loop0", Path("x"), offset=view.slots[Slot.B].root.offset, limit=0, device="7:0")
+    (folder / "loop/backing_file").write_bytes(os.fsencode(disk) + b"\n")
+    kernel.mount("7:0", "/mnt/loop")
+    with pytest.raises(PreflightError, match="mounted on /mnt/loop"):
+        kernel.check(view)
+
+
+def test_a_mount_point_with_a_space_is_named_as_it_is(tmp_path: Path, kernel: Kernel) -> None:
+    view = _disk(tmp_path / "disk.img")
+    kernel.loop("loop0", tmp_path / "disk.img", offset=view.slots[Slot.B].root.offset, limit=0, device="7:0")
+    kernel.mount("7:0", "/mnt/my\\040disk")
+    with pytest.raises(PreflightError, match="mounted on /mnt/my disk"):
+        kernel.check(view)
+
+
+def test_names_are_bytes_and_are_shown_as_printable_text(tmp_path: Path, kernel: Kernel) -> None:
+    view = _disk(tmp_path / "vda")
+    kernel.partition("vda", 5, "254:5")
+    with (kernel.proc / "self/mountinfo").open("ab") as file:
+        file.write(b"28 27 9:9 / /mnt/m\xe4trum rw - ext4 /dev/\xff rw\nshort\nfour fields in all\n\n")
+    kernel.check(view)
+    with (kernel.proc / "self/mountinfo").open("ab") as file:
+        file.write(b"28 27 254:5 / /mnt/m\xe4\x1b[31m rw - ext4 /dev/x rw\n")
+    with pytest.raises(PreflightError, match=r"mounted on /mnt/m\\xe4\\x1b\[31m"):
+        kernel.check(view)
+
+
+@pytest.mark.parametrize("missing", ["swaps", "self/mountinfo"])
+def test_what_a_kernel_does_not_have_is_not_in_use(tmp_path: Path, kernel: Kernel, missing: str) -> None:
+    (kernel.proc / missing).unlink()
+    kernel.partition("vda", 5, "254:5")
+    kernel.check(_disk(tmp_path / "vda"))
+
+
+def test_a_loop_device_that_vanishes_or_has_an_odd_file_is_not_ours(tmp_path: Path, kernel: Kernel) -> None:
+    view = _disk(tmp_path / "disk.img")
+    for number, attribute in enumerate(["backing_file", "offset", "sizelimit"]):
+        folder = kernel.loop(
+            f"loop{number}", tmp_path / "disk.img", offset=1 << 20, limit=0, device=f"7:{number}"
+        )
+        (folder / "loop" / attribute).unlink()
+        kernel.mount(f"7:{number}", f"/mnt/{number}")
+    odd = kernel.loop("loop9", tmp_path / "disk.img", offset=1 << 20, limit=0, device="7:9")
+    (odd / "loop/backing_file").write_bytes(b"/tmp/\xff\xfe\n")
+    kernel.check(view)
+
+
+needs_loops = pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/dev/loop-control").exists(), reason="attaching loop devices needs root"
+)
+
+
+@contextmanager
+def _loop(image: Path, offset: int, size: int) -> Iterator[str]:
+    command = ["losetup", "--find", "--show", f"--offset={offset}", f"--sizelimit={size}", str(image)]
+    device = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        yield device
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+@needs_loops
+def test_a_partition_used_as_swap_is_named(tmp_path: Path, kernel: Kernel) -> None:
+    view = _disk(tmp_path / "vda")
+    with _loop(tmp_path / "vda", 0, 0) as device:
+        number = Path(device).stat().st_rdev
+        kernel.partition("vda", 5, f"{os.major(number)}:{os.minor(number)}")
+        kernel.check(view)
+        kernel.swap(device)
+        with pytest.raises(PreflightError, match=r"partition 5 \(ROOT-B\).*in use \(swap\)"):
+            kernel.check(view)
+
+
+# -- held: nodes in a folder of their own, in the shape of /dev -------------------------------------------
+
+
+@pytest.fixture
+def dev(tmp_path: Path) -> Path:
+    """Return a folder for device nodes, without any."""
+    folder = tmp_path / "dev"
+    folder.mkdir()
+    return folder
+
+
+def test_a_holder_of_the_slot_is_named_before_the_kernel_is_asked(
+    tmp_path: Path, kernel: Kernel, dev: Path
+) -> None:
+    view = _disk(tmp_path / "vda")
+    (kernel.partition("vda", 5, "254:5") / "holders" / "dm-3").mkdir()
+    with (
+        pytest.raises(PreflightError, match="held by dm-3"),
+        inactive_slot_held(view, sysfs=kernel.sysfs, dev=dev),
+    ):
+        pytest.fail("the slot was given")
+
+
+@needs_loops
+def test_a_partition_without_a_node_does_not_hide_a_busy_one(
+    tmp_path: Path, kernel: Kernel, dev: Path
+) -> None:
+    """The kernel gives a device exclusively once; what has no node cannot be asked about."""
+    view = _disk(tmp_path / "vda")
+    for number in (4, 5, 6):
+        kernel.partition("vda", number, f"254:{number}")
+    with _loop(tmp_path / "vda", 0, 0) as device:
+        (dev / "vda5").symlink_to(device)
+        taken = os.open(device, os.O_RDONLY | os.O_EXCL)
+        try:
+            with (
+                pytest.raises(PreflightError, match=r"partition 5 \(ROOT-B\).*does not give .*/vda5"),
+                inactive_slot_held(view, sysfs=kernel.sysfs, dev=dev),
+            ):
+                pytest.fail("the slot was given")
+        finally:
+            os.close(taken)
+
+
+@needs_loops
+def test_the_slot_is_held_as_long_as_it_is_written_and_no_longer(
+    tmp_path: Path, kernel: Kernel, dev: Path
+) -> None:
+    view = _disk(tmp_path / "vda")
+    kernel.partition("vda", 5, "254:5")
+    with _loop(tmp_path / "vda", 0, 0) as device:
+        (dev / "vda5").symlink_to(device)
+        with (
+            inactive_slot_held(view, sysfs=kernel.sysfs, dev=dev),
+            pytest.raises(OSError, match="busy"),
+        ):
+            os.close(os.open(device, os.O_RDONLY | os.O_EXCL))
+        os.close(os.open(device, os.O_RDONLY | os.O_EXCL))
+
+
+def test_a_disk_that_cannot_be_opened_is_reported_by_the_write_to_it(tmp_path: Path, kernel: Kernel) -> None:
+    view = _disk(tmp_path / "vda")
+    (tmp_path / "vda").unlink()
+    with inactive_slot_held(view, sysfs=kernel.sysfs):
+        pass  # holding it is not what finds that
+
+
+def test_bytes_that_cannot_be_locked_are_not_another_updog(tmp_path: Path, kernel: Kernel) -> None:
+    """As on a file system without such locks; here the bytes are beyond what any file can have."""
+    view = _disk(tmp_path / "vda")
+    slot = view.slots[Slot.B]
+    beyond = slot._replace(boot=slot.boot._replace(offset=(1 << 63) - 1))
+    with inactive_slot_held(view._replace(slots={**view.slots, Slot.B: beyond}), sysfs=kernel.sysfs):
+        pass
+
+
+@needs_loops
+@pytest.mark.parametrize("command", [("update",), ("update-image",)], ids=" ".join)
+def test_a_slot_that_is_mounted_in_another_namespace_is_refused(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    node = make_node(tmp_path)
+    place = node.view().slots[Slot.B].root
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    with _loop(node.disk, place.offset, place.size) as device:
+        subprocess.run(["mkfs.ext4", "-q", "-F", device], check=True)
+        script = f"mount {device} {folder} && echo ready && exec sleep 600"
+        mounted = subprocess.Popen(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", script], stdout=subprocess.PIPE
+        )
+        try:
+            assert mounted.stdout
+            assert mounted.stdout.readline() == b"ready\n"
+            subprocess.run(["sync"], check=True)
+            assert device not in Path("/proc/self/mounts").read_text()
+            with _unchanged(node.disk):
+                said = node.updog(*command)
+            assert said.status == ExitStatus.REFUSED
+            assert "in use" in said.err
+        finally:
+            mounted.kill()
+            mounted.communicate()
+
+
+def test_two_updogs_with_two_state_folders_do_not_mix_one_slot(tmp_path: Path) -> None:
+    node = make_node(tmp_path)
+    view = node.agent().status().view
+    with inactive_slot_held(view), _unchanged(node.disk):
+        said = node.updog("update")
+    assert said.status == ExitStatus.REFUSED
+    assert "another updog is writing to slot B" in said.err
+    assert node.updog("update").status == 0
+
+
 # -- the same through the agent: a refusal changes nothing ----------------------------------------------
 
 
 def _refused(tmp_path: Path, disk: bytes | None = None, *, words: tuple[str, ...] = ("update",)) -> str:
-    """Update a node, which must be refused without a change of its disk; return what it says."""
+    """Update a node, which must be refused without a change of its disk; return the message."""
     node = make_node(tmp_path)
     if disk is not None:
         node.disk.write_bytes(disk)

@@ -1,4 +1,4 @@
-"""The choice of an update: one row a behaviour, and the sentences an operator reads."""
+"""The choice of an update: one row for each behaviour, and the sentences that an operator reads."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def node(running: str = "1.1.0", *, lock: str = "", forced: str = "", seed: int 
 
 
 def denying(who: Node, *texts: str) -> Node:
-    return replace(who, denied=frozenset(map(version, texts)))
+    return replace(who, denied=dict.fromkeys(map(version, texts), "it panicked."))
 
 
 def codes(decision: Decision) -> dict[str, str]:
@@ -67,7 +67,7 @@ PULLED = tuple(replace(entry, max_version=version("1.1.0")) for entry in ALL)
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One situation, what is taken, and what becomes of each update."""
+    """One situation, what is selected, and the result for each update."""
 
     updates: tuple[Update, ...]
     node: Node
@@ -95,6 +95,24 @@ ROWS = {
     "other-build-of-running-is-no-update": Row(
         updates=(update("1.3.0+b"),), node=node("1.3.0+a"), taken=None, verdicts={"1.3.0+b": "running"}
     ),
+    "lock-is-another-build-of-running": Row(
+        updates=(update("1.3.0+a"),), node=node("1.3.0+a", lock="1.3.0+b"), taken=None
+    ),
+    "lock-is-another-build": Row(
+        updates=(update("1.3.0+a"),),
+        node=node(lock="1.3.0+b"),
+        taken=None,
+        verdicts={"1.3.0+a": "not-locked"},
+    ),
+    "lock-without-build": Row(updates=(update("1.3.0+a"),), node=node(lock="1.3.0"), taken="1.3.0+a"),
+    "lock-with-build": Row(updates=(update("1.3.0+a"),), node=node(lock="1.3.0+a"), taken="1.3.0+a"),
+    "forced-is-another-build": Row(
+        updates=(update("1.3.0+a"),),
+        node=node(forced="1.3.0+b"),
+        taken=None,
+        verdicts={"1.3.0+a": "not-forced"},
+    ),
+    "forced-without-build": Row(updates=(update("1.3.0+a"),), node=node(forced="1.3.0"), taken="1.3.0+a"),
     "above-max-version-is-withdrawn": Row(
         updates=tuple(replace(entry, max_version=version("1.2.0")) for entry in ALL),
         node=node(),
@@ -231,7 +249,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
-def test_the_choice(row: Row) -> None:
+def test_the_expected_version_is_chosen_in_every_row(row: Row) -> None:
     decision = decide(Manifest(updates=row.updates), row.node, NOW)
     assert (str(decision.update.version) if decision.update else None) == row.taken
     if row.verdicts:
@@ -257,18 +275,32 @@ def test_every_answer_is_a_whole_sentence(row: Row) -> None:
 
 
 SUMMARIES = {
-    "highest-above-running": "1.3.0 is taken: it is the highest version open to this node, which runs 1.1.0.",
+    "highest-above-running": (
+        "1.3.0 is chosen: it is the highest version open to this node, which runs 1.1.0."
+    ),
     "nothing-newer": "This node runs 1.3.0; nothing newer is published for metal on x86_64.",
-    "running-was-pulled-goes-back-down": "1.1.0 is taken: 1.2.0, which this node runs, has been withdrawn.",
-    "running-was-pulled-and-nothing-is-left": "1.3.0 is withdrawn: the highest version on offer is 1.1.0.",
-    "lock-up": "1.2.0 is taken: this node is locked to it and runs 1.1.0.",
+    "running-was-pulled-goes-back-down": "1.1.0 is chosen: 1.2.0, which this node runs, has been withdrawn.",
+    "running-was-pulled-and-nothing-is-left": "1.3.0 is withdrawn: the highest offered version is 1.1.0.",
+    "lock-up": "1.2.0 is chosen: this node is locked to it and runs 1.1.0.",
     "lock-is-running": "This node is locked to 1.1.0 and runs it.",
-    "lock-is-not-published": "1.2.5, which this node is locked to, is not published for metal on x86_64.",
-    "forced-up": "1.2.0 is taken: it was asked for by hand.",
-    "forced-is-not-published": "9.9.9, asked for by hand, is not published for metal on x86_64.",
-    "forced-failed-here": "1.3.0 failed on this node before and is on its deny-list.",
-    "held-forced-is-refused": "1.3.0 is held by its publisher since 2026-11-21 20:30 UTC because: it burns.",
-    "floor-not-published": "1.3.0 needs 1.2.0 or later first; this node runs 1.1.0.",
+    "lock-is-not-published": "1.2.5, to which this node is locked, is not published for metal on x86_64.",
+    "lock-is-another-build-of-running": (
+        "This node is locked to 1.3.0+b and runs 1.3.0+a, which is the same version: what follows a + is not "
+        "compared."
+    ),
+    "lock-is-another-build": (
+        "1.3.0+b, to which this node is locked, is not published for metal on x86_64, but 1.3.0+a is, "
+        "another build of this version."
+    ),
+    "forced-is-another-build": (
+        "The requested version 1.3.0+b is not published for metal on x86_64, but 1.3.0+a is, "
+        "another build of this version."
+    ),
+    "forced-up": "1.2.0 is chosen: it is the requested version.",
+    "forced-is-not-published": "The requested version 9.9.9 is not published for metal on x86_64.",
+    "forced-failed-here": "1.3.0 failed on this node before and is on its deny-list: it panicked.",
+    "held-forced-is-refused": "1.3.0 has been held by its publisher since 2026-11-21 20:30 UTC: it burns.",
+    "floor-not-published": "1.3.0 requires 1.2.0 or later first; this node runs 1.1.0.",
     "other-arch": "Nothing is published for metal on x86_64; the nearest is metal on aarch64.",
     "empty-manifest": "Nothing is published for metal on x86_64.",
 }
@@ -280,7 +312,7 @@ def test_the_summary_says_why(name: str) -> None:
     assert decide(Manifest(updates=row.updates), row.node, NOW).summary == SUMMARIES[name]
 
 
-def test_a_node_that_waits_is_told_its_seed_its_wave_and_its_moment() -> None:
+def test_a_waiting_node_is_shown_its_seed_its_wave_and_its_time() -> None:
     waves = Waves.of({0: NOW - DAY, 512: NOW, 1203: parse_time("2026-11-24T09:30:00Z")})
     decision = decide(Manifest(updates=(update("1.2.0", waves=waves),)), node(), NOW)
     assert decision.summary == (
@@ -296,7 +328,7 @@ def test_the_summary_names_what_will_open_before_what_never_will() -> None:
 
 def test_a_running_version_that_was_pulled_is_called_so() -> None:
     decision = decide(Manifest(updates=PULLED), node("1.2.0"), NOW)
-    assert decision.verdicts[1].sentence == "1.2.0 is what this node runs and has been withdrawn."
+    assert decision.verdicts[1].sentence == "1.2.0 is running on this node and has been withdrawn."
 
 
 def test_an_update_without_waves_has_no_ready_time() -> None:

@@ -1,4 +1,4 @@
-"""The spool: whole images on the node, continued after any end, believed only after hashing."""
+"""The spool: whole images on the node, continued after any end, trusted only after hashing."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from signpost.errors import MediumError
 from signpost.medium import OsMedium
 from tests.support.http_server import HttpServer, plain
 from updog.errors import DigestError, EndlessDataError, UnreachableError
-from updog.image.install import BLOCK_BYTES
+from updog.image.index import Span
+from updog.image.region import IO_BYTES
 from updog.spool import Spool
-from updog.transport import HttpTransport, Settings
+from updog.transport import HttpTransport, TransportSettings
 from updog.trust import Target
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Full(OsMedium):
 
 
 class Counted:
-    """Counts what it is told."""
+    """Adds up the counts that it gets."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -65,7 +66,7 @@ def of_bytes(content: bytes, size: int = 1000) -> Callable[[Target, int], Iterat
 
 
 def nothing(_target: Target, start: int) -> Iterator[bytes]:
-    """Be a source that must not be asked."""
+    """Act as a source that must not be used."""
     raise AssertionError(f"asked from byte {start}")
 
 
@@ -99,13 +100,13 @@ def test_what_is_there_is_hashed_and_not_asked_for_again(spool: Spool) -> None:
 def test_a_part_is_continued_where_it_ends_by_a_new_process_and_another_mirror(
     spool: Spool, part: Path, there: int
 ) -> None:
-    """D70: to the byte, whoever left it."""
+    """D70: to the byte, whichever run left it."""
     part.parent.mkdir()
     part.write_bytes(IMAGE[:there])
     assert spool.missing(TARGET) == len(IMAGE) - there
     counted = Counted()
     with HttpServer({NAME: IMAGE}) as mirror:
-        transport = HttpTransport(Settings(tries=1))
+        transport = HttpTransport(TransportSettings(tries=1))
 
         def fetch(target: Target, start: int) -> Iterator[bytes]:
             return transport.stream(mirror.url(NAME), limit=target.length, start=start)
@@ -119,7 +120,7 @@ def test_a_part_is_continued_where_it_ends_by_a_new_process_and_another_mirror(
 def test_what_came_before_a_break_is_kept(spool: Spool) -> None:
     """D60."""
     with HttpServer({NAME: IMAGE}) as mirror:
-        transport = HttpTransport(Settings(tries=1))
+        transport = HttpTransport(TransportSettings(tries=1))
 
         def fetch(target: Target, start: int) -> Iterator[bytes]:
             return transport.stream(mirror.url(NAME), limit=target.length, start=start)
@@ -158,10 +159,10 @@ def test_endless_data_is_thrown_away(spool: Spool, part: Path) -> None:
 
 
 @pytest.mark.parametrize("there", [b"x" + IMAGE[1:25_000], IMAGE[:24_999] + b"x", bytes(25_000)])
-def test_a_damaged_part_costs_one_try_and_the_next_starts_anew(
+def test_a_damaged_part_costs_one_try_and_the_next_starts_again(
     spool: Spool, part: Path, there: bytes
 ) -> None:
-    """D76: nothing that lies here is believed."""
+    """D76: nothing stored here is trusted."""
     part.parent.mkdir()
     part.write_bytes(there)
     with pytest.raises(DigestError):
@@ -204,10 +205,10 @@ def test_what_is_not_here_cannot_be_used(spool: Spool) -> None:
 
 
 def test_blocks_are_bounded(spool: Spool) -> None:
-    content = bytes(2 * BLOCK_BYTES + 1)
+    content = bytes(2 * IO_BYTES + 1)
     target = target_of(content)
     spool.fetch(target, of_bytes(content, 1 << 20), Counted())
-    assert [len(block) for block in spool.blocks(target)] == [BLOCK_BYTES, BLOCK_BYTES, 1]
+    assert [len(block) for block in spool.blocks(target)] == [IO_BYTES, IO_BYTES, 1]
 
 
 def test_clearing_removes_everything_but_what_is_still_wanted(spool: Spool, tmp_path: Path) -> None:
@@ -235,3 +236,47 @@ def test_an_empty_target_is_there_at_once(spool: Spool) -> None:
     empty = target_of(b"", "empty")
     spool.fetch(empty, nothing, Counted())
     assert b"".join(spool.blocks(empty)) == b""
+
+
+# -- the folder is private to the node ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("victim", ["victim", "nowhere"])
+def test_a_link_in_the_spool_is_never_written_through(
+    spool: Spool, part: Path, tmp_path: Path, victim: str
+) -> None:
+    part.parent.mkdir()
+    (tmp_path / "victim").write_bytes(b"of somebody else")
+    for name in (TARGET.sha256, f"{TARGET.sha256}.pieces"):
+        (part.parent / name).symlink_to(tmp_path / victim)
+    for use in (
+        lambda: spool.fetch(TARGET, of_bytes(IMAGE), Counted()),
+        lambda: list(spool.blocks(TARGET)),
+        lambda: spool.small(TARGET),
+        lambda: spool.keep_piece(TARGET, 0, b"piece"),
+        lambda: spool.piece(TARGET, Span(offset=0, length=1)),
+        lambda: spool.flush_pieces([TARGET]),
+    ):
+        with pytest.raises(MediumError, match="is not a regular file"):
+            use()
+    assert (tmp_path / "victim").read_bytes() == b"of somebody else"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_spool_that_others_can_write_is_neither_filled_nor_emptied(spool: Spool, part: Path) -> None:
+    part.parent.mkdir()
+    (part.parent / "theirs").write_bytes(b"of somebody else")
+    part.parent.chmod(0o777)
+    with pytest.raises(MediumError, match="can be written by everyone"):
+        spool.fetch(TARGET, of_bytes(IMAGE), Counted())
+    with pytest.raises(MediumError, match="can be written by everyone"):
+        spool.clear()
+    assert [path.name for path in part.parent.iterdir()] == ["theirs"]
+
+
+def test_a_folder_in_the_spool_is_somebody_elses_and_stays(spool: Spool, tmp_path: Path) -> None:
+    """A file system of its own for the spool has a folder lost+found."""
+    (tmp_path / "spool/lost+found").mkdir(parents=True)
+    (tmp_path / "spool/old").write_bytes(b"old")
+    spool.clear()
+    assert [path.name for path in (tmp_path / "spool").iterdir()] == ["lost+found"]

@@ -12,8 +12,8 @@ from updog.update_metadata.times import (
     format_time,
     parse_duration,
     parse_time,
-    spoken_duration,
-    spoken_time,
+    readable_duration,
+    readable_time,
 )
 
 READ = {
@@ -54,7 +54,7 @@ def test_a_time_is_read_and_written_in_utc(text: str, written: str) -> None:
 
 
 @pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED)
-def test_what_is_no_time_is_refused_by_name(text: str) -> None:
+def test_what_is_not_a_time_is_refused_by_name(text: str) -> None:
     with pytest.raises(TimeError) as caught:
         parse_time(text)
     assert repr(text) in caught.value.message
@@ -135,8 +135,8 @@ def test_no_time_at_all_is_a_duration() -> None:
         (timedelta(days=400), "400 days"),
     ],
 )
-def test_a_wait_is_said_in_two_units_and_never_too_short(duration: timedelta, words: str) -> None:
-    assert spoken_duration(duration) == words
+def test_a_wait_is_shown_in_two_units_and_never_too_short(duration: timedelta, words: str) -> None:
+    assert readable_duration(duration) == words
 
 
 @pytest.mark.parametrize(
@@ -149,5 +149,5 @@ def test_a_wait_is_said_in_two_units_and_never_too_short(duration: timedelta, wo
         ("2026-11-24T11:30:00+02:00", "2026-11-24 09:30 UTC"),
     ],
 )
-def test_a_moment_is_said_in_utc(text: str, words: str) -> None:
-    assert spoken_time(parse_time(text)) == words
+def test_a_moment_is_shown_in_utc(text: str, words: str) -> None:
+    assert readable_time(parse_time(text)) == words

@@ -1,18 +1,20 @@
-"""The transport over real TLS: who is believed, who we say we are, and never out of it (D68)."""
+"""The transport over real TLS: which peers are trusted, the node's own certificate, and no way out (D68)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from tests.support.certificates import Authority
 from tests.support.http_server import HttpServer, plain, redirect, unused_port
 from updog.errors import UnreachableError
-from updog.transport import HttpTransport, Settings
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from updog.transport import HttpTransport, TransportSettings
 
 CONTENT = bytes(range(256)) * 100
 NAME = "targets/image.zst"
@@ -23,9 +25,15 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def fetched(url: str, *, ca_file: Path | None = None, own: tuple[Path, ...] = ()) -> bytes:
     """Fetch with one try; ``own`` are certificate and key, or one file with both."""
-    settings = Settings(
+    settings = TransportSettings(
         tries=1,
         connect_timeout=5,
         stall_timeout=5,
@@ -68,6 +76,36 @@ def test_a_server_is_verified_by_the_given_certificates(
             assert server.log == []
 
 
+@pytest.mark.skipif(shutil.which("faketime") is None, reason="Debian package faketime")
+@pytest.mark.parametrize(
+    ("moment", "cause"), [("1970-01-01 00:02", "not yet valid"), ("2045-01-01 00:00", "expired")]
+)
+def test_a_wrong_clock_is_named_where_a_certificate_fails_for_it(
+    authority: Authority, moment: str, cause: str
+) -> None:
+    fetch = (
+        "import sys; from updog.errors import UnreachableError; "
+        "from updog.transport import HttpTransport, TransportSettings; "
+        "settings = TransportSettings(tries=1, ca_file=sys.argv[2])\n"
+        "try: list(HttpTransport(settings).stream(sys.argv[1], limit=9))\n"
+        "except UnreachableError as error: print(error.message, error.next_step, sep='\\n')"
+    )
+    with HttpServer({NAME: CONTENT}, tls=authority.serving()) as server:
+        command = ["faketime", "-f", f"@{moment}:00", sys.executable, "-c", fetch]
+        done = subprocess.run(
+            [*command, server.url(NAME), str(authority.file)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "TZ": "UTC"},
+        )
+    assert done.stderr == ""
+    message, next_step = done.stdout.splitlines()
+    assert cause in message
+    assert f"the clock of this node says {moment}" in message
+    assert next_step.startswith("Set the node's clock")
+
+
 def test_a_certificate_nobody_vouches_for_is_refused(authority: Authority) -> None:
     """D68."""
     with (
@@ -80,7 +118,7 @@ def test_a_certificate_nobody_vouches_for_is_refused(authority: Authority) -> No
 def test_the_configured_certificates_are_in_the_place_of_all_others(
     authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who names an authority wants no other, not even one that the environment brings in."""
+    """If an authority is configured, it is the only one, even if the environment adds another."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.file))
     other = Authority(tmp_path, "other")
     with (
@@ -91,7 +129,7 @@ def test_the_configured_certificates_are_in_the_place_of_all_others(
 
 
 @pytest.mark.parametrize("by", ["configuration", "environment"])
-def test_a_missing_certificate_bundle_is_said(
+def test_a_missing_certificate_bundle_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     missing = tmp_path / "not-there.pem"
@@ -99,6 +137,51 @@ def test_a_missing_certificate_bundle_is_said(
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(missing))
     with pytest.raises(UnreachableError, match=r"not-there\.pem"):
         fetched(f"https://127.0.0.1:{unused_port()}/x", ca_file=missing if by == "configuration" else None)
+
+
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+def test_openssl_s_variables_name_the_authorities_as_for_other_programs(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder = tmp_path / "hashed"
+    folder.mkdir()
+    (folder / "site.pem").write_bytes(authority.file.read_bytes())
+    subprocess.run(["openssl", "rehash", str(folder)], check=True)
+    places = {"SSL_CERT_FILE": str(authority.file), "SSL_CERT_DIR": f"{tmp_path}/not-there:{folder}"}
+    monkeypatch.setenv(name, places[name])
+    with HttpServer({NAME: CONTENT}, tls=authority.serving()) as server:
+        assert fetched(server.url(NAME)) == CONTENT
+
+
+def test_a_certificate_file_of_the_environment_that_is_missing_is_reported_and_no_other_is_used(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "not-there.pem"))
+    with (
+        HttpServer({NAME: CONTENT}, tls=authority.serving()) as server,
+        pytest.raises(UnreachableError, match=r"not-there\.pem"),
+    ):
+        fetched(server.url(NAME))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+def test_an_authority_in_the_system_s_store_is_trusted(authority: Authority, tmp_path: Path) -> None:
+    """As ``update-ca-certificates`` puts it there; ``ca_file`` is not set."""
+    system = Path(ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt")
+    bundle = tmp_path / "ca-certificates.crt"
+    bundle.write_bytes(system.read_bytes() + authority.file.read_bytes())
+    fetch = (
+        "import sys; from updog.transport import HttpTransport, TransportSettings; "
+        "sys.stdout.buffer.write(b''.join(HttpTransport(TransportSettings(tries=1)).stream("
+        "sys.argv[1], limit=1 << 20)))"
+    )
+    script = f'mount --bind {bundle} {system.resolve()} && exec {sys.executable} -c "$0" "$1"'
+    with HttpServer({NAME: CONTENT}, tls=authority.serving()) as server:
+        command = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, fetch, server.url(NAME)]
+        done = subprocess.run(command, capture_output=True, check=True)
+        assert done.stdout == CONTENT
+        with pytest.raises(UnreachableError, match="certificate verify failed"):
+            fetched(server.url(NAME))
 
 
 @pytest.mark.parametrize("files", [1, 2], ids=["one file", "two files"])
@@ -124,7 +207,7 @@ def test_a_server_that_demands_a_certificate_is_unreachable_without_or_with_a_st
         assert server.log == []
 
 
-def test_a_client_certificate_that_is_not_there_is_said(authority: Authority, tmp_path: Path) -> None:
+def test_a_client_certificate_that_is_not_there_is_reported(authority: Authority, tmp_path: Path) -> None:
     with (
         HttpServer({NAME: CONTENT}, tls=authority.serving()) as server,
         pytest.raises(UnreachableError, match=r"nobody\.pem"),
@@ -133,7 +216,7 @@ def test_a_client_certificate_that_is_not_there_is_said(authority: Authority, tm
 
 
 def test_the_client_certificate_is_not_shown_where_a_redirect_leads(authority: Authority) -> None:
-    """Another host gets no proof of who this node is."""
+    """Another host does not get proof of this node's identity."""
     own = authority.issue("node")
     demanding = authority.serving(clients=authority.file)
     with HttpServer({NAME: CONTENT}, tls=demanding) as other, HttpServer(tls=authority.serving()) as first:
@@ -161,7 +244,7 @@ def test_a_body_that_breaks_off_in_tls_is_continued(authority: Authority) -> Non
     """D60: with a second connection, which is verified like the first."""
     with HttpServer({NAME: CONTENT}, tls=authority.serving()) as server:
         server.behave(NAME, plain(cut=9000), plain())
-        settings = Settings(tries=2, ca_file=str(authority.file))
+        settings = TransportSettings(tries=2, ca_file=str(authority.file))
         with HttpTransport(settings, sleep=lambda _: None) as transport:
             assert b"".join(transport.stream(server.url(NAME), limit=len(CONTENT))) == CONTENT
         assert [request.start for request in server.log] == [0, 9000]

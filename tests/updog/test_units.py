@@ -1,12 +1,14 @@
-"""The units that ship in the wheel name commands, units and folders that are there."""
+"""The units that ship in the wheel name commands, units and folders that exist."""
 
 from __future__ import annotations
 
 import configparser
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 
 import updog
@@ -22,7 +24,7 @@ every_service = pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.
 
 
 def read(path: Path) -> configparser.ConfigParser:
-    """Return a unit's sections; of settings that stand several times the last."""
+    """Return a unit's sections; of repeated settings the last."""
     unit = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",))
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read_string(path.read_text(encoding="ascii"))
@@ -33,7 +35,9 @@ def read(path: Path) -> configparser.ConfigParser:
 def test_a_service_starts_a_command_that_updog_has_with_options_it_takes(path: Path) -> None:
     program_path, command, *options = read(path)["Service"]["ExecStart"].split()
     assert program_path == "/usr/bin/updog"
-    taken = {option for parameter in program.commands[command].params for option in parameter.opts}
+    found = program.get_command(click.Context(program), command)
+    assert found
+    taken = {option for parameter in found.params for option in parameter.opts}
     assert set(options) <= taken
 
 
@@ -45,7 +49,7 @@ def test_exit_statuses_that_a_service_names_are_documented_ones(path: Path) -> N
 
 
 def test_what_leaves_the_node_as_it_was_does_not_fail_a_unit_that_the_health_check_looks_at() -> None:
-    """A failed unit would fail the next boot's check: no update, no repository, busy are no ill health."""
+    """A failed unit would fail the next boot's check: no update, no repository, busy are not failures."""
     for name in ("updog-check.service", "updog-update.service"):
         assert {"3", "5", "75"} <= set(read(FOLDER / name)["Service"]["SuccessExitStatus"].split())
 
@@ -80,7 +84,50 @@ def test_the_readme_says_of_every_file_where_it_goes() -> None:
     assert [name for name in names if name not in text] == []
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+with_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+
+
+def _exposure(service: str, units: Path) -> float:
+    """Return how systemd rates the exposure of a service, 0 to 10."""
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", service],
+        env={"PATH": "/usr/bin:/bin", "SYSTEMD_UNIT_PATH": f"{units}:"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    match = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
+    assert match, done.stderr
+    return float(match[1])
+
+
+@with_systemd
+@every_service
+def test_a_service_is_exposed_no_more_than_the_readme_says(path: Path) -> None:
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    stated = re.search(rf"\| `{re.escape(path.name)}` \| ([0-9.]+) \|", text)
+    assert stated
+    assert _exposure(path.name, FOLDER) <= float(stated[1])
+
+
+@with_systemd
+def test_confirm_is_like_the_others_where_health_checks_need_nothing(tmp_path: Path) -> None:
+    shutil.copytree(FOLDER, tmp_path / "units")
+    (tmp_path / "units/updog-confirm.service.d/health-checks.conf").unlink()
+    assert _exposure("updog-confirm.service", tmp_path / "units") <= 2.2
+
+
+def test_only_what_runs_operators_programs_has_privileges_and_its_file_comes_after_the_hardening() -> None:
+    """Drop-ins are read in the order of their names, whatever folder they are in; the last one decides."""
+    hardening = FOLDER / "updog-.service.d" / "hardening.conf"
+    own = [path for path in FOLDER.glob("updog-*.service.d/*.conf") if path != hardening]
+    assert {path.parent.name for path in own} == {"updog-confirm.service.d", "updog-agent.service.d"}
+    assert all(path.name > hardening.name for path in own)
+    assert read(hardening)["Service"]["CapabilityBoundingSet"] == ""
+    assert {read(path)["Service"]["CapabilityBoundingSet"] for path in own} == {"~"}
+
+
+@with_systemd
 def test_systemd_understands_every_line(tmp_path: Path) -> None:
     """A setting that it does not know is only a warning, in the log of a node that nobody reads."""
     units = tmp_path / "units"

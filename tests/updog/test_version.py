@@ -89,7 +89,7 @@ def test_an_endless_version_is_refused_and_shown_cut() -> None:
 
 
 @pytest.mark.parametrize(("lower", "higher"), list(pairwise(RISING)))
-def test_order_is_precedence(lower: str, higher: str) -> None:
+def test_versions_are_ordered_by_precedence(lower: str, higher: str) -> None:
     assert Version.parse(lower) < Version.parse(higher)
     assert Version.parse(higher) > Version.parse(lower)
     assert Version.parse(lower) != Version.parse(higher)
@@ -105,12 +105,12 @@ def test_build_metadata_is_kept_and_not_compared() -> None:
 
 
 @pytest.mark.parametrize("text", ["v1.2.3", "1.2.3"])
-def test_a_person_may_type_one_leading_v(text: str) -> None:
+def test_an_operator_may_type_one_leading_v(text: str) -> None:
     assert Version.parse_friendly(text) == Version(major=1, minor=2, patch=3)
 
 
 @pytest.mark.parametrize("text", ["vv1.2.3", "V1.2.3", "v 1.2.3", "v"])
-def test_a_person_may_type_nothing_else_before_it(text: str) -> None:
+def test_an_operator_may_type_nothing_else_before_it(text: str) -> None:
     with pytest.raises(VersionError):
         Version.parse_friendly(text)
 

@@ -1,4 +1,4 @@
-"""Waves: who gets an update at which second, and the policies that say so."""
+"""Waves: which node gets an update at which second, and the policies that define it."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_key_of_2048_only_ends_the_wave_before() -> None:
 
 
 @pytest.mark.parametrize("key", [2049, 858993459, 2**32 - 1])
-def test_larger_keys_play_no_part(key: int) -> None:
+def test_larger_keys_are_ignored(key: int) -> None:
     waves = Waves.of({0: START, key: START + DAY})
     assert waves.ready_at(2047) == START
     assert waves.share_open(START) == 1
@@ -109,13 +109,13 @@ def test_a_wave_whose_successor_does_not_start_later_opens_as_a_whole(step: time
     waves = Waves.of({0: START, 1024: START + step})
     assert {waves.ready_at(seed) for seed in range(1024)} == {START}
     assert waves.share_open(START - DAY) == Fraction(1 if step else 0, 2)
-    (fault,) = waves.disorder()
+    (fault,) = waves.order_faults()
     assert fault.path == "1024"
     assert "not after wave 0 (2026-10-25T18:00:00Z)" in fault.problem
 
 
 def test_rising_waves_are_in_order() -> None:
-    assert DEFAULT.disorder() == ()
+    assert DEFAULT.order_faults() == ()
 
 
 @pytest.mark.parametrize("seed", [-1, 2048, 858993459])
@@ -188,7 +188,7 @@ def test_white_space_around_a_machine_id_does_not_count() -> None:
 
 @pytest.mark.parametrize("machine_id", ["", " \n", "uninitialized\n"])
 def test_a_machine_without_an_id_has_no_seed(machine_id: str) -> None:
-    with pytest.raises(SeedError, match="no id yet"):
+    with pytest.raises(SeedError, match="no machine-id yet"):
         machine_seed(machine_id)
 
 
@@ -262,8 +262,20 @@ def test_a_shipped_policy_written_as_toml_is_itself(name: str) -> None:
 
 
 def test_one_wave_opens_to_everybody_at_its_start() -> None:
-    policy = WavePolicy.from_toml('[[waves]]\nstart_after = "1 hour"\nfleet_percentage = 50\n')
+    policy = WavePolicy.from_toml('[[waves]]\nstart_after = "1 hour"\nfleet_percentage = 100\n')
     assert policy.waves(START).ready_at(2047) == START + HOUR
+
+
+def test_a_policy_that_stops_at_a_share_stays_there() -> None:
+    policy = WavePolicy.from_toml('[[waves]]\nstart_after = "1 hour"\nfleet_percentage = 10\n')
+    waves = policy.waves(START)
+    assert waves.order_faults() == ()
+    assert waves.share_open(START + HOUR - timedelta(seconds=1)) == 0
+    opened = [waves.share_open(START + after) for after in (2 * HOUR, 1000 * DAY, 10_000 * DAY)]
+    assert opened == [Fraction(204, 2048)] * 3
+    assert waves.stop == waves.starts[-1]
+    paused = waves.paused(START + 2 * HOUR, START + 50 * DAY)
+    assert paused.share_open(START + 10_000 * DAY) == Fraction(204, 2048)
 
 
 def wave(start_after: object = '"1 hour"', percentage: object = 1, more: str = "") -> str:
@@ -302,18 +314,18 @@ FAULTY = {
     ),
     "same-percentage": (
         wave('"1 hour"', 5) + wave('"2 hours"', 5),
-        ["waves[1].fleet_percentage: 5 does not rise above 5 of waves[0]"],
+        ["waves[1].fleet_percentage: 5 is not above 5 of waves[0]"],
     ),
     "same-time": (
         wave('"60 minutes"', 5) + wave('"1 hour"', 6),
-        ["waves[1].start_after: 1 hour does not rise above 1 hour of waves[0]"],
+        ["waves[1].start_after: 1 hour is not above 1 hour of waves[0]"],
     ),
     "all-falling": (
         wave('"1 day"', 9) + wave('"1 week"', 8) + wave('"2 hours"', 7),
         [
-            "waves[1].fleet_percentage: 8 does not rise above 9 of waves[0]",
-            "waves[2].start_after: 2 hours does not rise above 1 week of waves[1]",
-            "waves[2].fleet_percentage: 7 does not rise above 8 of waves[1]",
+            "waves[1].fleet_percentage: 8 is not above 9 of waves[0]",
+            "waves[2].start_after: 2 hours is not above 1 week of waves[1]",
+            "waves[2].fleet_percentage: 7 is not above 8 of waves[1]",
         ],
     ),
     "two-bad-waves": (
@@ -352,5 +364,5 @@ def test_a_misspelt_policy_name_is_answered_with_the_nearest() -> None:
 
 
 def test_a_roll_out_past_the_calendar_is_refused() -> None:
-    with pytest.raises(PolicyError, match="it ends after the calendar"):
+    with pytest.raises(PolicyError, match="after the year 9999"):
         WavePolicy.built_in("default").waves(datetime(9999, 12, 30, tzinfo=UTC))

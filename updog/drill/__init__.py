@@ -1,8 +1,8 @@
-"""Drills: a node in a folder, for trying things out and for CI.
+"""Drills: a node in a folder or in QEMU, for trials and for CI.
 
-Read in this order: :mod:`updog.drill.script` (what a drill is), :mod:`updog.drill.machine` (what it is played
-on), :mod:`updog.drill.player` (how it is played and judged), then the two machines,
-:mod:`updog.drill.played` and :mod:`updog.drill.emulated`.
+Read in this order: :mod:`updog.drill.drill_file` (what a drill is), :mod:`updog.drill.machine` (what it runs
+on), :mod:`updog.drill.runner` (how it is run and judged), then the two machines,
+:mod:`updog.drill.simulated` and :mod:`updog.drill.emulated`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class Stage(StrEnum):
-    """Where a start can be made to end, in the order a machine goes through them."""
+    """Where a start can be made to fail, in the order in which a machine goes through them."""
 
     KERNEL = "kernel"
     PANIC = "panic"
@@ -22,4 +22,4 @@ class Stage(StrEnum):
 
 
 UNHEALTHY = frozenset({Stage.HEALTH, Stage.HANG})
-"""Stages that a start reaches while the machine stays up: the node's own checks find them."""
+"""Stages at which the machine is up: the node's own health checks find the fault."""

@@ -1,16 +1,16 @@
-"""A machine in QEMU that runs the releases themselves: its kernel decides, fails and falls back.
+"""A machine in QEMU that runs the releases themselves: their own kernels and services fail and fall back.
 
-What it asks of an image: `updog` and `signpost` on PATH, a unit that runs `updog confirm` at every start
+An image needs: `updog` and `signpost` on PATH, a unit that runs `updog confirm` at every start
 (:data:`CONFIRM_UNIT`), and a root shell on the second serial port of machines whose chassis asset tag is
 :data:`~updog.drill.qemu.ASSET_TAG`. docs/how-to/drill.md has the unit for that.
 
 Rules it enforces:
 
-* the node updates itself over the emulator's network, from :mod:`updog.drill.gate`; only the URLs and the
-  number of tries differ from its own configuration;
-* drills begin from one prepared state (:mod:`updog.drill.prepared`), the first release up and confirmed, and
-  go on from another where several begin with the same command; a machine that restarts or loses power starts
-  as any other.
+* the node updates itself over QEMU's network, from :mod:`updog.drill.proxy`; only the URLs and the number of
+  tries differ from its own configuration;
+* drills begin with one snapshot (:mod:`updog.drill.snapshots`), the first release up and confirmed, and go on
+  from another where several begin with the same command; a machine that restarts or loses power starts as
+  any other.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 from signpost.errors import DiskBusyError, ExitStatus
 from updog.drill import sparse
-from updog.drill.gate import Gate
-from updog.drill.line import ANSWER_SECONDS, START_SECONDS, Line, status_of, wait_until_judged
-from updog.drill.machine import Command
-from updog.drill.prepared import Prepared
-from updog.drill.script import Moment, Until
+from updog.drill.console import START_SECONDS, NodeConsole, status_of, wait_until_judged
+from updog.drill.drill_file import Moment, Until
+from updog.drill.machine import NodeCommand
+from updog.drill.patience import Patience
+from updog.drill.proxy import Proxy
 from updog.drill.shell import GoneError
+from updog.drill.snapshots import Snapshot
 from updog.errors import DrillFailedError
 
 if TYPE_CHECKING:
@@ -36,14 +37,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from updog.drill.machine import Order, Supply
-    from updog.drill.prepared import Emulation
-    from updog.drill.script import Drill
+    from updog.drill.drill_file import Drill
+    from updog.drill.machine import DrillReleases, Order
+    from updog.drill.snapshots import Emulation
 
 CONFIRM_UNIT = "updog-confirm.service"
-ORDER_SECONDS = 900
-_HELD_ANSWERS = (2, 3, 4)
-"""Which answer is held: the first has the manifest, and any update takes three files more."""
+ORDER_SECONDS = 900  # without a byte of output; an update takes 25 on two quiet cores
+_HELD_RESPONSES = (2, 3, 4)
+"""Which response is held: the first is the manifest, and every update takes three more files."""
 
 _HOST = "10.0.2.2"  # where QEMU's user network shows the host
 _OWN_CONFIG = "/etc/updog.toml"
@@ -53,48 +54,48 @@ _CONFIGURE = (
     'printf \'metadata_base_url = "{url}/metadata/"\\ntargets_base_url = "{url}/targets/"\\n'
     "tries = {tries}\\n' >>{new}"
 )
-_WORDS = {
-    Command.UPDATE: "updog --config {config} update --now --image {version} --json",
-    Command.INSTALL: "updog --config {config} update-image --now --image {version} --json",
-    Command.APPLY: "updog update-apply",
-    Command.REVERT: "updog update-revert",
-    Command.ROLLBACK: "signpost rollback-to-inactive",
-    Command.CONFIRM: "systemctl start {unit}",
+_COMMANDS = {
+    NodeCommand.UPDATE: "updog --config {config} update --now --image {version} --json",
+    NodeCommand.INSTALL: "updog --config {config} update-image --now --image {version} --json",
+    NodeCommand.APPLY: "updog update-apply",
+    NodeCommand.REVERT: "updog update-revert",
+    NodeCommand.ROLLBACK: "signpost rollback-to-inactive",
+    NodeCommand.CONFIRM: "systemctl start {unit}",
 }
 
 
 class EmulatedMachine:
-    """A node in QEMU, in the prepared state, switched off.
+    """A node in QEMU, in the first snapshot, switched off.
 
     Args:
         folder: is created.
-        supply: what it is made of.
-        drill: says how many tries a release gets.
+        releases: its disk, and the repository it updates from.
+        drill: gives the number of tries of a release.
         emulation: what it shares with the other machines.
-        dice: when cuts happen.
+        dice: chooses when cuts happen.
     """
 
     def __init__(
-        self, folder: Path, supply: Supply, drill: Drill, emulation: Emulation, dice: random.Random
+        self, folder: Path, releases: DrillReleases, drill: Drill, emulation: Emulation, dice: random.Random
     ) -> None:
-        first = emulation.first(supply.disk)
+        first = emulation.first(releases.disk)
         folder.mkdir(parents=True)
         self.disk = folder / "disk.img"
-        self.console = folder / "console.log"
-        self._supply, self._drill, self._emulation, self._dice = supply, drill, emulation, dice
+        self.log = folder / "console.log"
+        self._drill, self._emulation, self._dice = drill, emulation, dice
         sparse.copy(first.disk, self.disk)
-        self._line = Line(emulation.hardware, self.disk, self.console)
-        self._gate = Gate(supply.metadata_url, supply.targets_url)
-        self._gate.__enter__()
-        self._first: Prepared | None = first  # until it goes on from there
-        self._opening = drill.opening if drill.opening in emulation.shared else None  # until it is done
+        self._console = NodeConsole(emulation.hardware, self.disk, self.log)
+        self._proxy = Proxy(releases.metadata_url, releases.targets_url)
+        self._proxy.__enter__()
+        self._first: Snapshot | None = first  # until it was resumed
+        self._opening = drill.opening if drill.opening in emulation.shared else None  # until it was done
         self._is_up = False
-        self._status: Mapping[str, Any] | None = None  # of a node to which nothing was done since
+        self._status: Mapping[str, Any] | None = None  # None once anything was done to the node
 
     @property
     def boots(self) -> int:
         """How many times a slot was taken so far."""
-        return self._line.boots_now()
+        return self._console.boots()
 
     @property
     def is_on(self) -> bool:
@@ -102,12 +103,12 @@ class EmulatedMachine:
         return self._is_up
 
     def start(self, until: Until) -> bool:
-        """Switch on; the first time, go on from the prepared state."""
+        """Switch on; the first time, resume the first snapshot."""
         first, self._first = self._first, None
         if first is not None:
-            return self._go_on(first)
+            return self._resume(first)
         self._status = None
-        self._line.switch_on()
+        self._console.switch_on()
         return self._come_up(until)
 
     def restart(self, until: Until) -> bool:
@@ -115,152 +116,154 @@ class EmulatedMachine:
         if not self._is_up:
             return self.start(until)
         self._status = None
-        with suppress(GoneError):
-            self._line.run("systemctl reboot", ANSWER_SECONDS)
-        self._line.emulator.wait_for(self._line.is_gone, START_SECONDS, "the node did not restart")
+        answer = self._reboot()
+        self._console.emulator.wait_for(
+            self._console.is_gone,
+            START_SECONDS,
+            f"the node did not restart after `systemctl reboot` ({answer})",
+        )
         return self._come_up(until)
 
-    def _go_on(self, state: Prepared) -> bool:
-        """Go on from a prepared state, whose disk is ours already."""
-        self._line.switch_on(state.memory)
-        self._is_up = self._line.wait_until_up(START_SECONDS)
-        self._status = state.status
+    def _reboot(self) -> str:
+        """Order a restart; return what the node answered. No answer may be that of a node that goes down."""
+        try:
+            status, said = self._console.ask("systemctl reboot")
+        except DrillFailedError as error:
+            return error.message
+        return f"status {status} {said.strip()}".strip()
+
+    def _resume(self, snapshot: Snapshot) -> bool:
+        """Go on from a snapshot; its disk was copied already."""
+        self._console.switch_on(snapshot.memory)
+        self._is_up = self._console.wait_until_up()
+        self._status = snapshot.status
         return self._is_up
 
     def _come_up(self, until: Until) -> bool:
-        """Wait until a system answers; what is only to be up has its confirm held back for `judge`."""
-        self._is_up = self._line.wait_until_up(START_SECONDS)
+        """Wait until a system answers; then until it is judged, or stop its confirm until :meth:`judge`."""
+        self._is_up = self._console.wait_until_up()
         if self._is_up and until is Until.JUDGED:
             return self.judge()
         if self._is_up:
-            self._line.run(f"systemctl stop {CONFIRM_UNIT}", ANSWER_SECONDS)
+            self._console.ask(f"systemctl stop {CONFIRM_UNIT}")
         return self._is_up
 
     def cut(self) -> None:
         """Cut the power."""
         self._is_up, self._status = False, None
-        self._line.switch_off()
-        self._gate.release()
+        self._console.switch_off()
+        self._proxy.release()
 
     def judge(self) -> bool:
         """Wait until the running system is confirmed or was left."""
         with suppress(GoneError):
-            self._line.run(f"systemctl start --no-block {CONFIRM_UNIT}", ANSWER_SECONDS)
-        self._status = wait_until_judged(self._line)
+            self._console.ask(f"systemctl start --no-block {CONFIRM_UNIT}")
+        self._status = wait_until_judged(self._console)
         self._is_up = self._status is not None
         return self._is_up
 
     def status(self) -> Mapping[str, Any]:
         """Return the document of `updog status --json`."""
         if self._status is None:
-            self._status = status_of(self._line)
+            self._status = status_of(self._console)
         return self._status
 
     def close(self) -> None:
         """Switch off."""
         self.cut()
-        self._line.close()
-        self._gate.__exit__()
+        self._console.close()
+        self._proxy.__exit__()
 
     def order(self, order: Order) -> int | None:
-        """Carry an order out, or go on from where it was: what drills begin with alike is done once."""
+        """Carry out an order; the first one of several drills is done once, and its snapshot resumed."""
         opening, self._opening = self._opening, None
         if order.stop is not None:
-            self._interrupt(order)
+            command = self._configure(order)
+            if order.kill:
+                self._run_and_kill(order, command)
+            else:
+                self._run_until(order, order.stop, command)
+                self.cut()
             return None
         if opening is None:
             return self._carry_out(order)
-        state = self._emulation.after(opening, partial(self._opened, order))
-        self._line.switch_off()
-        sparse.copy(state.disk, self.disk)
-        self._go_on(state)
-        return state.answer
+        snapshot = self._emulation.after(opening, partial(self._carry_out_and_save, order))
+        self._console.switch_off()
+        sparse.copy(snapshot.disk, self.disk)
+        self._resume(snapshot)
+        return snapshot.exit_status
 
-    def _opened(self, order: Order, folder: Path) -> Prepared:
-        """Carry out what the drill begins with, and stop there."""
-        answer = self._carry_out(order)
-        return Prepared.of(self._line, self.disk, folder, status=self.status(), answer=answer)
+    def _carry_out_and_save(self, order: Order, folder: Path) -> Snapshot:
+        status = self._carry_out(order)
+        return Snapshot.take(self._console, self.disk, folder, status=self.status(), exit_status=status)
 
     def _carry_out(self, order: Order) -> int:
-        """Run a command to its end, and remember how long it took."""
-        words = self._configured(order)
-        began = time.monotonic()
-        status = self._when_free(words)
-        self._emulation.seconds[order.command] = time.monotonic() - began
-        return status
+        """Run a command to its end, and measure how long it takes.
 
-    def _interrupt(self, order: Order) -> None:
-        """Run a command; stop it half way by a held answer, by what it says, or after a random time."""
-        words = self._configured(order)
-        if order.kill:
-            self._kill(order, words)
-        else:
-            self._run_until(order, words)
-            self.cut()
-
-    def _when_free(self, words: str) -> int:
-        """Run a command; wait for an updog that a timer started, which no drill has asked for."""
-        deadline = time.monotonic() + ORDER_SECONDS
+        An updog that a timer started is waited for: no drill has asked for it.
+        """
+        command = self._configure(order)
+        began, patience = time.monotonic(), Patience(silence=ORDER_SECONDS)
         while True:
-            status, said = self._line.run(words, ORDER_SECONDS)
-            if status != ExitStatus.BUSY or DiskBusyError.code in said or time.monotonic() > deadline:
+            status, said = self._console.run(command, ORDER_SECONDS)
+            if status != ExitStatus.BUSY or DiskBusyError.code in said or patience.is_over():
+                self._emulation.seconds[order.command] = time.monotonic() - began
                 return status
             time.sleep(1)
 
-    def _configured(self, order: Order) -> str:
-        """Write this start's configuration, the node's own with our URLs and tries; return the command."""
+    def _configure(self, order: Order) -> str:
+        """Write this boot's configuration, the node's own with our URLs and tries; return the command."""
         self._status = None
-        url = f"http://{_HOST}:{self._gate.port}"
+        url = f"http://{_HOST}:{self._proxy.port}"
         command = _CONFIGURE.format(own=_OWN_CONFIG, new=_CONFIG, url=url, tries=self._drill.tries)
-        self._line.run(f"{command}; systemctl start network-online.target", ANSWER_SECONDS)
-        return _WORDS[order.command].format(config=_CONFIG, version=order.version, unit=CONFIRM_UNIT)
+        self._console.ask(f"{command}; systemctl start network-online.target")
+        return _COMMANDS[order.command].format(config=_CONFIG, version=order.version, unit=CONFIRM_UNIT)
 
-    def _kill(self, order: Order, words: str) -> None:
-        """Kill the process at a random moment; the machine stays on."""
-        moment = self._moment(order)
-        if order.command is Command.CONFIRM:
-            self._line.run(f"systemctl start --no-block {CONFIRM_UNIT}", ANSWER_SECONDS)
+    def _run_and_kill(self, order: Order, command: str) -> None:
+        """Run a command, and kill its process at a random moment; the machine stays on."""
+        moment = self._random_moment(order)
+        if order.command is NodeCommand.CONFIRM:
+            self._console.ask(f"systemctl start --no-block {CONFIRM_UNIT}")
             time.sleep(moment)
-            self._line.run(f"systemctl kill --signal=KILL {CONFIRM_UNIT}", ANSWER_SECONDS)
+            self._console.ask(f"systemctl kill --signal=KILL {CONFIRM_UNIT}")
         else:
-            self._line.run(f"timeout -s KILL {moment:.2f} {words}", ORDER_SECONDS)
+            self._console.run(f"timeout -s KILL {moment:.2f} {command}", ORDER_SECONDS)
 
-    def _run_until(self, order: Order, words: str) -> None:
-        """Start a command and return at the moment at which power is to be cut. Raises DrillFailedError."""
-        if order.stop is Moment.DOWNLOAD:
-            self._gate.hold(self._dice.choice(_HELD_ANSWERS), self._dice.random())
-        share = self._dice.random()
-        deadline = time.monotonic() + (
-            self._moment(order) if order.stop is Moment.ANYWHERE else float(ORDER_SECONDS)
-        )
-        end = self._line.shell.begin(words)
-        while time.monotonic() < deadline:
-            status, said = self._line.shell.poll(end)
-            if order.stop is Moment.WRITE and written(said) >= share:
+    def _run_until(self, order: Order, stop: Moment, command: str) -> None:
+        """Start a command, and return at the moment at which power is to be cut. Raises DrillFailedError."""
+        if stop is Moment.DOWNLOAD:
+            self._proxy.hold(self._dice.choice(_HELD_RESPONSES), self._dice.random())
+        share, seconds = self._dice.random(), self._random_moment(order)
+        patience = Patience(silence=ORDER_SECONDS)
+        question = self._console.shell.begin(command)
+        while not patience.is_over():
+            status, said = self._console.shell.poll(question)
+            if stop is Moment.WRITE and written(said) >= share:
                 return
-            if order.stop is Moment.DOWNLOAD and self._gate.reached.is_set():
+            if stop is Moment.DOWNLOAD and self._proxy.reached.is_set():
                 return
-            if status is not None and order.stop is Moment.ANYWHERE:
+            if stop is Moment.ANYWHERE and (status is not None or patience.seconds > seconds):
                 return
             if status is not None:
-                message = f"{words} ended in status {status} before its power was cut: {said[-300:]}"
+                message = f"{command} ended in status {status} before its power was cut: {said[-300:]}"
                 raise DrillFailedError(message)
-        if order.stop is not Moment.ANYWHERE:
-            raise DrillFailedError(f"{words} did not come to its moment of {order.stop}")
+            patience.watch(len(said))
+        message = f"`{command}` did not reach the moment of {stop} in {patience.seconds:.0f} s"
+        raise DrillFailedError(self._console.emulator.with_last_lines(message))
 
-    def _moment(self, order: Order) -> float:
-        """Return seconds into a command: anywhere in its usual time."""
+    def _random_moment(self, order: Order) -> float:
+        """Return a random number of seconds within the usual time of a command."""
         return self._dice.uniform(0.0, self._emulation.seconds[order.command])
 
 
 def written(said: str) -> float:
-    """Return how much of ROOT was written, 0.0 to 1.0, by the events of `update --json`; -1 before. PURE."""
+    """Return how much of ROOT is written, 0.0 to 1.0, by the events of `update --json`; -1.0 before. PURE."""
     share = -1.0
     for line in said.splitlines():
         try:
             event = json.loads(line)
         except ValueError:
-            continue  # the last line may be half a line
+            continue  # the last line may be incomplete
         if isinstance(event, dict) and event.get("phase") == "write root":
             share = event["done"] / max(1, event["total"])
     return share

@@ -1,11 +1,11 @@
-"""What a drill is played on: a node that can be switched on, told something, and unplugged.
+"""What a drill runs on: a node that can be switched on, given commands, and unplugged.
 
 Rules that every machine keeps:
 
-* its disk is a plain file whose partition table can be read at any moment, and which may be changed while the
+* its disk is a plain file whose partition table can be read at any time, and which may be changed while the
   machine is off;
-* what a person in front of it would have seen is in its console log, to the last line before a power cut;
-* nothing is waited for without end: what does not come in its time fails the drill.
+* its console log holds what its screen would have shown, to the last line before a power cut;
+* every wait has a limit: what does not happen within it fails the drill.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from updog.drill.script import Kind, Moment, Until
-    from updog.update_metadata.content import Content
+    from updog.drill.drill_file import Kind, Moment, Until
+    from updog.update_metadata.manifest import Contents
     from updog.update_metadata.version import Version
 
 
-class Command(StrEnum):
-    """What a node can be told."""
+class NodeCommand(StrEnum):
+    """The commands that a node can be given."""
 
     UPDATE = "update"
     INSTALL = "install"
@@ -40,31 +40,31 @@ class Order:
 
     Attributes:
         command: what to do.
-        version: which one to install.
-        stop: when to stop it half way; None lets it end.
-        kill: stop the process and leave the machine on; else its power is cut.
+        version: the release to install.
+        stop: when to interrupt it; None lets it end.
+        kill: interrupt by killing the process, and leave the machine on; else its power is cut.
     """
 
-    command: Command
+    command: NodeCommand
     version: Version | None = None
     stop: Moment | None = None
     kill: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Supply:
-    """What drills are played with.
+class DrillReleases:
+    """What drills are run with: a disk, a repository and the releases in it.
 
     Attributes:
-        disk: an image with the first release in slot A; it is copied, never written to.
-        metadata_url: where the TUF metadata is.
-        targets_url: where the targets are.
+        disk: an image with the first release in slot A; it is copied and never written.
+        metadata_url: of the TUF metadata.
+        targets_url: of the targets.
         root: the trusted TUF root of the node.
-        roots_behind: how many versions newer the repository's root is.
+        roots_behind: how many versions older that root is than the repository's.
         variant: VARIANT_ID of the releases.
         arch: architecture of the releases.
-        releases: the version of each kind there is.
-        contents: version → image → what was signed.
+        versions: the version of each kind of release.
+        contents: version → sizes and digests that were signed for its images.
     """
 
     disk: Path
@@ -74,12 +74,12 @@ class Supply:
     roots_behind: int = 0
     variant: str
     arch: str
-    releases: Mapping[Kind, Version]
-    contents: Mapping[Version, Mapping[str, Content]] = field(default_factory=dict)
+    versions: Mapping[Kind, Version]
+    contents: Mapping[Version, Contents] = field(default_factory=dict)
 
 
 class Machine(Protocol):
-    """A node under drill."""
+    """A node on which a drill runs."""
 
     @property
     def disk(self) -> Path:
@@ -87,7 +87,7 @@ class Machine(Protocol):
         ...
 
     @property
-    def console(self) -> Path:
+    def log(self) -> Path:
         """The log of its console."""
         ...
 
@@ -98,15 +98,15 @@ class Machine(Protocol):
 
     @property
     def is_on(self) -> bool:
-        """Whether a system is up and can be told something."""
+        """Whether a system is up and takes commands."""
         ...
 
     def start(self, until: Until) -> bool:
-        """Switch on, let starts fail and be repeated; False when nothing is left to start."""
+        """Switch on, and let failed starts be repeated; False when no slot is left to start."""
         ...
 
     def restart(self, until: Until) -> bool:
-        """Restart the system that is up, else as :meth:`start`."""
+        """Restart the system that is up; if none is, :meth:`start`."""
         ...
 
     def cut(self) -> None:
@@ -114,11 +114,11 @@ class Machine(Protocol):
         ...
 
     def order(self, order: Order) -> int | None:
-        """Carry an order out and return its exit status; None when it was stopped half way."""
+        """Carry out an order and return its exit status; None when it was interrupted."""
         ...
 
     def judge(self) -> bool:
-        """Wait until the running system is confirmed or was left; False when nothing is left to start."""
+        """Wait until the running system is confirmed or was left; False when no slot is left to start."""
         ...
 
     def status(self) -> Mapping[str, Any]:
@@ -126,5 +126,5 @@ class Machine(Protocol):
         ...
 
     def close(self) -> None:
-        """Switch off and give back what it holds, its logs apart."""
+        """Switch off and release what it holds; its logs stay."""
         ...

@@ -1,4 +1,4 @@
-"""A node in a folder: disk image, configuration, trusted root, state; and a machine that plays it.
+"""A node in a folder: disk image, configuration, trusted root and state, started by a simulation.
 
 The layout of the folder::
 
@@ -8,14 +8,14 @@ The layout of the folder::
     state/              what updog keeps across both slots
     health.d/           required/ and wanted/ checks; one required check obeys `boot --fail health`
     run/                what a start leaves: boot.json (the boot record) and os-release
-    console.log         what a person at the machine would have seen
+    console.log         what the screen of the machine would have shown
 
 Rules it enforces:
 
-* the slot is taken by the bootloader's own rule (:func:`signpost.state.next_boot`), and the try is counted
-  on the disk before anything of the slot is looked at;
-* a slot comes up only if its three partitions still hold what was signed, as dm-verity would have it;
-* while the machine is down there is no boot record, so nothing on the node can be asked or changed.
+* the slot is chosen by the bootloader's own rule (:func:`signpost.state.next_boot`), and the try is counted
+  on the disk before anything of the slot is read;
+* a slot comes up only if its three partitions still hold what was signed, as dm-verity would require;
+* while the machine is off there is no boot record, so no command works on the node.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from signpost.app import BootStage, Signpost
+from signpost.app import Signpost, UnbootedDisk
 from signpost.errors import NothingBootableError
 from signpost.medium import opened
-from signpost.sets import Slot
+from signpost.sets import ImageKind, Slot
 from updog import durable
 from updog.config import load
 from updog.drill import UNHEALTHY, Stage
 from updog.errors import ConfigError
-from updog.image.install import Region, read_content
-from updog.memory import Memory
+from updog.image.region import partition_content
+from updog.state_store import StateStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,7 +61,7 @@ _SETTINGS: dict[str, Any] = {
     "pstore_dirs": ["pstore"],
 }
 _HEALTH_CHECK = """#!/bin/sh
-# Does not answer, or never comes to an end, when `updog drill boot --fail` asked for it.
+# Fails, or never ends, if `updog drill boot --fail` asked for that.
 case "$(cat "$(dirname "$0")/../../run/unhealthy" 2>/dev/null)" in
     health) echo "the service did not answer (drill)"; exit 1 ;;
     hang) exec sleep 86400 ;;
@@ -69,12 +69,16 @@ esac
 """
 
 
-_STAGE_OF_DAMAGE = {"boot": Stage.KERNEL, "root": Stage.VERITY, "hash": Stage.VERITY}
+_STAGE_OF_DAMAGE = {
+    ImageKind.BOOT: Stage.KERNEL,
+    ImageKind.ROOT: Stage.VERITY,
+    ImageKind.HASH: Stage.VERITY,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Boot:
-    """How a start went: the slot taken, the version in it, and the stage it went down at (None: it is up)."""
+    """The result of a start: slot, the version in it, and the stage at which it failed (None: it is up)."""
 
     slot: Slot
     version: Version
@@ -85,10 +89,10 @@ class DrillNode:
     """A node in ``folder``.
 
     Args:
-        folder: where everything of it is.
-        medium: how its disk and state are written.
-        clock: returns this moment, UTC.
-        faults: where a start of a version ends, for versions that do not come up.
+        folder: holds everything that belongs to it.
+        medium: writes its disk and state.
+        clock: returns the current time, UTC.
+        faults: the stage at which a start of a version fails, for versions that do not come up.
     """
 
     def __init__(
@@ -116,22 +120,22 @@ class DrillNode:
         return self.folder / "updog.toml"
 
     def create(self, *, variant: str, version: Version, root: bytes, settings: Mapping[str, Any]) -> None:
-        """Write the node's files around its disk, and leave it running ``version`` from slot A.
+        """Write the node's files beside its disk, and leave it running ``version`` from slot A.
 
         Args:
             variant: VARIANT_ID of the system in slot A.
             version: VERSION_ID of the system in slot A.
             root: the trusted TUF root.
-            settings: keys of ``updog.toml`` beside the node's own paths.
+            settings: further keys of ``updog.toml``.
 
         Raises:
-            ConfigError: there is no disk, or there is a node already, or the settings are faulty.
+            ConfigError: there is no disk, there is a node already, or the settings are not valid.
         """
         if not self.disk.exists():
-            message = f"{self.disk} is not there"
-            raise ConfigError(message, next_step=f"Make it: repo-tools disk create {self.disk} --version X")
+            message = f"{self.disk} does not exist"
+            raise ConfigError(message, next_step=f"Create it: repo-tools disk create {self.disk} --version X")
         if self.config_path.exists():
-            raise ConfigError(f"{self.folder} holds a node already", next_step="Choose another folder.")
+            raise ConfigError(f"there is already a node in {self.folder}", next_step="Choose another folder.")
         for name in _FOLDERS:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         check = self.folder / "health.d/required/10-drill"
@@ -140,29 +144,33 @@ class DrillNode:
         text = "".join(
             f"{key} = {json.dumps(value)}\n" for key, value in (_SETTINGS | dict(settings)).items()
         )
-        durable.write_bytes(self._medium, self.config_path, text.encode())
+        durable.write_bytes(
+            self._medium, self.config_path, text.encode(), mode=0o600
+        )  # URLs may have secrets
         load(self.config_path)
         self._bring_up(Slot.A, variant, version, [])
 
     def boot(self, fail: Stage | None = None) -> Boot:
-        """Switch the machine off and on: take a slot by the bootloader's rule, count the try, start it.
+        """Switch the machine off and on: choose a slot by the bootloader's rule, count the try, start it.
 
         Raises:
-            NothingBootableError: no slot is eligible; the machine stays down.
-            ConfigError: nobody recorded what is in the slot that was taken.
+            NothingBootableError: no slot can be started; the machine stays off.
+            ConfigError: there is no record of the content of the chosen slot.
         """
         attempts = self._switch_off()
         slot = self._take()
         state_dir = load(self.config_path).state_dir
-        record = Memory(state_dir, medium=self._medium, clock=self._clock).load().slots.get(slot)
+        record = StateStore(state_dir, medium=self._medium, clock=self._clock).load().slots.get(slot)
         if record is None:
-            raise ConfigError(f"what is in slot {slot} was not recorded", next_step="Make the node anew.")
+            raise ConfigError(
+                f"the content of slot {slot} was not recorded", next_step="Create the node again."
+            )
         fail = fail or self.faults.get(record.version)
         down_at = self._damage(record, slot) if fail is None or fail in UNHEALTHY else fail
         if down_at is not None:
             attempts.append({"slot": slot, "stage": down_at})
             durable.write_json(self._medium, self._run / "attempts.json", attempts)
-            self._log(f"slot {slot}, {record.version}: went down at stage {down_at}")
+            self._log(f"slot {slot}, {record.version}: failed at stage {down_at}")
         else:
             attempts.append({"slot": slot, "stage": "running, not confirmed"})
             self._bring_up(slot, record.variant, record.version, attempts)
@@ -171,7 +179,7 @@ class DrillNode:
         return Boot(slot=slot, version=record.version, down_at=down_at)
 
     def _switch_off(self) -> list[dict[str, str]]:
-        """Take the boot record away; return the starts since the last one that was confirmed to matter."""
+        """Remove the boot record; return the starts since the last one that came up, that one included."""
         kept = self._run / "attempts.json"
         attempts = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
         for name in ("boot.json", "unhealthy"):
@@ -179,33 +187,25 @@ class DrillNode:
         return list(attempts)
 
     def _take(self) -> Slot:
-        """Do what the bootloader does. Raises NothingBootableError, said on the console too."""
+        """Choose a slot as the bootloader does. Raises NothingBootableError, which the console shows, too."""
         try:
-            return BootStage(self._medium, str(self.disk)).take_next()
+            return UnbootedDisk(self._medium, str(self.disk)).take_next()
         except NothingBootableError as error:
             self._log(f"no slot can be started: {error}")
             raise
 
     def _damage(self, record: SlotRecord, slot: Slot) -> Stage | None:
-        """Find where a start would end because the slot no longer holds what was signed."""
+        """Return the stage at which a start fails because the slot no longer holds what was signed."""
         partitions = Signpost(self._medium, str(self.disk), slot).view().slots[slot]
         with opened(self._medium, str(self.disk)) as descriptor:
-            for role, stage in _STAGE_OF_DAMAGE.items():
-                place = getattr(partitions, role)
-                region = Region(
-                    medium=self._medium,
-                    descriptor=descriptor,
-                    offset=place.offset,
-                    size=place.size,
-                    name=place.label,
-                )
-                wanted = record.images[role]
-                if read_content(region, wanted.size, advance=lambda _count: None) != wanted:
+            for kind, stage in _STAGE_OF_DAMAGE.items():
+                wanted, partition = record.images[kind], partitions.partition(kind)
+                if partition_content(self._medium, descriptor, partition, wanted.size) != wanted:
                     return stage
         return None
 
     def _bring_up(self, slot: Slot, variant: str, version: Version, attempts: list[dict[str, str]]) -> None:
-        """Leave what a system that came up leaves."""
+        """Write what a system that came up leaves."""
         release = f'ID=drill\nVERSION_ID={version}\nVARIANT_ID="{variant}"\n'
         durable.write_bytes(self._medium, self._run / "os-release", release.encode())
         durable.write_json(self._medium, self._run / "attempts.json", attempts[-1:])
@@ -214,6 +214,6 @@ class DrillNode:
         self._log(f"slot {slot}, {version}: up")
 
     def _log(self, line: str) -> None:
-        """Add a line to the console's log."""
+        """Add a line to the console log."""
         with (self.folder / "console.log").open("a", encoding="utf-8") as log:
             log.write(f"{self._clock():%Y-%m-%dT%H:%M:%SZ} {line}\n")

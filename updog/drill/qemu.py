@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from updog.drill.patience import Patience
 from updog.errors import DrillFailedError, DrillSkippedError
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ STAGE_OPTIONS = (
     "console=ttyS0 quiet panic=1 gpt signpost.pause=1 no_timer_check mitigations=off cryptomgr.notests"
 )
 """Of the boot stage, where the emulator and not firmware starts it. A busy host delivers timer interrupts
-late, and the kernel is not to take that for a broken machine; an emulated processor does not speculate, and
-tests the kernel's ciphers for long."""
+late, and the kernel must not take that for a broken machine; an emulated processor does not speculate, and
+takes long to test the kernel's ciphers."""
 
 ASSET_TAG = "updog-drill"
 """The chassis of a machine under drill says so; an image can offer a shell to such machines only."""
@@ -36,7 +37,8 @@ NETWORK = "user,model=virtio-net-pci"
 """The host is 10.0.2.2 there."""
 
 _LINES_SHOWN = 30
-_PERIOD = 0.05
+_LOOK_SECONDS = 0.05
+_QEMU_STARTS_SECONDS = 30
 _SAVE_SECONDS = 120
 
 
@@ -49,7 +51,7 @@ class Hardware:
         memory: MiB.
         sector_size: of the disks, in bytes.
         network: of its card, as QEMU's ``-nic`` takes it.
-        options: words for QEMU beside ours.
+        options: further words for QEMU's command line.
     """
 
     stage: Path | None = None
@@ -60,7 +62,7 @@ class Hardware:
 
 
 def require(hardware: Hardware) -> None:
-    """Raise DrillSkippedError where what it takes is not installed or not there."""
+    """Raise DrillSkippedError where QEMU or the firmware that it needs is not installed."""
     if shutil.which(PROGRAM) is None:
         raise DrillSkippedError(
             f"{PROGRAM} is not installed", next_step="Debian's package is qemu-system-x86."
@@ -78,13 +80,13 @@ class Emulator:
     Attributes:
         hardware: what it is made of.
         disks: image files, in order.
-        console: its first serial port goes to the end of this file.
+        log: its console, the first serial port, goes to the end of this file.
         shell: Unix socket of its second serial port.
     """
 
     hardware: Hardware
     disks: Sequence[Path]
-    console: Path
+    log: Path
     shell: Path
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
@@ -96,13 +98,19 @@ class Emulator:
     def switch_on(self, state: Path | None = None) -> None:
         """Start QEMU, from a saved state if one is given. Raises DrillFailedError."""
         self.switch_off()
-        self.console.touch()
+        self.log.touch()
         self._monitor.unlink(missing_ok=True)
         self.shell.unlink(missing_ok=True)
         command = self._command() + (["-incoming", f"exec:cat {state}"] if state else [])
-        with self.console.with_suffix(".qemu").open("ab") as said:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
-        self.wait_for(lambda: self.shell.exists() and self._monitor.exists(), 30, "QEMU did not start")
+        with self._qemu_log.open("ab") as output:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        self.wait_for(self._has_sockets, _QEMU_STARTS_SECONDS, "QEMU did not start")
+
+    def _has_sockets(self) -> bool:
+        if not self.is_on:
+            said = self._qemu_log.read_text(encoding="utf-8", errors="replace")
+            raise DrillFailedError(f"QEMU ended as it started; it says in {self._qemu_log}:\n{said[-1000:]}")
+        return self.shell.exists() and self._monitor.exists()
 
     def switch_off(self) -> None:
         """Cut the power."""
@@ -112,66 +120,80 @@ class Emulator:
             self._process = None
 
     def save(self, state: Path) -> None:
-        """Freeze the machine into a file and switch it off; its disks stay as they are. DrillFailedError."""
+        """Save the machine's state to a file and switch it off; its disks stay as they are.
+
+        Raises DrillFailedError.
+        """
         with socket.socket(socket.AF_UNIX) as monitor:
             monitor.connect(str(self._monitor))
-            # Not stopped before: one that is restored goes on only if it was running when it was saved.
-            monitor.sendall(f'migrate "exec:cat > {state}"\nquit\n'.encode())
-            self.wait_for(lambda: not self.is_on, _SAVE_SECONDS, "its state could not be saved")
+            # Stopped first: what an emulated processor writes while its memory is copied can be missing from
+            # the copy, and the machine that is restored then dies within seconds.
+            monitor.sendall(f'stop\nmigrate "exec:cat > {state}"\nquit\n'.encode())
+            self.wait_for(lambda: not self.is_on, _SAVE_SECONDS, "its state was not saved")
         self._process = None
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
-        """Wait until something is true. Raises DrillFailedError, with the last lines of the console."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > deadline:
-                raise DrillFailedError(
-                    f"{otherwise} in {seconds:.0f} s; the console ends:\n{self.last_lines()}"
-                )
-            time.sleep(_PERIOD)
+    def wait_for(self, condition: Callable[[], bool], silence: float, otherwise: str) -> None:
+        """Wait until something is true.
 
-    def last_lines(self) -> str:
-        """Return the end of the console."""
-        return "\n".join(self.said().splitlines()[-_LINES_SHOWN:])
+        Raises DrillFailedError, with the end of the console, after so many seconds without a line on it.
+        """
+        patience = Patience(silence=silence)
+        while not condition():
+            patience.watch(self.progress())
+            if patience.is_over():
+                raise DrillFailedError(self.with_last_lines(f"{otherwise} in {patience.seconds:.0f} s"))
+            time.sleep(_LOOK_SECONDS)
+
+    def progress(self) -> int:
+        """Return how much the console has shown, in bytes."""
+        return self.log.stat().st_size
 
     def said(self) -> str:
         """Return everything on the console."""
-        return self.console.read_bytes().decode(errors="replace")
+        return self.log.read_bytes().decode(errors="replace") if self.log.exists() else ""
+
+    def with_last_lines(self, message: str) -> str:
+        """Return a message, and below it the end of the console."""
+        lines = "\n".join(self.said().splitlines()[-_LINES_SHOWN:])
+        return f"{message}; the console ({self.log}) ends:\n{lines}"
 
     @property
     def _monitor(self) -> Path:
         return self.shell.with_suffix(".monitor")
+
+    @property
+    def _qemu_log(self) -> Path:
+        """What QEMU itself says."""
+        return self.log.with_suffix(".qemu")
 
     def _command(self) -> list[str]:
         """Return QEMU's command line."""
         hardware = self.hardware
         command = [PROGRAM, "-accel", "tcg,tb-size=256", "-m", str(hardware.memory), "-display", "none"]
         command += ["-nodefaults", "-no-user-config", "-device", "virtio-rng-pci"]
+        # A saved machine does not record that it was stopped for saving: once restored, it continues.
+        command += ["-global", "migration.store-global-state=off"]
         command += ["-smbios", f"type=3,asset={ASSET_TAG}"]
-        command += [
-            "-chardev",
-            f"file,id=console,append=on,path={self.console}",
-            "-serial",
-            "chardev:console",
-        ]
+        command += ["-chardev", f"file,id=console,append=on,path={self.log}", "-serial", "chardev:console"]
         command += ["-serial", f"unix:{self.shell},server=on,wait=off"]
         command += ["-monitor", f"unix:{self._monitor},server=on,wait=off"]
         command += ["-nic", hardware.network]
-        command += self._started_by_stage(hardware.stage) if hardware.stage else self._started_by_firmware()
+        command += _started_by_stage(hardware.stage) if hardware.stage else self._started_by_firmware()
         sizes = f"logical_block_size={hardware.sector_size},physical_block_size={hardware.sector_size}"
         for number, disk in enumerate(self.disks):
             command += ["-drive", f"file={disk},format=raw,if=none,id=disk{number}"]
             command += ["-device", f"virtio-blk-pci,drive=disk{number},{sizes}"]
         return [*command, *hardware.options]
 
-    def _started_by_stage(self, stage: Path) -> list[str]:
-        files = ["-kernel", str(stage / "vmlinuz"), "-initrd", str(stage / "initramfs.zst")]
-        return [*files, "-append", STAGE_OPTIONS]
-
     def _started_by_firmware(self) -> list[str]:
-        variables = self.console.with_suffix(".variables")
+        variables = self.log.with_suffix(".variables")
         if not variables.exists():
             shutil.copyfile(FIRMWARE / "OVMF_VARS_4M.fd", variables)
         chips = (f"readonly=on,file={FIRMWARE / 'OVMF_CODE_4M.fd'}", f"file={variables}")
         words = [word for chip in chips for word in ("-drive", f"if=pflash,format=raw,{chip}")]
         return ["-machine", "q35", *words]
+
+
+def _started_by_stage(stage: Path) -> list[str]:
+    files = ["-kernel", str(stage / "vmlinuz"), "-initrd", str(stage / "initramfs.zst")]
+    return [*files, "-append", STAGE_OPTIONS]

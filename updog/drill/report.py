@@ -1,12 +1,12 @@
-"""What a series of drills came to: a table for people, JUnit XML for CI. PURE: results to text."""
+"""Results of a series of drills: a table for people, JUnit XML for CI. PURE."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from updog.drill.series import Verdict
-from updog.render import table
+from signpost.text import table
+from updog.drill.series import DrillVerdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from updog.drill.series import Result
 
 _HEAD = ("drill", "boots", "seconds", "result", "cause")
-_CAUSE_WIDTH = 96  # a line of a CI log; the whole sentence is in the JUnit report
+_CAUSE_WIDTH = 96  # fits a line of a CI log; the JUnit report has the whole sentence
 
 
 def results_table(results: Sequence[Result]) -> str:
-    """Return the closing table."""
+    """Return the table that ends the series."""
     rows = [(r.drill, str(r.boots), f"{r.seconds:.1f}", r.verdict.value, _short(r.cause)) for r in results]
-    counts = {verdict: sum(r.verdict is verdict for r in results) for verdict in Verdict}
-    said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+    counts = {verdict: sum(r.verdict is verdict for r in results) for verdict in DrillVerdict}
+    totals = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
     boots, seconds = sum(r.boots for r in results), sum(r.seconds for r in results)
-    return "\n".join([*table([_HEAD, *rows]), "", f"{said}; {boots} boots, {seconds:.0f} seconds of drills"])
+    return "\n".join([table([_HEAD, *rows]), "", f"{totals}; {boots} boots, {seconds:.0f} seconds of drills"])
 
 
 def _short(cause: str) -> str:
@@ -36,9 +36,9 @@ def junit(results: Sequence[Result], *, machine: str) -> bytes:
         "testsuite",
         name=f"updog drills ({machine})",
         tests=str(len(results)),
-        failures=str(sum(r.verdict is Verdict.FAILED for r in results)),
+        failures=str(sum(r.verdict is DrillVerdict.FAILED for r in results)),
         errors="0",
-        skipped=str(sum(r.verdict is Verdict.SKIPPED for r in results)),
+        skipped=str(sum(r.verdict is DrillVerdict.SKIPPED for r in results)),
         time=f"{sum(r.seconds for r in results):.3f}",
     )
     for result in results:
@@ -51,19 +51,18 @@ def junit(results: Sequence[Result], *, machine: str) -> bytes:
 
 
 def _add_case(suite: Element, result: Result, machine: str) -> None:
-    """Add a test case."""
     case = SubElement(
         suite, "testcase", classname=f"drill.{machine}", name=result.drill, time=f"{result.seconds:.3f}"
     )
     cause = _printable(result.cause)
-    if result.verdict is Verdict.FAILED:
+    if result.verdict is DrillVerdict.FAILED:
         SubElement(case, "failure", message=cause).text = cause
-    elif result.verdict is Verdict.SKIPPED:
+    elif result.verdict is DrillVerdict.SKIPPED:
         SubElement(case, "skipped", message=cause)
-    said = [f"boots: {result.boots}"]
-    said += [f"last rollback: {cause}"] if cause and result.verdict is Verdict.PASSED else []
-    said += [f"console: {result.console}"] if result.console else []
-    SubElement(case, "system-out").text = "\n".join(said)
+    lines = [f"boots: {result.boots}"]
+    lines += [f"last rollback: {cause}"] if cause and result.verdict is DrillVerdict.PASSED else []
+    lines += [f"console: {result.console}"] if result.console else []
+    SubElement(case, "system-out").text = "\n".join(lines)
 
 
 def _printable(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Copies of disk images that take no more room than what is in them."""
+"""Copies of disk images that keep their holes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import shutil
 from pathlib import Path
 
-_BLOCK_BYTES = 1 << 20
+_COPY_BYTES = 1 << 20
 
 
 def copy(source: str | Path, target: str | Path) -> str:
-    """Copy a file, leaving holes where it has holes; mode as in the source. For `shutil.copytree`, too."""
+    """Copy a file with its holes and its mode; return the target, as `shutil.copytree` expects."""
     with Path(source).open("rb") as old, Path(target).open("wb") as new:
         size = os.fstat(old.fileno()).st_size
         new.truncate(size)
@@ -23,7 +23,7 @@ def copy(source: str | Path, target: str | Path) -> str:
             end = os.lseek(old.fileno(), position, os.SEEK_HOLE)
             while position < end:
                 count = os.copy_file_range(
-                    old.fileno(), new.fileno(), min(end - position, _BLOCK_BYTES * 64), position, position
+                    old.fileno(), new.fileno(), min(end - position, _COPY_BYTES * 64), position, position
                 )
                 position += count
     shutil.copymode(source, target)

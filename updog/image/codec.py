@@ -1,13 +1,21 @@
 """Compressed image streams: ``.zst`` (one or many frames) and ``.lz4`` (one frame, as upstream).
 
+The only decoder of whole images: nodes install with it, and the publisher reads with it what it published
+(:mod:`repo_tools.images.stored`), so that neither accepts what the other refuses.
+
 Rules it enforces:
 
-* memory is bounded whatever the stream says: output comes in blocks of at most :data:`BLOCK_BYTES`, and
-  a window beyond :data:`MAX_WINDOW_BYTES` is refused (a decompression bomb only fills blocks);
-* a stream that ends inside a frame, or goes on after the last, is an error: both libraries would
-  take it in silence;
+* memory is bounded whatever the stream claims: output comes in blocks of at most
+  :data:`~updog.image.region.IO_BYTES`, and a window beyond :data:`MAX_WINDOW_BYTES` is refused (a
+  decompression bomb only fills blocks);
+* a stream that ends inside a frame, or continues after the last one, is an error: both libraries would
+  accept it silently;
+* a stream that unpacks to nothing is an error: no image is empty (RFC 8878 wants at least one frame);
 * length and SHA-256 of the compressed bytes are compared at the end of the *stream*, which is later than
-  the end of the frame (upstream's decoder stops at the latter and so never compares).
+  the end of the frame (upstream's decoder stops at the frame's end and so never compares).
+
+What no decoder can see is a ``.zst`` cut exactly between two frames: it is a well-formed, shorter stream.
+Only its signed length and digest tell, or what the manifest says it unpacks to.
 """
 
 from __future__ import annotations
@@ -18,12 +26,14 @@ import secrets
 from typing import IO, TYPE_CHECKING, cast
 
 from updog.errors import DigestError, ImageError
-from updog.image.install import BLOCK_BYTES
+from updog.image.region import IO_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 MAX_WINDOW_BYTES = 1 << 27  # what `zstd -d` accepts by default (--long=27)
+
+_BAD_END = "the stream ends inside a frame, or has data after its last frame"
 
 
 def verified(blocks: Iterator[bytes], *, name: str, length: int, sha256: str) -> Iterator[bytes]:
@@ -46,29 +56,34 @@ def verified(blocks: Iterator[bytes], *, name: str, length: int, sha256: str) ->
 
 
 def decompressed(blocks: Iterator[bytes], *, name: str) -> Iterator[bytes]:
-    """Yield the raw image behind ``blocks``, chosen by the end of ``name``; drains ``blocks`` to the end.
+    """Yield the raw image behind ``blocks`` and read ``blocks`` to the end; ``name`` ends as its format does.
 
     Raises:
-        ImageError: the name has no known ending, or the stream is not well formed.
+        ImageError: the name has no known ending, or the stream is not well formed or unpacks to nothing.
     """
     for ending, decode in _DECODERS.items():
         if name.endswith(ending):
-            return _translated(decode(blocks), name)
+            return _well_formed(decode(blocks), name)
     raise ImageError(f"{name} ends in none of {', '.join(_DECODERS)}", next_step="Publish it again.")
 
 
-def _translated(raw: Iterator[bytes], name: str) -> Iterator[bytes]:
-    """Yield ``raw``, turning the libraries' errors into ours."""
+def _well_formed(raw: Iterator[bytes], name: str) -> Iterator[bytes]:
+    """Yield ``raw``, translating the libraries' errors into ImageError."""
     import zstandard
 
+    is_empty = True
     try:
-        yield from raw
+        for block in raw:
+            is_empty = False
+            yield block
     except (RuntimeError, zstandard.ZstdError, _MalformedError) as error:
         raise ImageError(f"{name} is not a well-formed compressed image: {error}") from error
+    if is_empty:
+        raise ImageError(f"{name} is not a well-formed compressed image: it unpacks to nothing")
 
 
 class _MalformedError(Exception):
-    """A stream that ends too early or goes on too long."""
+    """A stream that ends too early or continues too long."""
 
 
 def _lz4(blocks: Iterator[bytes]) -> Iterator[bytes]:
@@ -81,7 +96,7 @@ def _lz4(blocks: Iterator[bytes]) -> Iterator[bytes]:
             raise _MalformedError("data after the end of the frame")
         data = block
         while not frame.eof:
-            if output := frame.decompress(data, max_length=BLOCK_BYTES):
+            if output := frame.decompress(data, max_length=IO_BYTES):
                 yield output
             if frame.needs_input:
                 break
@@ -95,27 +110,47 @@ def _lz4(blocks: Iterator[bytes]) -> Iterator[bytes]:
 def _zstd(blocks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield the content of Zstandard frames, one after the other.
 
-    The library's reader, the only one of its interfaces with bounded output, takes a stream that is cut
-    inside a frame for a shorter one. So one frame of our own follows the stream: only if the decoder stood
-    between two frames does its content come out at the end. That content is random, so that no image can
-    end in it, and repeated, so that its frame does not contain it literally. It comes in two pieces: the
-    library forgets the first bytes of a frame's header when a whole frame follows them in one piece.
+    The library's reader, the only one of its interfaces with bounded output, accepts a stream that is cut
+    inside a frame as a shorter one. So one frame of our own, the sentinel, follows the stream: only if the
+    decoder stood between two frames does its content come out at the end. That content is random, so that no
+    image can end in it, and repeated, so that its frame does not contain it literally. It comes in two
+    pieces: the library forgets the first bytes of a frame's header when a whole frame follows them in one
+    piece.
+
+    Every block but the last is as long as was asked for, so holding one block back is enough to find the
+    sentinel, and copies nothing.
     """
     import zstandard
 
     sentinel = secrets.token_bytes(16) * 8
-    frame = zstandard.ZstdCompressor().compress(sentinel)
-    source = cast("IO[bytes]", _Reader(itertools.chain(blocks, [frame[:1], frame[1:]])))
+    has_ended = False
+
+    def sentinel_frame() -> Iterator[bytes]:
+        nonlocal has_ended
+        has_ended = True
+        frame = zstandard.ZstdCompressor().compress(sentinel)
+        yield frame[:1]
+        yield frame[1:]
+
+    source = cast("IO[bytes]", _Reader(itertools.chain(blocks, sentinel_frame())))
     context = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
-    tail = b""
-    with context.stream_reader(source, read_size=BLOCK_BYTES, read_across_frames=True) as reader:
-        while output := reader.read(BLOCK_BYTES):
-            output = tail + output
-            tail = output[-len(sentinel) :]
-            if len(output) > len(tail):
-                yield output[: -len(tail)]
-    if tail != sentinel:
-        raise _MalformedError("the stream ends inside a frame")
+    held = b""
+    try:
+        with context.stream_reader(source, read_size=IO_BYTES, read_across_frames=True) as reader:
+            while output := reader.read(IO_BYTES):
+                if held and len(output) >= len(sentinel):
+                    yield held
+                    held = output
+                else:
+                    held += output
+    except zstandard.ZstdError as error:
+        if has_ended:  # the library complains of the sentinel, in words that say nothing of the stream
+            raise _MalformedError(_BAD_END) from error
+        raise
+    if not held.endswith(sentinel):
+        raise _MalformedError(_BAD_END)
+    if rest := held[: -len(sentinel)]:
+        yield rest
 
 
 class _Reader:

@@ -18,10 +18,10 @@ COPY      take ``length`` bytes of the base
 
 Rules it enforces:
 
-* the head is believed only with the length and SHA-256 the signed manifest has for it, a body only with
-  the SHA-256 of the head, a chunk only with that of the signed index: nothing is unpacked unverified;
+* a head counts only with the length and SHA-256 that the signed manifest has for it, a body only with the
+  SHA-256 that the head has, a chunk only with that of the signed index: nothing is unpacked unverified;
 * memory is bounded by :data:`MAX_STREAM_BYTES` and the fixed dictionary, whatever a stream says;
-* no instruction reads outside the base or writes past its chunk; streams are used up exactly.
+* no instruction reads outside the base or writes past its chunk; streams are used to their last byte.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ MAX_PARTS = 1 << 13  # beyond any image: parts carry megabytes
 DICTIONARY_BYTES = 1 << 23  # of the decoder, fixed so that no stream can ask for more
 LITERAL, ADD, COPY = 0, 1, 2
 STREAM_FILTER = {"id": lzma.FILTER_LZMA2, "dict_size": DICTIONARY_BYTES, "pb": 0}
-"""Reads every stream; a writer may add how hard it tries."""
+"""Reads every stream; a writer may add its level."""
 
 Read = Callable[[int, int], bytes]
 """Returns ``length`` bytes at ``offset`` of the base, fewer only at its end."""
 
 _MAGIC = b"abdelta\x01"
 _NUMBER_BYTES = 9  # of a variable-length number: 63 bits
-ADD_BYTES = 1 << 16  # added at once; more is no faster
-_BASE_BLOCK_BYTES, _BASE_BLOCKS = 1 << 14, 256  # of the base, 4 MiB a part: one in seven reads is left
-_STEPS_AT_ONCE = 1 << 10
-_LOW = int.from_bytes(b"\x7f" * ADD_BYTES, "little")
-_HIGH = int.from_bytes(b"\x80" * ADD_BYTES, "little")
+MAX_ADDED_BYTES = 1 << 16  # of one call of :func:`added`; more is no faster
+_CACHED_BLOCK_BYTES, _CACHED_BLOCKS = 1 << 14, 256  # of the base, 4 MiB a part: one read in seven is left
+_STEPS_AT_ONCE = 1 << 10  # instructions whose additions are one
+_LOW = int.from_bytes(b"\x7f" * MAX_ADDED_BYTES, "little")
+_HIGH = int.from_bytes(b"\x80" * MAX_ADDED_BYTES, "little")
 
 
 class _HeadRow(NamedTuple):
@@ -100,7 +100,7 @@ _PART = struct.Struct("<IIIIIII32s")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Copy:
+class CopiedSpan:
     """``count`` chunks from number ``first`` on are the bytes of the base from ``offset`` on."""
 
     first: int
@@ -109,7 +109,7 @@ class Copy:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stream:
+class DeltaStream:
     """Lengths in bytes: ``length`` of the content, ``packed`` of the stream."""
 
     length: int
@@ -121,8 +121,37 @@ class Seal:
     """A part before it has a place: how many chunks, the three streams in order, the body's SHA-256."""
 
     chunks: int
-    streams: tuple[Stream, Stream, Stream]
+    streams: tuple[DeltaStream, DeltaStream, DeltaStream]
     sha256: bytes
+
+    @classmethod
+    def from_row(cls, row: _PartRow) -> Seal:
+        """Return what a row says of a part. Raises IndexFormatError if a node cannot hold the part."""
+        streams = (
+            DeltaStream(length=row.program, packed=row.packed_program),
+            DeltaStream(length=row.differences, packed=row.packed_differences),
+            DeltaStream(length=row.literals, packed=row.packed_literals),
+        )
+        longest = max(max(stream.length, stream.packed) for stream in streams)
+        if not row.chunks or longest > MAX_STREAM_BYTES:
+            raise IndexFormatError(
+                f"a part of the delta has {row.chunks} chunks and a stream of {longest} bytes"
+            )
+        return cls(chunks=row.chunks, streams=streams, sha256=row.sha256)
+
+    def to_row(self) -> _PartRow:
+        """Return the part's row in the head."""
+        program, differences, literals = self.streams
+        return _PartRow(
+            chunks=self.chunks,
+            program=program.length,
+            packed_program=program.packed,
+            differences=differences.length,
+            packed_differences=differences.packed,
+            literals=literals.length,
+            packed_literals=literals.packed,
+            sha256=self.sha256,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,13 +182,13 @@ class Delta:
     base_size: int
     base_sha256: bytes
     image_sha256: bytes
-    copies: tuple[Copy, ...]
+    copies: tuple[CopiedSpan, ...]
     parts: tuple[Part, ...]
     size: int
 
     @classmethod
     def of(
-        cls, index: Index, *, base: tuple[int, bytes], copies: tuple[Copy, ...], seals: Iterable[Seal]
+        cls, index: Index, *, base: tuple[int, bytes], copies: tuple[CopiedSpan, ...], seals: Iterable[Seal]
     ) -> Delta:
         """Lay out a delta; trusts its arguments. ``base`` is size (bytes) and SHA-256."""
         seals = tuple(seals)
@@ -182,7 +211,7 @@ class Delta:
         _check_head(row, len(head), index)
         bound = _HEAD.size + row.copies * _COPY.size
         copies = tuple(_copies(head[_HEAD.size : bound], row, index))
-        seals = [_seal(_PartRow(*fields)) for fields in _PART.iter_unpack(head[bound:])]
+        seals = [Seal.from_row(_PartRow(*fields)) for fields in _PART.iter_unpack(head[bound:])]
         left = sum(1 for _ in remaining(index, copies))
         if sum(seal.chunks for seal in seals) != left:
             raise IndexFormatError(f"the parts of the delta do not rebuild exactly the {left} chunks left")
@@ -199,7 +228,7 @@ class Delta:
             parts=len(self.parts),
         )
         copies = (_COPY.pack(copy.first, copy.count, copy.offset) for copy in self.copies)
-        parts = (_PART.pack(*_row(part.seal)) for part in self.parts)
+        parts = (_PART.pack(*part.seal.to_row()) for part in self.parts)
         return b"".join([_HEAD.pack(*row), *copies, *parts])
 
     def copied(self, index: Index) -> Iterator[tuple[int, Span]]:
@@ -216,12 +245,12 @@ def head_bytes(*, copies: int, parts: int) -> int:
     return _HEAD.size + copies * _COPY.size + parts * _PART.size
 
 
-def most_head_bytes(index: Index) -> int:
-    """Return how long a head for this image can be, in bytes: the cap for whoever fetches it."""
+def max_head_bytes(index: Index) -> int:
+    """Return how long a head for this image can be, in bytes: the limit when one is fetched."""
     return head_bytes(copies=len(index.chunks), parts=MAX_PARTS)
 
 
-def remaining(index: Index, copies: Iterable[Copy]) -> Iterator[int]:
+def remaining(index: Index, copies: Iterable[CopiedSpan]) -> Iterator[int]:
     """Yield the numbers of the chunks that parts rebuild: neither zeros nor copied, rising."""
     copied = {number for copy in copies for number in range(copy.first, copy.first + copy.count)}
     numbers = range(len(index.chunks))
@@ -238,15 +267,20 @@ def rebuilt(
         body: its bytes in the delta file.
         index: of the image.
         read: reads the base; what it raises is passed on.
-        wanted: numbers of the chunks that are needed; None for all. Others are gone through, but not read.
+        wanted: numbers of the chunks that are needed; None for all. The base is not read for others.
 
     Raises:
         DigestError: body or chunk is not what was signed (for a chunk: or the base was changed).
         ImageError: the body is not well formed.
     """
-    if len(body) != part.place.length or hashlib.sha256(body).digest() != part.seal.sha256:
-        raise DigestError("a part of the delta is not what was signed")
-    machine = _Machine(_unpacked(part, body), read)
+    check_body(part, body)
+    streams = part.seal.streams
+    starts = accumulate((stream.packed for stream in streams), initial=0)
+    unpacked = [
+        _unpacked(body[start : start + stream.packed], stream.length)
+        for start, stream in zip(starts, streams, strict=False)
+    ]
+    machine = _Machine(unpacked, read)
     for number in part.chunks:
         chunk = index.chunks[number]
         if wanted is None or number in wanted:
@@ -256,18 +290,24 @@ def rebuilt(
     machine.end()
 
 
+def check_body(part: Part, body: bytes) -> None:
+    """Raise DigestError unless ``body`` is the part's, by length and SHA-256."""
+    if len(body) != part.place.length or hashlib.sha256(body).digest() != part.seal.sha256:
+        raise DigestError("a part of the delta is not what was signed")
+
+
 def in_blocks(read: Read) -> Read:
     """Return a reader of the base for one part, which remembers what was read last.
 
-    Instructions are short, go to and fro between a few places, and a read costs more than what it brings.
+    Instructions are short and alternate between a few places, and one read costs more than its few bytes.
     """
-    block = lru_cache(_BASE_BLOCKS)(lambda number: read(number * _BASE_BLOCK_BYTES, _BASE_BLOCK_BYTES))
+    block = lru_cache(_CACHED_BLOCKS)(lambda number: read(number * _CACHED_BLOCK_BYTES, _CACHED_BLOCK_BYTES))
 
     def collected(offset: int, length: int) -> bytes:
-        first, at = divmod(offset, _BASE_BLOCK_BYTES)
-        if at + length <= _BASE_BLOCK_BYTES:
+        first, at = divmod(offset, _CACHED_BLOCK_BYTES)
+        if at + length <= _CACHED_BLOCK_BYTES:
             return block(first)[at : at + length]
-        last = (offset + length - 1) // _BASE_BLOCK_BYTES
+        last = (offset + length - 1) // _CACHED_BLOCK_BYTES
         return b"".join(map(block, range(first, last + 1)))[at : at + length]
 
     return collected
@@ -334,10 +374,14 @@ class _Machine:
             position += length
 
     def _run(self, steps: list[_Step]) -> Iterator[bytes]:
-        """Yield what instructions make; whatever they add is added at once."""
+        """Yield what instructions make; all their additions are one, which is faster."""
         bases = [self._base(*step) for step in steps]
         base = b"".join(data for (kind, _, _), data in zip(steps, bases, strict=True) if kind == ADD)
-        total = _added(self._take(ADD, len(base)), base)
+        differences = self._take(ADD, len(base))
+        starts = range(0, len(base), MAX_ADDED_BYTES)
+        total = b"".join(
+            added(differences[at : at + MAX_ADDED_BYTES], base[at : at + MAX_ADDED_BYTES]) for at in starts
+        )
         at = 0
         for (kind, length, _), data in zip(steps, bases, strict=True):
             if kind == ADD:
@@ -416,23 +460,7 @@ def _signed(value: int) -> int:
     return -(value + 1) // 2 if value & 1 else value // 2
 
 
-def _added(data: bytes, base: bytes) -> bytes:
-    """Add strings of any length."""
-    starts = range(0, len(data), ADD_BYTES)
-    return b"".join(added(data[at : at + ADD_BYTES], base[at : at + ADD_BYTES]) for at in starts)
-
-
-def _unpacked(part: Part, body: bytes) -> list[bytes]:
-    """Return the three streams of a verified body."""
-    streams = part.seal.streams
-    starts = accumulate((stream.packed for stream in streams), initial=0)
-    return [
-        _stream(body[start : start + stream.packed], stream.length)
-        for start, stream in zip(starts, streams, strict=False)
-    ]
-
-
-def _stream(packed: bytes, length: int) -> bytes:
+def _unpacked(packed: bytes, length: int) -> bytes:
     """Unpack exactly ``length`` bytes from exactly ``packed``."""
     filters: list[dict[str, Any]] = [STREAM_FILTER]
     decoder = lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=filters)
@@ -448,7 +476,7 @@ def _stream(packed: bytes, length: int) -> bytes:
 def _check_head(row: _HeadRow, length: int, index: Index) -> None:
     """Raise IndexFormatError unless the head fits the image and as many records follow as it says."""
     if row.magic != _MAGIC:
-        raise IndexFormatError("this is no delta, or one of a newer format")
+        raise IndexFormatError("this is not a delta, or it is of a newer format")
     if row.image_sha256 != index.image_sha256:
         raise IndexFormatError("the delta makes another image")
     if not 0 < row.base_size <= MAX_IMAGE_BYTES:
@@ -462,8 +490,8 @@ def _check_head(row: _HeadRow, length: int, index: Index) -> None:
         raise IndexFormatError(f"the head of the delta has {length} bytes; its records need {wanted}")
 
 
-def _copies(rows: bytes, head: _HeadRow, index: Index) -> Iterator[Copy]:
-    """Yield the copies, each checked to lie behind the one before and inside image and base."""
+def _copies(rows: bytes, head: _HeadRow, index: Index) -> Iterator[CopiedSpan]:
+    """Yield the copies, each checked to lie behind the one before it and inside image and base."""
     behind = 0
     for fields in _COPY.iter_unpack(rows):
         row = _CopyRow(*fields)
@@ -477,37 +505,10 @@ def _copies(rows: bytes, head: _HeadRow, index: Index) -> Iterator[Copy]:
             raise IndexFormatError(f"the delta copies zeros between the chunks {row.first} and {behind}")
         if row.offset + chunks[-1].place.end - chunks[0].place.offset > head.base_size:
             raise IndexFormatError(f"the delta copies chunk {behind - 1} from past the end of the base")
-        yield Copy(first=row.first, count=row.chunks, offset=row.offset)
+        yield CopiedSpan(first=row.first, count=row.chunks, offset=row.offset)
 
 
-def _seal(row: _PartRow) -> Seal:
-    """Return what a row says of a part, if a node can hold it."""
-    streams = (
-        Stream(length=row.program, packed=row.packed_program),
-        Stream(length=row.differences, packed=row.packed_differences),
-        Stream(length=row.literals, packed=row.packed_literals),
-    )
-    longest = max(max(stream.length, stream.packed) for stream in streams)
-    if not row.chunks or longest > MAX_STREAM_BYTES:
-        raise IndexFormatError(f"a part of the delta has {row.chunks} chunks and a stream of {longest} bytes")
-    return Seal(chunks=row.chunks, streams=streams, sha256=row.sha256)
-
-
-def _row(seal: Seal) -> _PartRow:
-    program, differences, literals = seal.streams
-    return _PartRow(
-        chunks=seal.chunks,
-        program=program.length,
-        packed_program=program.packed,
-        differences=differences.length,
-        packed_differences=differences.packed,
-        literals=literals.length,
-        packed_literals=literals.packed,
-        sha256=seal.sha256,
-    )
-
-
-def _laid(index: Index, copies: tuple[Copy, ...], seals: tuple[Seal, ...]) -> Iterator[Part]:
+def _laid(index: Index, copies: tuple[CopiedSpan, ...], seals: tuple[Seal, ...]) -> Iterator[Part]:
     """Yield each part with its chunks and its place in the file."""
     left = remaining(index, copies)
     offset = head_bytes(copies=len(copies), parts=len(seals))

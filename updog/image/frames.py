@@ -2,10 +2,10 @@
 
 Rules it enforces:
 
-* a frame says its content size and window; both are compared before a byte is unpacked, so that a
+* a frame's header has its content size and window; both are compared before a byte is unpacked, so that a
   decompression bomb gets no memory;
 * exactly one frame: a longer, shorter or cut one and trailing data are errors;
-* whatever a chunk was made of, it counts only with the SHA-256 that its index has for it.
+* whatever source a chunk comes from, it counts only with the SHA-256 that its index has for it.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ def unpacked(frame: bytes, length: int) -> bytes:
         ImageError: the frame is not well formed, of another length, or goes on.
     """
     try:
-        said = zstandard.get_frame_parameters(frame)
-        if said.content_size != length:
-            raise ImageError(f"a frame unpacks to {said.content_size} bytes, signed are {length}")
-        if said.window_size > max(length, _SMALLEST_WINDOW_BYTES):
-            raise ImageError(f"a frame of {length} bytes wants a window of {said.window_size}")
+        header = zstandard.get_frame_parameters(frame)
+        if header.content_size != length:
+            raise ImageError(f"a frame unpacks to {header.content_size} bytes, signed are {length}")
+        if header.window_size > max(length, _SMALLEST_WINDOW_BYTES):
+            raise ImageError(f"a frame of {length} bytes needs a window of {header.window_size}")
         return _decoder().decompress(frame, max_output_size=length, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise ImageError(f"a frame is not well formed: {error}") from error

@@ -3,19 +3,19 @@
 A pack is an ordinary ``.zst`` file: one frame a chunk, in the order of the image, nothing between them. The
 index says for each chunk how long it is, what its SHA-256 is, and how long its frame is. Offsets are sums of
 the lengths before, in the image as in the pack, so that an index with overlaps, gaps, repeats or a change of
-order cannot be written down; what is left to check is that the sums are those of the header.
+order cannot be expressed; what is left to check is that the sums are those of the header.
 
 Rules it enforces:
 
 * every length is bounded by a named constant before anything is made of it;
 * chunks begin and end on multiples of :data:`BLOCK_BYTES`; only the image's end may lie elsewhere;
 * chunks together are exactly the image, frames together exactly the pack;
-* nothing follows the last record; an unknown kind of chunk is refused, not passed over;
+* nothing follows the last record; an unknown kind of chunk is refused, not skipped;
 * a chunk of zeros has the SHA-256 that so many zeros have.
 
 Beside it, in a file of its own because an update by delta has no use for it, lie the fingerprints: the first
 :data:`FINGERPRINT_BYTES` of the SHA-256 of each block of the chunks that are not zeros. They only ever *find*
-blocks in another image; what is put together by them is believed by the chunk's SHA-256 alone.
+blocks in another image; what is put together from them counts by the chunk's SHA-256 alone.
 """
 
 from __future__ import annotations
@@ -30,11 +30,25 @@ from typing import TYPE_CHECKING, NamedTuple
 from updog.errors import IndexFormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
+
+__all__ = [
+    "BLOCK_BYTES",
+    "FINGERPRINT_BYTES",
+    "MAX_CHUNK_BYTES",
+    "Chunk",
+    "Fingerprints",
+    "Index",
+    "Piece",
+    "Span",
+    "fingerprint",
+    "max_fingerprints_bytes",
+    "max_index_bytes",
+]
 
 BLOCK_BYTES = 4096  # of erofs, ext4 and dm-verity: files move by multiples of it
 MAX_CHUNK_BYTES = 1 << 20  # what a node holds in memory, times its workers
-MAX_ZEROS_BYTES = 1 << 24  # nothing is held for zeros, but progress is told chunk by chunk
+MAX_ZEROS_BYTES = 1 << 24  # nothing is held for zeros, but progress is reported chunk by chunk
 MAX_IMAGE_BYTES = 1 << 42  # far above any partition of an operating system; sums stay far below 64 bits
 FRAME_OVERHEAD_BYTES = 64  # header, checksum and block headers of a frame, generously
 BLOCKS_PER_CHUNK = 4  # on average at least: so index and fingerprints stay below 0.8 % of any image
@@ -161,7 +175,9 @@ class Index:
         _require("frames", index.pack_size, header.pack_size, "the pack")
         for chunk in index.chunks:
             if chunk.zeros and chunk.sha256 != zeros_sha256(chunk.place.length):
-                raise IndexFormatError(f"the chunk at {chunk.place.offset} has not the SHA-256 of zeros")
+                raise IndexFormatError(
+                    f"the chunk at {chunk.place.offset} does not have the SHA-256 of zeros"
+                )
         return index
 
     def to_bytes(self) -> bytes:
@@ -195,7 +211,7 @@ class Fingerprints:
             raise IndexFormatError("the fingerprints end inside their header")
         header = _FingerprintsRow(*_FINGERPRINTS.unpack_from(data))
         if header.magic != _FINGERPRINTS_MAGIC:
-            raise IndexFormatError("these are no fingerprints, or of a newer format")
+            raise IndexFormatError("these are not fingerprints, or they are of a newer format")
         if header.image_sha256 != index.image_sha256:
             raise IndexFormatError("the fingerprints belong to another image")
         wanted = sum(chunk.blocks for chunk in index.chunks if not chunk.zeros)
@@ -225,7 +241,7 @@ class Fingerprints:
         """Yield (offset in the image, fingerprint) of each block that is not part of a chunk of zeros."""
         for number, marks in self.by_chunk(index):
             offsets = range(index.chunks[number].place.offset, index.chunks[number].place.end, BLOCK_BYTES)
-            yield from zip(offsets, each_mark(marks), strict=True)
+            yield from zip(offsets, each_fingerprint(marks), strict=True)
 
 
 def fingerprint(block: bytes | memoryview) -> bytes:
@@ -233,7 +249,7 @@ def fingerprint(block: bytes | memoryview) -> bytes:
     return hashlib.sha256(block).digest()[:FINGERPRINT_BYTES]
 
 
-def each_mark(marks: bytes) -> Iterator[bytes]:
+def each_fingerprint(marks: bytes) -> Iterator[bytes]:
     """Yield fingerprints that lie one after the other."""
     return (marks[at : at + FINGERPRINT_BYTES] for at in range(0, len(marks), FINGERPRINT_BYTES))
 
@@ -243,22 +259,43 @@ def blocks_in(length: int) -> int:
     return -(-length // BLOCK_BYTES)
 
 
-def most_chunks(image_size: int) -> int:
+def max_chunks(image_size: int) -> int:
     """Return how many chunks an image of this size (bytes) may be cut into."""
     return blocks_in(image_size) // BLOCKS_PER_CHUNK + SPARE_CHUNKS
 
 
-def most_index_bytes(image_size: int) -> int:
-    """Return how long the index of an image of this size (bytes) can be: the cap for whoever fetches it."""
-    return _HEADER.size + most_chunks(image_size) * _CHUNK.size
+def max_index_bytes(image_size: int) -> int:
+    """Return how long the index of an image of this size (bytes) can be: the limit when one is fetched."""
+    return _HEADER.size + max_chunks(image_size) * _CHUNK.size
 
 
-def most_fingerprints_bytes(index: Index) -> int:
-    """Return how long the fingerprints of an image can be, in bytes: the cap for whoever fetches them."""
+def max_fingerprints_bytes(index: Index) -> int:
+    """Return how long the fingerprints of an image can be, in bytes: the limit when they are fetched."""
     return _FINGERPRINTS.size + blocks_in(index.image_size) * FINGERPRINT_BYTES
 
 
-def most_packed(length: int) -> int:
+def runs(numbers: Iterable[int], chunks: Sequence[Chunk], *, limit: int) -> Iterator[list[int]]:
+    """Yield the numbers of neighbouring chunks together.
+
+    Args:
+        numbers: of chunks; where one does not follow the one before, a run ends.
+        chunks: of the image.
+        limit: bytes of a run; one longer chunk is a run of its own.
+    """
+    run: list[int] = []
+    size = 0
+    for number in numbers:
+        length = chunks[number].place.length
+        if run and (number != run[-1] + 1 or size + length > limit):
+            yield run
+            run, size = [], 0
+        run.append(number)
+        size += length
+    if run:
+        yield run
+
+
+def max_frame_bytes(length: int) -> int:
     """Return how long a frame of ``length`` raw bytes can be; zstd never grows data by more."""
     return length + length // 256 + FRAME_OVERHEAD_BYTES
 
@@ -283,12 +320,12 @@ def _header(data: bytes) -> _HeaderRow:
         raise IndexFormatError("the index ends inside its header")
     header = _HeaderRow(*_HEADER.unpack_from(data))
     if header.magic != _INDEX_MAGIC:
-        raise IndexFormatError("this is no chunk index, or one of a newer format")
+        raise IndexFormatError("this is not a chunk index, or it is of a newer format")
     if not 0 < header.image_size <= MAX_IMAGE_BYTES:
         raise IndexFormatError(f"an image of {header.image_size} bytes; 1 to {MAX_IMAGE_BYTES} are possible")
-    most = most_chunks(header.image_size)
-    if not 0 < header.chunks <= most:
-        raise IndexFormatError(f"{header.chunks} chunks in {header.image_size} bytes; {most} are possible")
+    limit = max_chunks(header.image_size)
+    if not 0 < header.chunks <= limit:
+        raise IndexFormatError(f"{header.chunks} chunks in {header.image_size} bytes; {limit} are possible")
     _require("records", len(data) - _HEADER.size, header.chunks * _CHUNK.size, "the header")
     return header
 
@@ -317,10 +354,10 @@ def _piece(number: int, row: _ChunkRow) -> Piece:
     longest = MAX_ZEROS_BYTES if zeros else MAX_CHUNK_BYTES
     if not 0 < row.length <= longest:
         raise IndexFormatError(f"chunk {number} has {row.length} bytes; 1 to {longest} are possible")
-    if not 0 < row.packed <= most_packed(row.length):
+    if not 0 < row.packed <= max_frame_bytes(row.length):
         raise IndexFormatError(
             f"chunk {number} has a frame of {row.packed} bytes for {row.length}; "
-            f"1 to {most_packed(row.length)} are possible"
+            f"1 to {max_frame_bytes(row.length)} are possible"
         )
     return Piece(length=row.length, packed=row.packed, sha256=row.sha256, zeros=zeros)
 

@@ -3,16 +3,16 @@
 Rules it enforces:
 
 * every chunk has exactly one source, the cheapest of: in place, zeros, active slot, spool (these move nothing
-  over the network), then part of the delta or frame of the pack, whichever brings fewer bytes;
+  over the network), then part of the delta or frame of the pack, whichever needs fewer bytes;
 * a part of a delta is fetched whole or not at all: it is taken if it is smaller than the frames of all those
   of its chunks that are needed;
-* the first piece is fetched alone, so that it can be looked at before the slot is given up;
-* neighbours in a file are fetched by one request. A gap is fetched through when it is worth less than a
-  round trip: when it has at most ``gap`` bytes, which is the line's rate (bytes per second) times its round
-  trip (seconds). Bytes of a gap are counted, and thrown away;
-* what the requests bring is what the plan says, to the byte: there is no other way for a byte to come in;
-* a chunk of the active slot is only promised: it is hashed before it is written. Whoever finds it wrong
-  makes a new plan without it, rather than fetching it in silence.
+* the first piece is fetched alone, so that it can be verified before the slot is given up;
+* neighbours in a file are fetched by one request. A gap is fetched through when it costs less than a
+  round trip: when it has at most ``gap`` bytes, which is the network's rate (bytes per second) times its
+  round trip (seconds). Bytes of a gap are counted, and dropped;
+* the requests fetch what the plan says, to the byte: nothing else is fetched;
+* a chunk of the active slot is only expected there: it is hashed before it is written. If it is wrong, the
+  caller makes a new plan without it, rather than fetching it silently.
 """
 
 from __future__ import annotations
@@ -23,24 +23,42 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from updog.image.index import BLOCK_BYTES, FINGERPRINT_BYTES, Fingerprints, Index, Span, each_mark
+from updog.image.index import (
+    BLOCK_BYTES,
+    FINGERPRINT_BYTES,
+    Fingerprints,
+    Index,
+    Span,
+    each_fingerprint,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from updog.image.delta import Delta
 
-DEFAULT_GAP_BYTES = 16 * 1024  # 20 ms at 800 kB/s: a slow line, because there bytes cost most
-_BEGINNING = struct.Struct(f"<I{FINGERPRINT_BYTES - 4}x")
-_BEGINNING_BITS = 24  # of a fingerprint: 2 MiB of bits, of which a million blocks set one in sixteen
-_BEGINNING_MASK = (1 << (_BEGINNING_BITS - 3)) - 1
+__all__ = [
+    "ChunkPlan",
+    "ChunkSource",
+    "Recipe",
+    "Request",
+    "SlotScan",
+    "plan_chunks",
+    "recipes_by_delta",
+    "recipes_by_fingerprint",
+]
+
+DEFAULT_GAP_BYTES = 16 * 1024  # 20 ms at 800 kB/s: a slow network, because there bytes cost most
+_PREFIX = struct.Struct(f"<I{FINGERPRINT_BYTES - 4}x")  # of a fingerprint: its first 32 bits
+_PREFIX_BITS = 24  # of those used: 2 MiB of bits, of which a million blocks set one in sixteen
+_PREFIX_BYTE_MASK = (1 << (_PREFIX_BITS - 3)) - 1
 
 Recipe = tuple[Span, ...]
 """Stretches of the active slot's image that make a chunk, one behind the other."""
 
 
-class Source(Enum):
-    """Where a chunk comes from, cheapest first; the value is how reports call it."""
+class ChunkSource(Enum):
+    """Where a chunk comes from, cheapest first; the value is the word that reports use."""
 
     IN_PLACE = "in-place"
     ZEROS = "zeros"
@@ -51,22 +69,20 @@ class Source(Enum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Facts:
-    """What the node has already.
+class SlotScan:
+    """What the node has already: a look at both slots, and at what lies in the spool.
 
     Attributes:
         in_place: numbers of the chunks that the inactive slot was seen to hold, by their SHA-256.
-        active: chunk number → how the running slot's image makes it.
-        delta: head of a delta from the running slot's image, if there is one.
+        active: chunk number → how the running slot's image is expected to make it.
         spooled_parts: numbers of the delta's parts that were fetched before, and verified.
-        spooled: numbers of the chunks whose frames of the pack were.
+        spooled_frames: numbers of the chunks whose frames of the pack were.
     """
 
     in_place: frozenset[int] = frozenset()
     active: Mapping[int, Recipe] = field(default_factory=dict)
-    delta: Delta | None = None
     spooled_parts: frozenset[int] = frozenset()
-    spooled: frozenset[int] = frozenset()
+    spooled_frames: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,146 +92,161 @@ class Request:
     Attributes:
         source: DELTA or PACK: which file.
         span: what to ask for.
-        items: rising: numbers of the delta's parts, or of the chunks whose frames are wanted.
+        items: rising: numbers of the delta's parts, or of the chunks whose frames are needed.
     """
 
-    source: Source
+    source: ChunkSource
     span: Span
     items: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class ChunkPlan:
     """Where each chunk comes from.
 
     Attributes:
         sources: of each chunk, by number.
         recipes: chunk number → where in the active slot it is, of those that come from there.
+        parts: number of a part of the delta → numbers of the chunks that come from it.
         requests: all that goes over the network, in the order of delta, pack and offset.
-        kept: all that is read from the spool instead, in the same order.
+        spooled: all that is read from the spool instead, in the same order.
         raw: source → bytes of the image that come from it.
     """
 
-    sources: tuple[Source, ...]
+    sources: tuple[ChunkSource, ...]
     recipes: Mapping[int, Recipe]
+    parts: Mapping[int, tuple[int, ...]]
     requests: tuple[Request, ...]
-    kept: tuple[Request, ...]
-    raw: Mapping[Source, int]
+    spooled: tuple[Request, ...]
+    raw: Mapping[ChunkSource, int]
 
     @property
     def wire(self) -> int:
-        """Bytes of bodies that the requests bring, gaps included."""
+        """Bytes of bodies that the requests fetch, gaps included."""
         return sum(request.span.length for request in self.requests)
 
-    def asked(self, source: Source) -> frozenset[int]:
-        """Numbers of the parts (DELTA) or chunks (PACK) that the requests bring."""
-        return frozenset(n for request in self.requests if request.source is source for n in request.items)
-
-    def wire_of(self, source: Source) -> int:
-        """Bytes that come over the network from one source."""
+    def wire_of(self, source: ChunkSource) -> int:
+        """Bytes that are fetched from one file (DELTA or PACK)."""
         return sum(request.span.length for request in self.requests if request.source is source)
 
+    def fetched(self, source: ChunkSource) -> frozenset[int]:
+        """Numbers of the parts (DELTA) or chunks (PACK) that the requests fetch."""
+        return frozenset(n for request in self.requests if request.source is source for n in request.items)
 
-def plan(index: Index, facts: Facts, *, gap: int = DEFAULT_GAP_BYTES) -> Plan:
+
+def plan_chunks(
+    index: Index, scan: SlotScan, *, delta: Delta | None = None, gap: int = DEFAULT_GAP_BYTES
+) -> ChunkPlan:
     """Return the cheapest plan for an image.
 
     Args:
         index: of the image.
-        facts: what the node has.
-        gap: bytes that are worth less than a round trip.
+        scan: what the node has.
+        delta: head of a delta from the running slot's image, if there is one.
+        gap: bytes that cost less than a round trip.
     """
-    sources = [_local(number, zeros=chunk.zeros, facts=facts) for number, chunk in enumerate(index.chunks)]
-    here = _used(facts.delta, facts.spooled_parts, sources, Source.SPOOL)
-    frames_here = [number for number in sorted(facts.spooled) if sources[number] is None]
-    for number in frames_here:
-        sources[number] = Source.SPOOL
-    parts = _used(facts.delta, _worthwhile(index, facts.delta, sources), sources, Source.DELTA)
-    settled = tuple(source or Source.PACK for source in sources)
-    frames = _from(settled, Source.PACK)
-    return Plan(
-        sources=settled,
-        recipes={number: facts.active[number] for number in _from(settled, Source.ACTIVE)},
-        requests=tuple(_wanted(parts, list(_frames(index, frames)), gap)),
-        kept=(*_coalesced(Source.DELTA, here, 0), *_coalesced(Source.PACK, _frames(index, frames_here), 0)),
-        raw=_raw(index, settled),
+    sources = [_local_source(number, scan, zeros=chunk.zeros) for number, chunk in enumerate(index.chunks)]
+    spooled_parts = _assign_parts(delta, scan.spooled_parts, sources, ChunkSource.SPOOL)
+    spooled_frames = [number for number in sorted(scan.spooled_frames) if sources[number] is None]
+    for number in spooled_frames:
+        sources[number] = ChunkSource.SPOOL
+    parts = _assign_parts(delta, _worthwhile(index, delta, sources), sources, ChunkSource.DELTA)
+    final = tuple(source or ChunkSource.PACK for source in sources)
+    frames = [number for number, source in enumerate(final) if source is ChunkSource.PACK]
+    raw: Counter[ChunkSource] = Counter()
+    for chunk, source in zip(index.chunks, final, strict=True):
+        raw[source] += chunk.place.length
+    return ChunkPlan(
+        sources=final,
+        recipes={n: scan.active[n] for n, source in enumerate(final) if source is ChunkSource.ACTIVE},
+        parts=spooled_parts | parts,
+        requests=tuple(_requests(_part_places(delta, parts), _frame_places(index, frames), gap)),
+        spooled=(
+            *_coalesced(ChunkSource.DELTA, _part_places(delta, spooled_parts), 0),
+            *_coalesced(ChunkSource.PACK, _frame_places(index, spooled_frames), 0),
+        ),
+        raw={source: raw[source] for source in ChunkSource},
     )
 
 
-def found(index: Index, marks: Fingerprints, active: Iterable[tuple[bytes, int]]) -> dict[int, Recipe]:
+def recipes_by_fingerprint(
+    index: Index, fingerprints: Fingerprints, active: Iterable[tuple[bytes, int]]
+) -> dict[int, Recipe]:
     """Return how the running slot's image makes the chunks of another, as far as fingerprints tell.
 
     Args:
         index: of the wanted image.
-        marks: its fingerprints.
+        fingerprints: of the wanted image.
         active: fingerprint and offset of each block of the image in the running slot.
     """
-    places = _places(marks, active)
+    offsets = _offsets(fingerprints, active)
     recipes = {}
-    for number, blocks in marks.by_chunk(index):
-        recipe = _recipe(index.chunks[number].place, map(places.get, each_mark(blocks)))
+    for number, blocks in fingerprints.by_chunk(index):
+        recipe = _recipe(index.chunks[number].place, map(offsets.get, each_fingerprint(blocks)))
         if recipe:
             recipes[number] = tuple(recipe)
     return recipes
 
 
-def copied(index: Index, delta: Delta) -> dict[int, Recipe]:
+def recipes_by_delta(index: Index, delta: Delta) -> dict[int, Recipe]:
     """Return how the base of a delta makes the chunks that the delta says it has."""
     return {number: (span,) for number, span in delta.copied(index)}
 
 
-def _local(number: int, *, zeros: bool, facts: Facts) -> Source | None:
-    """Return the source of a chunk that needs no network, None if there is none."""
-    if number in facts.in_place:
-        return Source.IN_PLACE
+def _local_source(number: int, scan: SlotScan, *, zeros: bool) -> ChunkSource | None:
+    """Return the source of a chunk in one of the slots, None if there is none."""
+    if number in scan.in_place:
+        return ChunkSource.IN_PLACE
     if zeros:
-        return Source.ZEROS
-    return Source.ACTIVE if number in facts.active else None
+        return ChunkSource.ZEROS
+    return ChunkSource.ACTIVE if number in scan.active else None
 
 
-def _worthwhile(index: Index, delta: Delta | None, sources: list[Source | None]) -> Iterator[int]:
-    """Yield the numbers of the parts that are smaller than the frames they spare."""
+def _worthwhile(index: Index, delta: Delta | None, sources: list[ChunkSource | None]) -> Iterator[int]:
+    """Yield the numbers of the parts that are smaller than the frames they save."""
     for number, part in enumerate(delta.parts if delta else ()):
-        spared = sum(index.chunks[chunk].frame.length for chunk in part.chunks if sources[chunk] is None)
-        if part.place.length < spared:
+        saved = sum(index.chunks[chunk].frame.length for chunk in part.chunks if sources[chunk] is None)
+        if part.place.length < saved:
             yield number
 
 
-def _used(
-    delta: Delta | None, numbers: Iterable[int], sources: list[Source | None], source: Source
-) -> list[tuple[int, Span]]:
-    """Take these parts for the chunks that have no source yet; return those of use, with their places."""
-    used = []
+def _assign_parts(
+    delta: Delta | None, numbers: Iterable[int], sources: list[ChunkSource | None], source: ChunkSource
+) -> dict[int, tuple[int, ...]]:
+    """Give chunks that have no source yet this one, if one of these parts makes them.
+
+    Returns:
+        Part number → chunks that come from it, of the parts that are of use.
+    """
+    used = {}
     parts = delta.parts if delta else ()
     for number in sorted(numbers):
-        part = parts[number]
-        needed = [chunk for chunk in part.chunks if sources[chunk] is None]
+        needed = tuple(chunk for chunk in parts[number].chunks if sources[chunk] is None)
         for chunk in needed:
             sources[chunk] = source
         if needed:
-            used.append((number, part.place))
+            used[number] = needed
     return used
 
 
-def _frames(index: Index, numbers: Iterable[int]) -> Iterator[tuple[int, Span]]:
-    """Yield the numbers of chunks and the places of their frames."""
-    return ((number, index.chunks[number].frame) for number in numbers)
+def _part_places(delta: Delta | None, numbers: Iterable[int]) -> list[tuple[int, Span]]:
+    return [(number, delta.parts[number].place) for number in numbers] if delta else []
 
 
-def _from(sources: Iterable[Source], wanted: Source) -> Iterator[int]:
-    """Yield the numbers of the chunks from one source."""
-    return (number for number, source in enumerate(sources) if source is wanted)
+def _frame_places(index: Index, numbers: Iterable[int]) -> list[tuple[int, Span]]:
+    return [(number, index.chunks[number].frame) for number in numbers]
 
 
-def _wanted(parts: list[tuple[int, Span]], frames: list[tuple[int, Span]], gap: int) -> Iterator[Request]:
+def _requests(parts: list[tuple[int, Span]], frames: list[tuple[int, Span]], gap: int) -> Iterator[Request]:
     """Yield the requests for parts and frames, the first of all alone."""
     alone = 1
-    for source, items in ((Source.DELTA, parts), (Source.PACK, frames)):
+    for source, items in ((ChunkSource.DELTA, parts), (ChunkSource.PACK, frames)):
         yield from _coalesced(source, items[:alone], gap)
         yield from _coalesced(source, items[alone:], gap)
         alone = 0 if items else alone
 
 
-def _coalesced(source: Source, items: Iterable[tuple[int, Span]], gap: int) -> Iterator[Request]:
+def _coalesced(source: ChunkSource, items: Iterable[tuple[int, Span]], gap: int) -> Iterator[Request]:
     """Yield requests for (number, place) in rising order, small gaps fetched through."""
     numbers: list[int] = []
     start = end = 0
@@ -231,29 +262,21 @@ def _coalesced(source: Source, items: Iterable[tuple[int, Span]], gap: int) -> I
         yield Request(source=source, span=Span(offset=start, length=end - start), items=tuple(numbers))
 
 
-def _raw(index: Index, sources: tuple[Source, ...]) -> dict[Source, int]:
-    """Return the bytes of the image from each source, all of them named."""
-    total: Counter[Source] = Counter()
-    for chunk, source in zip(index.chunks, sources, strict=True):
-        total[source] += chunk.place.length
-    return {source: total[source] for source in Source}
+def _offsets(fingerprints: Fingerprints, active: Iterable[tuple[bytes, int]]) -> dict[bytes, int]:
+    """Return fingerprint → first offset of each block of the running slot's image that may be wanted.
 
-
-def _places(marks: Fingerprints, active: Iterable[tuple[bytes, int]]) -> dict[bytes, int]:
-    """Return the first place of each block of the running slot's image that may be wanted.
-
-    Which ones those are is remembered by a bit for each beginning of a fingerprint: a set of all of them
+    Which ones those are is remembered by a bit for each prefix of a fingerprint: a set of all of them
     takes 128 MiB for an image of 4 GiB.
     """
-    beginnings = bytearray(1 << (_BEGINNING_BITS - 3))
-    for (bit,) in _BEGINNING.iter_unpack(marks.blocks):
-        beginnings[bit >> 3 & _BEGINNING_MASK] |= 1 << (bit & 7)
-    places: dict[bytes, int] = {}
+    prefixes = bytearray(1 << (_PREFIX_BITS - 3))
+    for (bits,) in _PREFIX.iter_unpack(fingerprints.blocks):
+        prefixes[bits >> 3 & _PREFIX_BYTE_MASK] |= 1 << (bits & 7)
+    offsets: dict[bytes, int] = {}
     for mark, offset in active:
-        (bit,) = _BEGINNING.unpack(mark)
-        if beginnings[bit >> 3 & _BEGINNING_MASK] >> (bit & 7) & 1:
-            places.setdefault(mark, offset)
-    return places
+        (bits,) = _PREFIX.unpack(mark)
+        if prefixes[bits >> 3 & _PREFIX_BYTE_MASK] >> (bits & 7) & 1:
+            offsets.setdefault(mark, offset)
+    return offsets
 
 
 def _recipe(place: Span, offsets: Iterable[int | None]) -> list[Span]:

@@ -1,58 +1,63 @@
-"""Bytes of a file in spite of everything: another try, another mirror, on from where an answer broke off."""
+"""Downloads of whole files and of ranges: retries, mirrors, and resuming where a response was cut off."""
 
 from __future__ import annotations
 
 import logging
 import random
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from updog.errors import DigestError, EndlessDataError, HttpStatusError, UnreachableError
-from updog.transport.line import Line
-from updog.transport.mirrors import BLAME_POINTS, Mirrors
-from updog.transport.pace import Bucket
-from updog.transport.port import BrokenError
-from updog.transport.ranges import Ranges, Stream
-from updog.transport.tries import Patience, Tries
+from updog.transport.body import BrokenError
+from updog.transport.connection import Connection
+from updog.transport.mirrors import SLOW_FACTOR, WRONG_CONTENT_POINTS, Mirrors
+from updog.transport.ranges import Ranges, RangeStream
+from updog.transport.rate import RateLimit
+from updog.transport.retry import Retry, RetryContext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
     from typing import Self
 
     from signpost.errors import ToolError
     from updog.image.index import Span
-    from updog.transport.body import Body, Facts
-    from updog.transport.pace import Pace
-    from updog.transport.port import Settings
+    from updog.transport.api import HttpAnswer, TransportSettings
+    from updog.transport.body import Body
+    from updog.transport.rate import MinimumRate
 
 log = logging.getLogger(__name__)
 
-_ABSENT = frozenset({403, 404})  # buckets answer 403 for what is not there
+_ABSENT = frozenset({403, 404})  # S3 buckets answer 403 for a missing object
 
 
 class HttpTransport:
-    """Bytes over HTTP(S), or from ``file:`` URLs. See :class:`~updog.transport.port.Transport`.
+    """Fetches over HTTP(S) or from ``file:`` URLs. See :class:`~updog.transport.api.Transport`.
 
     Args:
-        settings: how patient to be and whom to ask.
-        sleep: waits so many seconds.
-        monotonic: a clock in seconds.
-        jitter: a number from 0 to 1, by chance.
+        settings: time limits, proxy, TLS and mirrors.
+        sleep: sleeps so many seconds.
+        monotonic: a clock, in seconds.
+        jitter: returns a random number from 0 to 1.
     """
 
     def __init__(
         self,
-        settings: Settings,
+        settings: TransportSettings,
         *,
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        bucket = Bucket(settings.limit_rate, monotonic=monotonic, sleep=sleep)
-        self._line = Line(settings, bucket=bucket, monotonic=monotonic)
-        self._mirrors = Mirrors(settings.mirrors, monotonic=monotonic)
-        self._patience = Patience(settings=settings, mirrors=self._mirrors, sleep=sleep, jitter=jitter)
-        self._downloads: dict[str, _Download] = {}
+        rate_limit = RateLimit(settings.limit_rate, monotonic=monotonic, sleep=sleep)
+        self._connection = Connection(settings, rate_limit=rate_limit, monotonic=monotonic)
+        self._mirrors = Mirrors(
+            settings.mirrors,
+            monotonic=monotonic,
+            slow_rate=SLOW_FACTOR * settings.minimum_rate,
+            window=settings.stall_timeout,
+        )
+        self._context = RetryContext(settings=settings, mirrors=self._mirrors, sleep=sleep, jitter=jitter)
 
     def __enter__(self) -> Self:
         return self
@@ -62,90 +67,114 @@ class HttpTransport:
 
     def close(self) -> None:
         """Close the connections that are kept for further requests."""
-        self._line.close()
+        self._connection.close()
 
     @property
     def received(self) -> int:
-        """Bytes of bodies that have crossed so far, those included that were thrown away."""
-        return self._line.received
+        """Bytes of response bodies received so far, including those that were discarded."""
+        return self._connection.received
 
-    def announce(self, query: Mapping[str, str]) -> None:
-        """Send these query parameters too from now on."""
-        self._line.query = {**self._line.query, **query}
+    def post(self, url: str, content: bytes, headers: Mapping[str, str], *, limit: int) -> HttpAnswer:
+        """Send ``content`` to ``url`` once; return the answer, whatever its status, redirects included.
 
-    def blame(self, url: str) -> None:
-        """Put the mirror that served ``url`` last behind the others: what it sent was wrong."""
-        download = self._downloads.get(url)
-        if download is not None and download.served_by:
-            log.warning("%s was wrong; other mirrors come first for a while", download.served_by)
-            self._mirrors.failed(url, download.served_by, BLAME_POINTS)
+        Args:
+            url: of a service at or under one of the configured URLs.
+            content: the body of the request.
+            headers: besides the usual ones.
+            limit: how many bytes of the answer's body are read at most.
+
+        Raises:
+            UnreachableError: there was no answer.
+        """
+        try:
+            return self._connection.post(url, content, headers, limit=limit)
+        except BrokenError as error:
+            raise UnreachableError(f"{url}: {error}", next_step=error.next_step) from error
+
+    def add_query(self, query: Mapping[str, str]) -> None:
+        """Send these query parameters as well from now on."""
+        self._connection.query = {**self._connection.query, **query}
+
+    def demote_mirror(self, url: str) -> None:
+        """Put the mirror that served ``url`` last behind the others, because its content was wrong."""
+        if mirror := self._mirrors.last_to_answer(url):
+            log.warning("%s sent wrong content; other mirrors come first for a while", mirror)
+            self._mirrors.failed(url, mirror, WRONG_CONTENT_POINTS)
 
     def stream(
-        self, url: str, *, limit: int, start: int = 0, absence_counts: bool = False
+        self, url: str, *, limit: int, start: int = 0, absence_is_final: bool = False
     ) -> Iterator[bytes]:
-        """Yield the body from ``start``, continuing after breaks."""
-        download = _Download(self._line, self._patience, url, limit=limit)
-        download.absence_counts = absence_counts
-        self._downloads[url] = download
-        return download.fetch(start, None, Stream())
+        """Yield the body from byte ``start``, resuming where a response is cut off."""
+        download = _Download(self._connection, self._context, url, limit=limit)
+        download.absence_is_final = absence_is_final
+        return download.fetch(start, None, RangeStream())
 
     def ranges(self, url: str, spans: Sequence[Span], *, length: int) -> Ranges:
         """Return the bytes of each span of a file of ``length`` bytes."""
-        download = _Download(self._line, self._patience, url, limit=length, length=length)
-        self._downloads[url] = download
+        download = _Download(self._connection, self._context, url, limit=length, length=length)
         return Ranges(download.fetch, spans, length=length)
 
 
 class _Download:
-    """One file being fetched, in one stretch or many, by one thread or several.
+    """One file being fetched, in one range or many, by one thread or several.
 
     Attributes:
-        served_by: the URL that answered last.
-        absence_counts: whether 403 and 404 are an answer rather than a mirror's fault.
+        absence_is_final: whether a status 403 or 404 is the result rather than a failure of the mirror.
     """
 
     def __init__(
-        self, line: Line, patience: Patience, url: str, *, limit: int, length: int | None = None
+        self,
+        connection: Connection,
+        context: RetryContext,
+        url: str,
+        *,
+        limit: int,
+        length: int | None = None,
     ) -> None:
-        self._line, self._patience, self._url = line, patience, url
+        self._connection, self._context, self._url = connection, context, url
         self._limit, self._length = limit, length
-        self._facts: dict[str, Facts] = {}
+        self._totals: dict[str, int] = {}
         self._refused: dict[str, ToolError] = {}
-        self.served_by = ""
-        self.absence_counts = False
+        self.absence_is_final = False
 
-    def fetch(self, start: int, end: int | None, stream: Stream) -> Iterator[bytes]:
-        """Yield the bytes from ``start`` to before ``end`` (None: all there are)."""
-        tries = Tries(self._patience, self._url, self._refused)
+    def fetch(self, start: int, end: int | None, stream: RangeStream) -> Iterator[bytes]:
+        """Yield the bytes from ``start`` to before ``end`` (None: the end of the file)."""
+        retry = Retry(self._context, self._url, self._refused)
         position = start
         while True:
-            before, where = position, tries.where()
+            before, url = position, retry.next_url()
             try:
-                for block in self._attempt(where, (position, end), stream, tries.pace):
-                    position += len(block)
-                    yield block
+                with closing(self._attempt(url, (position, end), stream, retry.minimum_rate)) as blocks:
+                    for block in blocks:
+                        position += len(block)
+                        yield block
+                        if retry.is_outrun(url) and self._is_unfinished(url, position, end):
+                            break
+                    else:
+                        return
             except BrokenError as error:
-                tries.broke(where, error, before, position)
+                retry.failed(url, error, before, position)
             except (DigestError, UnreachableError) as error:
-                if self._is_answer(error):
+                is_absent = isinstance(error, HttpStatusError) and error.http_status in _ABSENT
+                if self.absence_is_final and is_absent:
                     raise
-                tries.refuse(where, error)
-            else:
-                return
+                retry.refuse(url, error)
 
-    def _is_answer(self, error: ToolError) -> bool:
-        return self.absence_counts and isinstance(error, HttpStatusError) and error.http_status in _ABSENT
+    def _is_unfinished(self, url: str, position: int, end: int | None) -> bool:
+        """Whether there are bytes to fetch after ``position``; False if that is not known."""
+        last = end if end is not None else self._length or self._totals.get(url)
+        return last is not None and position < last
 
     def _attempt(
-        self, where: str, span: tuple[int, int | None], stream: Stream, pace: Pace
-    ) -> Iterator[bytes]:
-        """Yield what one answer brings of a span: the open one's next bytes, or those of a new one."""
+        self, url: str, span: tuple[int, int | None], stream: RangeStream, minimum_rate: MinimumRate
+    ) -> Generator[bytes]:
+        """Yield what one response has of a span: the next bytes of the open one, or those of a new one."""
         start, end = span
-        body = stream.taken(start) or self._opened(where, span, stream, pace)
+        body = stream.take(start) or self._open(url, span, stream, minimum_rate)
         try:
             body.skip_to(start)
             for block in body.until(end):
-                self._check_limit(body.position, where)
+                self._check_limit(body.position, url)
                 yield block
             if end is not None and end != self._length and body.whole:
                 stream.keep(body)
@@ -155,22 +184,29 @@ class _Download:
             body.close()
             raise
 
-    def _check_limit(self, position: int, where: str) -> None:
+    def _check_limit(self, position: int, url: str) -> None:
         if position > self._limit:
-            raise EndlessDataError(f"{where} goes on past its {self._limit} bytes")
+            raise EndlessDataError(f"{url} sent more than its {self._limit} bytes")
 
-    def _opened(self, where: str, span: tuple[int, int | None], stream: Stream, pace: Pace) -> Body:
-        """Ask one mirror, and compare what it says of the file with what it, and the signature, said."""
+    def _open(
+        self, url: str, span: tuple[int, int | None], stream: RangeStream, minimum_rate: MinimumRate
+    ) -> Body:
+        """Ask one mirror, and check the length that it reports: the signed one, or the same as before.
+
+        ETag and Last-Modified are hints for caches: two servers with the same bytes may send different ones.
+        """
         start, end = span
         is_all = start == 0 and end in {None, self._length}
-        body = self._line.open(where, (start, None if is_all else end), pace)
+        body = self._connection.open(url, (start, None if is_all else end), minimum_rate)
         try:
-            body.facts.check_same(self._facts.setdefault(where, body.facts), where)
+            body.check_not_a_page()
             if self._length is not None:
                 body.check_length(self._length)
+            elif body.total is not None:
+                body.check_unchanged(self._totals.setdefault(url, body.total))
         except BaseException:
             body.close()
             raise
-        self.served_by = where
-        stream.ignored = body.whole and not is_all
+        self._context.mirrors.answered(self._url, url)
+        stream.ranges_ignored = body.whole and not is_all
         return body

@@ -1,13 +1,13 @@
-"""Many ranges of one file in one call, which becomes a single stream where a server ignores ranges.
+"""Many ranges of one file in one call, which becomes a single stream if the server ignores ranges.
 
     ranges = transport.ranges(url, spans, length=target.length)
     for number, blocks in ranges:          # in one thread, or the same object in several
         data = b"".join(blocks)            # exactly spans[number]
 
-Each span is one request; neighbours are worth joining beforehand. The first answer shows whether the server
-honours ranges: other threads wait for it. If it does, each thread has its own connection. If it sends the
-whole file instead, that answer is read on from span to span, by one thread at a time, what lies between is
-thrown away, and nothing is asked for twice.
+Each span is one request, so adjacent spans should be joined beforehand. The first response shows whether the
+server honours ranges; other threads wait for it. If it does, each thread uses its own connection. If it sends
+the whole file instead, that response is read from span to span, by one thread at a time; the bytes between
+spans are discarded, and nothing is requested twice.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ if TYPE_CHECKING:
     from updog.transport.body import Body
 
 
-class Stream:
-    """An answer that goes on behind the span it was asked for, kept for the next span.
+class RangeStream:
+    """Keeps a response that continues behind the requested span, for the next span.
 
     Attributes:
-        ignored: whether the last answer to a range was the whole file.
+        ranges_ignored: whether the last response to a range was the whole file.
     """
 
     def __init__(self) -> None:
-        self.ignored = False
+        self.ranges_ignored = False
         self._body: Body | None = None
         self._lock = Lock()
 
-    def taken(self, position: int) -> Body | None:
-        """Hand over the open answer if it has not gone past ``position`` yet."""
-        body = self._swapped(None)
+    def take(self, position: int) -> Body | None:
+        """Return the kept response, which is then no longer kept, if it is not past ``position`` yet."""
+        body = self._swap(None)
         if body is not None and body.position > position:
             body.close()
             return None
         return body
 
     def keep(self, body: Body) -> None:
-        """Keep an answer for the next span."""
-        if (old := self._swapped(body)) is not None:
+        """Keep a response for the next span."""
+        if (old := self._swap(body)) is not None:
             old.close()
 
     def close(self) -> None:
-        """Hang up; what is left is not wanted."""
-        if (body := self._swapped(None)) is not None:
+        """Close the kept response."""
+        if (body := self._swap(None)) is not None:
             body.close()
 
-    def _swapped(self, body: Body | None) -> Body | None:
+    def _swap(self, body: Body | None) -> Body | None:
         with self._lock:
             body, self._body = self._body, body
             return body
@@ -64,25 +64,27 @@ class Stream:
 class Ranges:
     """Yields (number of the span, its blocks), in order. Safe to iterate in several threads at once.
 
-    A span's blocks have to be drained or closed before the same thread, and in a stream any thread, gets the
-    next span; an abandoned span is cut short when its thread asks for the next one. Leave through
-    :meth:`close` (or ``with``) when not all spans are wanted: it wakes threads that wait.
+    A span's blocks must be read to the end or closed before the same thread (in a stream: any thread) gets
+    the next span; an abandoned span is cut short when its thread asks for the next one. When not all spans
+    are needed, end with :meth:`close` (or use ``with``): it wakes the waiting threads.
 
-    Errors come out of the iteration or the blocks: UnreachableError, HttpStatusError, DigestError (another
-    length than signed) and EndlessDataError.
+    The iteration and the blocks raise UnreachableError, HttpStatusError, DigestError (another length than
+    signed) and EndlessDataError.
     """
 
     def __init__(
         self,
-        fetch: Callable[[int, int | None, Stream], Iterator[bytes]],
+        fetch: Callable[[int, int | None, RangeStream], Iterator[bytes]],
         spans: Sequence[Span],
         *,
         length: int,
     ) -> None:
-        _check(spans, length)
+        rising = all(one.end <= other.offset for one, other in pairwise(spans))
+        if not rising or not all(0 <= span.offset < span.end <= length for span in spans):
+            raise ValueError(f"spans must be in rising order within {length} bytes and not overlap")
         self._fetch = fetch
         self._left = deque(enumerate(spans))
-        self._stream = Stream()
+        self._stream = RangeStream()
         self._probed = False
         self._turn: tuple[int, int] | None = None
         self._free = Condition()
@@ -94,7 +96,7 @@ class Ranges:
         self.close()
 
     def close(self) -> None:
-        """Give the remaining spans up."""
+        """Give up the remaining spans."""
         with self._free:
             self._left.clear()
             if self._turn is None:
@@ -106,24 +108,25 @@ class Ranges:
 
     def __next__(self) -> tuple[int, Iterator[bytes]]:
         """Return the next span, when it is this thread's turn."""
-        taken = self._taken()
+        taken = self._take_turn()
         if taken is None:
             raise StopIteration
         number, span, alone = taken
         blocks = self._blocks(number, span)
         if not alone:
             return number, blocks
-        first = next(blocks, b"")  # the head of the answer has come: others may go on, if ranges are honoured
+        first = next(blocks, b"")  # the response has begun: other threads may start, if ranges are honoured
         self._probed = True
-        if not self._stream.ignored:
+        if not self._stream.ranges_ignored:
             self._release(number)
-        return number, _led(first, blocks)
+        return number, _prepended(first, blocks)
 
-    def _taken(self) -> tuple[int, Span, bool] | None:
-        """Take the next span, waiting while another thread probes or reads the stream.
+    def _take_turn(self) -> tuple[int, Span, bool] | None:
+        """Take the next span; wait while another thread probes the server or reads the stream.
 
         Returns:
-            Its number, itself, and whether its first block is to be read at once; or None: none is left.
+            The span's number, the span, and whether no other thread may fetch until its first block has
+            arrived; None if no span is left.
         """
         me = get_ident()
         with self._free:
@@ -132,7 +135,7 @@ class Ranges:
             if not self._left:
                 return None
             number, span = self._left.popleft()
-            alone = not self._probed or self._stream.ignored
+            alone = not self._probed or self._stream.ranges_ignored
             if alone:
                 self._turn = (me, number)
             return number, span, alone
@@ -144,7 +147,7 @@ class Ranges:
             self._release(number)
 
     def _release(self, number: int) -> None:
-        """Let the next thread have its turn, if it was this span's."""
+        """Give the turn to the next thread, if it was this span's."""
         with self._free:
             if self._turn is not None and self._turn[1] == number:
                 self._turn = None
@@ -153,15 +156,8 @@ class Ranges:
             self._free.notify_all()
 
 
-def _check(spans: Sequence[Span], length: int) -> None:
-    """Refuse spans that do not rise, overlap, are empty or leave the file. Raises ValueError."""
-    inside = all(0 <= span.offset < span.end <= length for span in spans)
-    if not inside or any(one.end > other.offset for one, other in pairwise(spans)):
-        raise ValueError(f"spans have to rise within {length} bytes and not overlap")
-
-
-def _led(first: bytes, blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the first block, which was read already, and the others."""
+def _prepended(first: bytes, blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the first block, which was read already, then the others."""
     if first:
         yield first
     yield from blocks

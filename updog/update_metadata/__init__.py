@@ -1,5 +1,5 @@
-"""The wire model of updates: versions, manifest, waves, migrations.
+"""The wire model of updates: versions, manifest, waves, migrations, outcome lines.
 
-One home for what the publisher writes and the node reads. Nothing here touches disk, network, clock or log:
-bytes and values in, values and bytes out.
+The publisher writes with the same code that the node reads with. Nothing here uses disk, network, clock or
+log: bytes and values in, values and bytes out.
 """

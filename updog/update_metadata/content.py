@@ -1,4 +1,4 @@
-"""What an image is once unpacked: by this a slot is proven, whatever way the bytes came."""
+"""Size and hash of an unpacked image: a slot is verified against them, however the bytes were fetched."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+__all__ = ["Content"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Content:
-    """What an image is once unpacked.
+    """Size and hash of an unpacked image.
 
     Attributes:
         size: bytes. sha256: of those bytes, 64 lower-case hexadecimal digits.
+        extra: members of a later format.
     """
 
     size: int

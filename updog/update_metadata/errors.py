@@ -1,7 +1,7 @@
 """Every error of the wire model, each with its exit status and its next step.
 
-A document with faults is reported once, with all of them: a person who mends a manifest or a policy
-should not have to find its mistakes one run at a time.
+All faults of a document are reported at once: whoever corrects a manifest or a policy should not have to find
+its mistakes one run at a time.
 """
 
 from __future__ import annotations
@@ -14,24 +14,37 @@ from signpost.errors import ExitStatus, ToolError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+__all__ = [
+    "DuplicateUpdateError",
+    "Fault",
+    "FaultsError",
+    "ManifestError",
+    "MigrationError",
+    "PolicyError",
+    "SeedError",
+    "TimeError",
+    "UnknownUpdateError",
+    "VersionError",
+]
+
 FAULTS_SHOWN = 10
-"""Faults named in a message; all of them are in ``faults``. A terminal has some 24 lines."""
+"""Faults listed in a message; ``faults`` has all of them. A terminal has about 24 lines."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fault:
-    """One thing wrong with a document.
+    """One fault of a document.
 
     Attributes:
         path: where it is, such as ``updates[3].waves.20``; empty for the document as a whole.
-        problem: what is wrong there, with the value found.
+        problem: what is wrong, with the value found.
     """
 
     path: str
     problem: str
 
     def under(self, parent: str) -> Fault:
-        """Return the same fault seen from one level up, where its document is the member ``parent``."""
+        """Return the fault with its path seen from one level up, where the document is member ``parent``."""
         joint = "" if not self.path or self.path.startswith("[") else "."
         return Fault(path=f"{parent}{joint}{self.path}", problem=self.problem)
 
@@ -56,7 +69,7 @@ class TimeError(ToolError, ValueError):
 
 
 class SeedError(ToolError, ValueError):
-    """The seed is outside 0…2047, or the machine has no id to take one from."""
+    """The seed is outside 0…2047, or the machine has no machine-id to derive one from."""
 
     status = ExitStatus.USAGE
     code = "seed-invalid"
@@ -67,14 +80,14 @@ class MigrationError(ToolError):
     """No chain of migrations leads from one version to the other."""
 
     code = "migration-missing"
-    default_next_step = "Publish a manifest whose migrations close the gap."
+    default_next_step = "Publish a manifest with the missing migrations."
 
 
 class FaultsError(ToolError):
-    """A document is not what it should be.
+    """A document does not follow its format.
 
     Attributes:
-        faults: everything wrong with it, in the order found; at least one.
+        faults: all faults, in the order found; at least one.
     """
 
     code = "document-invalid"
@@ -82,27 +95,35 @@ class FaultsError(ToolError):
 
     def __init__(self, faults: Iterable[Fault], *, next_step: str = "") -> None:
         self.faults = tuple(faults)
-        super().__init__(_told(self.document, self.faults), next_step=next_step)
+        if len(self.faults) == 1:
+            message = f"{self.document} has a fault: {self.faults[0]}"
+        else:
+            lines = [f"{self.document} has {len(self.faults)} faults:"]
+            lines += [f"  {fault}" for fault in self.faults[:FAULTS_SHOWN]]
+            if len(self.faults) > FAULTS_SHOWN:
+                lines.append(f"  … and {len(self.faults) - FAULTS_SHOWN} more")
+            message = "\n".join(lines)
+        super().__init__(message, next_step=next_step)
 
 
 class ManifestError(FaultsError):
-    """manifest.json is not a manifest, or a change of it was refused; nothing was changed."""
+    """manifest.json is not a valid manifest, or a change to it was refused; nothing was changed."""
 
     code = "manifest-invalid"
     document = "the manifest"
-    default_next_step = "Correct the fields named above in manifest.json and sign the repository again."
+    default_next_step = "Correct these fields in manifest.json and re-sign the repository."
 
 
 class DuplicateUpdateError(ManifestError):
-    """The manifest has this variant, architecture and version already."""
+    """The manifest already has this variant, architecture and version."""
 
     status = ExitStatus.USAGE
     code = "update-exists"
-    default_next_step = "Publish under a new version, or withdraw the old entry first."
+    default_next_step = "Publish it as a new version, or withdraw the existing entry first."
 
 
 class UnknownUpdateError(ManifestError):
-    """The manifest does not have the update that was to be changed."""
+    """The manifest does not have the update that should be changed."""
 
     status = ExitStatus.USAGE
     code = "update-unknown"
@@ -110,19 +131,9 @@ class UnknownUpdateError(ManifestError):
 
 
 class PolicyError(FaultsError):
-    """The wave policy cannot be used."""
+    """The wave policy is invalid."""
 
     status = ExitStatus.USAGE
     code = "policy-invalid"
     document = "the wave policy"
-    default_next_step = "Correct the fields named above in the policy file; nothing was published."
-
-
-def _told(document: str, faults: tuple[Fault, ...]) -> str:
-    if len(faults) == 1:
-        return f"{document} has a fault: {faults[0]}"
-    lines = [f"{document} has {len(faults)} faults:"]
-    lines += [f"  {fault}" for fault in faults[:FAULTS_SHOWN]]
-    if len(faults) > FAULTS_SHOWN:
-        lines.append(f"  … and {len(faults) - FAULTS_SHOWN} more")
-    return "\n".join(lines)
+    default_next_step = "Correct these fields in the policy file; nothing was published."

@@ -1,10 +1,10 @@
-"""Reading documents of others: every field by its path, every fault of the document at once.
+"""Parsers for untrusted documents: all faults of a document are reported at once, each by its path.
 
 A parser is a function from a decoded value to a value of ours that raises
-:class:`~updog.update_metadata.errors.FaultsError` with paths relative to what it was given. The readers
-here collect those of the members, put the member's name in front, and raise them together.
+:class:`~updog.update_metadata.errors.FaultsError` with paths relative to what it was given. The parsers for
+objects and lists here collect the faults of their members, prefix the paths and raise them together.
 
-JSON rules: no key twice in an object, no NaN or infinity, nesting and size within the limits below.
+Rules for JSON: no duplicate key in an object, no NaN or infinity, nesting and size within the limits below.
 """
 
 from __future__ import annotations
@@ -25,17 +25,16 @@ _T = TypeVar("_T")
 _V = TypeVar("_V")
 
 MAX_DEPTH = 32
-"""Levels of nesting. A manifest needs five; unbounded nesting exhausts the stack of any reader."""
+"""Levels of nesting. A manifest needs five; unbounded nesting exhausts the stack of any parser."""
 
-MAX_SHOWN = 80
+MAX_EXCERPT = 80
 """Characters of a bad value that a fault repeats."""
-
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class _Object:
-    """A JSON object as its text has it: keys may still repeat."""
+    """A JSON object as it is in the text: keys may be duplicated."""
 
     __slots__ = ("pairs",)
 
@@ -43,16 +42,16 @@ class _Object:
         self.pairs = pairs
 
 
-def decoded(data: bytes, *, most: int) -> object:
-    """Return the JSON document ``data`` of at most ``most`` bytes as plain values. Raises FaultsError."""
-    if len(data) > most:
-        raise wrong(f"{len(data)} bytes; the limit is {most}")
+def decode_json(data: bytes, *, limit: int) -> object:
+    """Return the JSON document ``data`` of at most ``limit`` bytes as plain values. Raises FaultsError."""
+    if len(data) > limit:
+        raise invalid(f"{len(data)} bytes; the limit is {limit}")
     try:
         document = json.loads(
             data.decode(), object_pairs_hook=_Object, parse_constant=_refuse_constant, parse_float=_finite
         )
     except (ValueError, RecursionError) as error:
-        raise wrong(f"not JSON: {error}") from error
+        raise invalid(f"not JSON: {error}") from error
     faults: list[Fault] = []
     plain = _plain(document, "", MAX_DEPTH, faults)
     if faults:
@@ -61,17 +60,18 @@ def decoded(data: bytes, *, most: int) -> object:
 
 
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite(digits: str) -> float:
     number = float(digits)
     if number in {float("inf"), float("-inf")}:
-        raise ValueError(f"{digits[:MAX_SHOWN]} is too large a number")
+        raise ValueError(f"{digits[:MAX_EXCERPT]} is too large a number")
     return number
 
 
 def _plain(value: object, path: str, depth: int, faults: list[Fault]) -> object:
+    """Return ``value`` with dicts for objects; add duplicate keys and too deep nesting to ``faults``."""
     if not isinstance(value, _Object | list):
         return value
     if depth == 0:
@@ -81,29 +81,29 @@ def _plain(value: object, path: str, depth: int, faults: list[Fault]) -> object:
         return [_plain(item, f"{path}[{index}]", depth - 1, faults) for index, item in enumerate(value)]
     members: dict[str, object] = {}
     for key, member in value.pairs:
-        below = f"{path}.{key}" if path else key
+        member_path = f"{path}.{key}" if path else key
         if key in members:
-            faults.append(Fault(path=below, problem="duplicate key"))
-        members[key] = _plain(member, below, depth - 1, faults)
+            faults.append(Fault(path=member_path, problem="duplicate key"))
+        members[key] = _plain(member, member_path, depth - 1, faults)
     return members
 
 
 class Fields:
-    """The members of one object, taken one by one.
+    """The members of one object, parsed one by one.
 
-    A faulty member is noted and a placeholder returned for it; :meth:`done` raises whatever was noted, so
-    that no placeholder leaves the parser that took it.
+    For a faulty member, the fault is recorded and a placeholder returned; :meth:`raise_faults` raises all
+    recorded faults, so a parser must call it before it returns.
     """
 
     def __init__(self, value: object) -> None:
-        """Start on a decoded object. Raises FaultsError if it is none."""
+        """Start with a decoded value. Raises FaultsError if it is not an object."""
         if not isinstance(value, dict):
-            raise wrong(f"expected an object, found {shown(value)}")
+            raise invalid(f"expected an object, found {excerpt(value)}")
         self._left = cast("dict[str, Any]", dict(value))
         self._faults: list[Fault] = []
 
-    def take(self, key: str, parser: Callable[[object], _T]) -> _T:
-        """Return the required member ``key``, read by ``parser``."""
+    def required(self, key: str, parser: Callable[[object], _T]) -> _T:
+        """Return the member ``key``, parsed by ``parser``."""
         if key not in self._left:
             self._faults.append(Fault(path=key, problem="missing"))
             return cast("_T", None)
@@ -113,49 +113,49 @@ class Fields:
             self._faults += (fault.under(key) for fault in error.faults)
             return cast("_T", None)
 
-    def maybe(self, key: str, parser: Callable[[object], _T]) -> _T | None:
-        """Return the optional member ``key``, or None where it is absent or null."""
+    def optional(self, key: str, parser: Callable[[object], _T]) -> _T | None:
+        """Return the member ``key``, parsed by ``parser``, or None if it is absent or null."""
         if self._left.get(key) is None:
             self._left.pop(key, None)
             return None
-        return self.take(key, parser)
+        return self.required(key, parser)
 
-    def rest(self) -> dict[str, Any]:
-        """Return the members that nobody took: a later writer's, kept as they are."""
+    def extra(self) -> dict[str, Any]:
+        """Return the members that were not parsed: those of a later format, kept as they are."""
         return dict(self._left)
 
-    def refuse_rest(self, known: Iterable[str]) -> None:
-        """Note every member that nobody took as unknown, suggesting the nearest of ``known``."""
+    def refuse_unknown(self, known: Iterable[str]) -> None:
+        """Record every member that was not parsed as a fault, with the nearest name of ``known``."""
         for key in self._left:
-            self._faults.append(Fault(path=key, problem=f"unknown key{nearest(key, known)}"))
+            self._faults.append(Fault(path=key, problem=f"unknown key{did_you_mean(key, known)}"))
 
-    def done(self) -> None:
-        """Raise FaultsError with everything noted, if anything was."""
+    def raise_faults(self) -> None:
+        """Raise FaultsError with all recorded faults, if there are any."""
         if self._faults:
             raise FaultsError(self._faults)
 
 
-def wrong(problem: str) -> FaultsError:
-    """Return the error of a value that is wrong as a whole."""
+def invalid(problem: str) -> FaultsError:
+    """Return the error for a value that is wrong as a whole."""
     return FaultsError([Fault(path="", problem=problem)])
 
 
-def shown(value: object) -> str:
-    """Return a bad value as a fault repeats it: as JSON, cut short."""
-    whole = json.dumps(value, default=str)
-    return whole if len(whole) <= MAX_SHOWN else whole[:MAX_SHOWN] + "…"
+def excerpt(value: object) -> str:
+    """Return a bad value for the text of a fault: as JSON, shortened."""
+    text = json.dumps(value, default=str)
+    return text if len(text) <= MAX_EXCERPT else text[:MAX_EXCERPT] + "…"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean …?`` for a misspelt name, or nothing."""
-    import difflib  # only for who mistyped
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean …?`` for a misspelt name, or an empty text if no known name is near."""
+    import difflib  # only needed after a typing error
 
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def each(items: Iterable[tuple[str, _V]], parser: Callable[[_V], _T]) -> tuple[_T, ...]:
-    """Return every item, given with its path, read by ``parser``. Raises FaultsError with all faults."""
+def parse_each(items: Iterable[tuple[str, _V]], parser: Callable[[_V], _T]) -> tuple[_T, ...]:
+    """Return every item, given as (path, value), parsed by ``parser``. Raises FaultsError with all faults."""
     values: list[_T] = []
     faults: list[Fault] = []
     for path, item in items:
@@ -168,36 +168,48 @@ def each(items: Iterable[tuple[str, _V]], parser: Callable[[_V], _T]) -> tuple[_
     return tuple(values)
 
 
-def array(value: object, parser: Callable[[object], _T], *, most: int) -> tuple[_T, ...]:
-    """Return a list read item by item, of at most ``most`` items. Raises FaultsError."""
+def array(value: object, parser: Callable[[object], _T], *, limit: int) -> tuple[_T, ...]:
+    """Return a list of at most ``limit`` items, each parsed by ``parser``. Raises FaultsError."""
     if not isinstance(value, list):
-        raise wrong(f"expected a list, found {shown(value)}")
-    if len(value) > most:
-        raise wrong(f"{len(value)} items; the limit is {most}")
-    return each(((f"[{index}]", item) for index, item in enumerate(value)), parser)
+        raise invalid(f"expected a list, found {excerpt(value)}")
+    if len(value) > limit:
+        raise invalid(f"{len(value)} items; the limit is {limit}")
+    return parse_each(((f"[{index}]", item) for index, item in enumerate(value)), parser)
 
 
-def pairs(value: object, parser: Callable[[tuple[str, object]], _T], *, most: int) -> tuple[_T, ...]:
-    """Return an object read member by member as (key, value), of at most ``most``. Raises FaultsError."""
+def pairs(value: object, parser: Callable[[tuple[str, object]], _T], *, limit: int) -> tuple[_T, ...]:
+    """Return an object of at most ``limit`` members, each parsed as (key, value). Raises FaultsError."""
     if not isinstance(value, dict):
-        raise wrong(f"expected an object, found {shown(value)}")
-    if len(value) > most:
-        raise wrong(f"{len(value)} members; the limit is {most}")
-    return each(((key, (key, member)) for key, member in value.items()), parser)
+        raise invalid(f"expected an object, found {excerpt(value)}")
+    if len(value) > limit:
+        raise invalid(f"{len(value)} members; the limit is {limit}")
+    return parse_each(((key, (key, member)) for key, member in value.items()), parser)
 
 
 def text(value: object) -> str:
-    """Return a name: text that is not empty and prints. Raises FaultsError."""
+    """Return a text that is not empty and printable. Raises FaultsError."""
     if not isinstance(value, str) or not value or not value.isprintable():
-        raise wrong(f"expected printable text, found {shown(value)}")
+        raise invalid(f"expected printable text, found {excerpt(value)}")
     return value
 
 
 def whole_number(value: object) -> int:
-    """Return a JSON integer (true and false are none). Raises FaultsError."""
+    """Return a JSON integer (not true or false). Raises FaultsError."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise wrong(f"expected a whole number, found {shown(value)}")
+        raise invalid(f"expected a whole number, found {excerpt(value)}")
     return value
+
+
+def whole_number_in(least: int, greatest: int) -> Callable[[object], int]:
+    """Return a parser of integers from ``least`` to ``greatest``, which raises FaultsError."""
+
+    def parser(value: object) -> int:
+        number = whole_number(value)
+        if not least <= number <= greatest:
+            raise invalid(f"{number} is outside {least}…{greatest}")
+        return number
+
+    return parser
 
 
 def version(value: object) -> Version:
@@ -205,7 +217,7 @@ def version(value: object) -> Version:
     try:
         return Version.parse(text(value))
     except VersionError as error:
-        raise wrong(error.message) from error
+        raise invalid(error.message) from error
 
 
 def time(value: object) -> datetime:
@@ -213,11 +225,11 @@ def time(value: object) -> datetime:
     try:
         return parse_time(text(value))
     except TimeError as error:
-        raise wrong(error.message) from error
+        raise invalid(error.message) from error
 
 
 def sha256(value: object) -> str:
     """Return a SHA-256 as 64 lower-case hexadecimal digits. Raises FaultsError."""
     if not isinstance(value, str) or not _SHA256.fullmatch(value):
-        raise wrong(f"expected 64 lower-case hexadecimal digits, found {shown(value)}")
+        raise invalid(f"expected 64 lower-case hexadecimal digits, found {excerpt(value)}")
     return value

@@ -1,17 +1,15 @@
-"""Outcome lines: what became of an update on one node, as the node reports it and the fleet's tools read it.
+"""Outcome lines: the result of an update on one node, reported by the node and read by the fleet's tools.
 
 Rules:
-* One line is a flat set of members, the same as a JSON object on a line of its own and as the query of a URL,
-  so that any web server's access log is a collection of them and no server of ours is needed.
-* A line that is sent again is the same line: :attr:`OutcomeLine.identity` tells repetitions apart.
-* Members that a reader does not know are ignored; a code unknown to it counts neither for nor against.
-* A node is named by a pseudonym that cannot be turned back into its machine-id (:func:`pseudonym`).
+* A line is a flat set of members, written as a JSON object on its own line or as the query of a URL. So the
+  access log of any web server is a collection of them, and no special server is needed.
+* A line that is sent again is the same line: :attr:`OutcomeLine.identity` finds duplicates.
+* Unknown members are ignored; an unknown code counts neither as good nor as bad.
+* A node is named by a pseudonym from which its machine-id cannot be computed (:func:`pseudonym`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import re
 from dataclasses import dataclass
@@ -32,23 +30,23 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MARKER = "outcome"
-"""The member that makes a JSON object or a query an outcome line; its value is the format."""
+"""The member that marks a JSON object or a query as an outcome line; its value is the format."""
 
 MAX_LINE_BYTES = 4096
-"""The longest line that is read: ten members of a few dozen bytes each, and room for more to come."""
+"""The longest line that is read: ten members of a few dozen bytes each, and room for later members."""
 
 MAX_NAME = 128
 """Characters of a variant, an architecture, a channel, a code or a cause."""
 
 NodeName = NewType("NodeName", str)
-"""32 lower-case hexadecimal digits that stand for one node."""
+"""A node's pseudonym, 32 lower-case hexadecimal digits."""
 
 _NODE = re.compile(r"[0-9a-f]{32}")
 _APPLICATION = b"updog outcome line 1"
 
 
 class Count(Enum):
-    """What a line says about the release it names."""
+    """How a line counts for the release it names."""
 
     GOOD = "good"
     BAD = "bad"
@@ -61,7 +59,7 @@ COUNTS = {
     "health-check-failed": Count.BAD,
     "rolled-back-by-hand": Count.NEITHER,
 }
-"""The codes that nodes report and how each counts; any other counts as :attr:`Count.NEITHER`."""
+"""The codes that nodes report, and how each counts; any other counts as :attr:`Count.NEITHER`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,15 +75,15 @@ class Member:
 MEMBERS = (
     Member(name=MARKER, form="1", meaning="the format of the line"),
     Member(name="time", form="RFC 3339, UTC, whole seconds", meaning="when the node recorded it"),
-    Member(name="node", form="32 hexadecimal digits", meaning="pseudonym of the node, the same for ever"),
+    Member(name="node", form="32 hexadecimal digits", meaning="pseudonym of the node; never changes"),
     Member(name="variant", form="text", meaning="what the node runs"),
     Member(name="arch", form="text", meaning="the node's architecture"),
-    Member(name="channel", form="text", meaning="the channel that it follows", optional=True),
-    Member(name="seed", form="0 to 2047", meaning="its place in the waves"),
-    Member(name="code", form="text", meaning="what happened, a code of [codes](codes.md)"),
-    Member(name="cause", form="text", meaning="why, as far as it is known", optional=True),
-    Member(name="from", form="version", meaning="what ran before", optional=True),
-    Member(name="to", form="version", meaning="what was tried, and confirmed or left again"),
+    Member(name="channel", form="text", meaning="the channel that the node follows", optional=True),
+    Member(name="seed", form="0 to 2047", meaning="the node's place in the waves"),
+    Member(name="code", form="text", meaning="what happened, one of the [codes](codes.md)"),
+    Member(name="cause", form="text", meaning="why, if it is known", optional=True),
+    Member(name="from", form="version", meaning="the version that ran before", optional=True),
+    Member(name="to", form="version", meaning="the version that was tried, and confirmed or left again"),
 )
 
 
@@ -94,12 +92,15 @@ class OutcomeError(FaultsError):
 
     code = "outcome-invalid"
     document = "the outcome line"
-    default_next_step = "docs/reference/outcome-line.md lists its members; skip lines that are none."
+    default_next_step = (
+        "Skip lines that are not outcome lines: those have at least the members "
+        f"{', '.join(member.name for member in MEMBERS if not member.optional)}."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutcomeLine:
-    """What became of ``to`` on one node. Members: :data:`MEMBERS` (``from`` is ``before`` here)."""
+    """The result of updating one node to ``to``. Members: :data:`MEMBERS` (``from`` is ``before`` here)."""
 
     time: datetime
     node: NodeName
@@ -114,12 +115,12 @@ class OutcomeLine:
 
     @property
     def identity(self) -> tuple[str, datetime, str]:
-        """What two lines share if they are one, sent twice."""
+        """What two lines have in common if they are the same line, sent twice."""
         return (self.node, self.time, self.code)
 
     @property
     def count(self) -> Count:
-        """What the line says about ``to``."""
+        """How the line counts for ``to``."""
         return COUNTS.get(self.code, Count.NEITHER)
 
     def members(self) -> dict[str, str | int]:
@@ -149,53 +150,56 @@ class OutcomeLine:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> OutcomeLine:
-        """Read one JSON object. Raises OutcomeError with every fault."""
+        """Parse one JSON object. Raises OutcomeError with every fault."""
         data = text.encode(errors="replace") if isinstance(text, str) else text
         try:
-            return _line(fields.decoded(data, most=MAX_LINE_BYTES))
+            return _parse_members(fields.decode_json(data, limit=MAX_LINE_BYTES))
         except FaultsError as error:
             raise OutcomeError(error.faults) from error
 
     @classmethod
     def from_query(cls, query: str) -> OutcomeLine:
-        """Read the query of a URL. Raises OutcomeError with every fault, a repeated member among them."""
+        """Parse the query of a URL. Raises OutcomeError with every fault; a duplicate member is one."""
         try:
-            return _line(_from_text(query))
+            return _parse_members(_decode_query(query))
         except FaultsError as error:
             raise OutcomeError(error.faults) from error
 
 
 def is_outcome_query(query: str) -> bool:
-    """Tell, quickly, whether a request's query claims to be an outcome line."""
+    """Return whether a request's query claims to be an outcome line. Fast; does not validate it."""
     return query.startswith(f"{MARKER}=") or f"&{MARKER}=" in query
 
 
 def pseudonym(machine_id: str) -> NodeName:
-    """Return the name a node reports under: keyed by its machine-id, which it does not reveal.
+    """Return the name under which a node reports; it does not reveal the machine-id.
 
-    machine-id(5) asks not to pass the id on, and to hash it with a key of the application instead.
+    machine-id(5) asks applications not to disclose the id, but a keyed hash of it with an application's key.
 
     Raises:
-        SeedError: the machine has no id yet.
+        SeedError: the machine has no machine-id yet.
     """
     identity = machine_id.strip()
     if identity in {"", "uninitialized"}:
-        raise SeedError("the machine has no id yet to report under")
+        raise SeedError("the machine has no machine-id yet to report under")
+    import hashlib  # 3.5 MiB; the agent that waits for months does not need it
+    import hmac
+
     return NodeName(hmac.new(identity.encode(), _APPLICATION, hashlib.sha256).hexdigest()[:32])
 
 
-def _from_text(query: str) -> dict[str, Any]:
-    """Return a query's parameters with the types that they have in JSON."""
+def _decode_query(query: str) -> dict[str, Any]:
+    """Return a query's parameters with the types that they have in JSON. Raises FaultsError."""
     if len(query) > MAX_LINE_BYTES:
-        raise fields.wrong(f"{len(query)} characters; the limit is {MAX_LINE_BYTES}")
+        raise fields.invalid(f"{len(query)} characters; the limit is {MAX_LINE_BYTES}")
     members: dict[str, Any] = {}
     try:
         pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=4 * len(MEMBERS))
     except ValueError as error:
-        raise fields.wrong(f"not a query: {error}") from error
+        raise fields.invalid(f"not a query: {error}") from error
     for name, value in pairs:
         if name in members:
-            raise fields.wrong(f"{fields.shown(name)} is there twice")
+            raise fields.invalid(f"duplicate parameter {fields.excerpt(name)}")
         members[name] = value
     for name in (MARKER, "seed"):
         if members.get(name, "").isascii() and members.get(name, "").isdigit():
@@ -203,16 +207,17 @@ def _from_text(query: str) -> dict[str, Any]:
     return members
 
 
-def _line(value: object) -> OutcomeLine:
-    """Read the members of a line. Raises FaultsError."""
+def _parse_members(value: object) -> OutcomeLine:
+    """Parse the members of a line. Raises FaultsError."""
     members = fields.Fields(value)
-    members.take(MARKER, _format)
-    time, node = members.take("time", fields.time), members.take("node", _node)
-    variant, arch = members.take("variant", _name), members.take("arch", _name)
-    channel, seed = members.maybe("channel", _name), members.take("seed", _seed)
-    code, cause = members.take("code", _name), members.maybe("cause", _name)
-    before, to = members.maybe("from", fields.version), members.take("to", fields.version)
-    members.done()
+    members.required(MARKER, _format)
+    time, node = members.required("time", fields.time), members.required("node", _node)
+    variant, arch = members.required("variant", _name), members.required("arch", _name)
+    channel = members.optional("channel", _name)
+    seed = members.required("seed", fields.whole_number_in(0, MAX_SEED - 1))
+    code, cause = members.required("code", _name), members.optional("cause", _name)
+    before, to = members.optional("from", fields.version), members.required("to", fields.version)
+    members.raise_faults()
     return OutcomeLine(
         time=time,
         node=node,
@@ -229,25 +234,18 @@ def _line(value: object) -> OutcomeLine:
 
 def _format(value: object) -> int:
     if fields.whole_number(value) != FORMAT:
-        raise fields.wrong(f"format {fields.shown(value)} is not {FORMAT}")
+        raise fields.invalid(f"format {fields.excerpt(value)} is not {FORMAT}")
     return FORMAT
 
 
 def _node(value: object) -> NodeName:
     if not isinstance(value, str) or not _NODE.fullmatch(value):
-        raise fields.wrong(f"expected 32 hexadecimal digits, found {fields.shown(value)}")
+        raise fields.invalid(f"expected 32 hexadecimal digits, found {fields.excerpt(value)}")
     return NodeName(value)
 
 
 def _name(value: object) -> str:
     name = fields.text(value)
     if len(name) > MAX_NAME:
-        raise fields.wrong(f"{len(name)} characters; the limit is {MAX_NAME}")
+        raise fields.invalid(f"{len(name)} characters; the limit is {MAX_NAME}")
     return name
-
-
-def _seed(value: object) -> int:
-    seed = fields.whole_number(value)
-    if not 0 <= seed < MAX_SEED:
-        raise fields.wrong(f"{seed} is not from 0 to {MAX_SEED - 1}")
-    return seed

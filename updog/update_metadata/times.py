@@ -1,11 +1,11 @@
-"""Times and durations as the formats write them, and as an operator reads them.
+"""Times and durations: as the file formats write them, and as operators read them.
 
 Rules:
-* A time on the wire is RFC 3339 with an offset; it is UTC from the moment it is read, and written with ``Z``.
-* Months and days without their zero (``2019-8-06T15:00:00Z``, in old manifests) are read, never written.
-* Fractions finer than a microsecond are cut. A leap second (``:60``) is refused: no publisher writes one.
+* A time in a file is RFC 3339 with an offset; it is converted to UTC when it is read, and written with ``Z``.
+* Months and days without a leading zero (``2019-8-06T15:00:00Z``, in old manifests) are read, never written.
+* Fractions are cut to microseconds. A leap second (``:60``) is refused: no publisher writes one.
 * A duration is ``[in ]<number> minutes|hours|days|weeks``, singular or plural.
-* Arithmetic is on whole microseconds; nothing here is a float.
+* Arithmetic uses whole microseconds, no floats.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta, timezone
 
+from signpost.text import duration_text
 from updog.update_metadata.errors import TimeError
 
 LONGEST_DURATION = timedelta(weeks=520)
-"""Ten years: no roll-out is longer, and a start plus it stays within the calendar."""
+"""Ten years: no rollout is longer, and the sum of a start time and a duration stays valid."""
 
 _TIME = re.compile(
     r"(?P<year>[0-9]{4})-(?P<month>[0-9]{1,2})-(?P<day>[0-9]{1,2})"
@@ -30,12 +31,6 @@ _UNITS = {
     "hour": timedelta(hours=1),
     "minute": timedelta(minutes=1),
 }
-_SPOKEN = (
-    ("day", "days", timedelta(days=1)),
-    ("h", "h", timedelta(hours=1)),
-    ("min", "min", timedelta(minutes=1)),
-    ("s", "s", timedelta(seconds=1)),
-)
 
 
 def parse_time(text: str) -> datetime:
@@ -43,29 +38,32 @@ def parse_time(text: str) -> datetime:
     match = _TIME.fullmatch(text)
     if match is None:
         raise TimeError(f"{text!r} is not an RFC 3339 time such as 2026-11-24T09:30:00Z")
-    try:
-        return _assembled(match).astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise TimeError(f"{text!r} is not a time of the calendar: {error}") from error
-
-
-def _assembled(match: re.Match[str]) -> datetime:
     date = (int(match["year"]), int(match["month"]), int(match["day"]))
     clock = (int(match["hour"]), int(match["minute"]), int(match["second"]))
     microsecond = int((match["fraction"] or "0").ljust(6, "0")[:6])
-    return datetime(*date, *clock, microsecond, tzinfo=_offset(match))
-
-
-def _offset(match: re.Match[str]) -> timezone:
-    if match["sign"] is None:
-        return UTC
-    size = timedelta(hours=int(match["off_hour"]), minutes=int(match["off_minute"]))
-    return timezone(-size if match["sign"] == "-" else size)
+    try:
+        zone = UTC
+        if match["sign"] is not None:
+            offset = timedelta(hours=int(match["off_hour"]), minutes=int(match["off_minute"]))
+            zone = timezone(-offset if match["sign"] == "-" else offset)
+        return datetime(*date, *clock, microsecond, tzinfo=zone).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise TimeError(f"{text!r} is not a valid time: {error}") from error
 
 
 def format_time(time: datetime) -> str:
     """Return an aware time as RFC 3339 in UTC; the inverse of :func:`parse_time`."""
     return time.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
+
+
+def parse_optional(text: str | None) -> datetime | None:
+    """Return an RFC 3339 time that may be missing, as :func:`parse_time`. Raises TimeError."""
+    return None if text is None else parse_time(text)
+
+
+def format_optional(time: datetime | None) -> str | None:
+    """Return a time that may be missing, as :func:`format_time`."""
+    return None if time is None else format_time(time)
 
 
 def parse_duration(text: str) -> timedelta:
@@ -80,31 +78,28 @@ def parse_duration(text: str) -> timedelta:
 
 
 def parse_moment(text: str, now: datetime) -> datetime:
-    """Return an RFC 3339 time, or one from ``now`` such as ``in 2 days``. Raises TimeError."""
+    """Return an RFC 3339 time, or one relative to ``now`` such as ``in 2 days``. Raises TimeError."""
     return now + parse_duration(text) if text.startswith("in ") else parse_time(text)
 
 
 def format_duration(duration: timedelta) -> str:
-    """Return whole minutes in the largest unit that fits; the inverse of :func:`parse_duration`."""
+    """Return a duration of whole minutes in the largest unit that divides it; inverse of parse_duration."""
     unit = next((unit for unit in _UNITS if not duration % _UNITS[unit]), "minute")
     number = duration // _UNITS[unit]
     return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
 
 
-def spoken_time(time: datetime) -> str:
-    """Return ``2026-11-24 09:30 UTC`` for a person; the second is added where it is not 0."""
+def readable_time(time: datetime) -> str:
+    """Return a time for messages: ``2026-11-24 09:30 UTC``, with the seconds if they are not 0."""
     utc = time.astimezone(UTC)
     return f"{utc:%Y-%m-%d %H:%M:%S} UTC" if utc.second else f"{utc:%Y-%m-%d %H:%M} UTC"
 
 
-def spoken_duration(duration: timedelta) -> str:
-    """Return ``1 day 13 h`` for a person: the two largest units, rounded up so as never to promise early."""
-    sizes = [size for _, _, size in _SPOKEN]
-    largest = next((index for index, size in enumerate(sizes) if size <= duration), len(sizes) - 1)
-    finest = sizes[min(largest + 1, len(sizes) - 1)]
-    rest = -(-max(duration, timedelta()) // finest) * finest
-    words = []
-    for one, many, size in _SPOKEN:
-        number, rest = divmod(rest, size)
-        words += [f"{number} {one if number == 1 else many}"] if number else []
-    return " ".join(words) or "0 s"
+def readable_duration(duration: timedelta) -> str:
+    """Return a duration for messages: ``1 day 13 h``, the two largest units, rounded up (never too early)."""
+    return duration_text(duration.total_seconds())
+
+
+def readable_time_left(duration: timedelta) -> str:
+    """Return the time until something expires, for messages, rounded down: never more than is left."""
+    return duration_text(duration.total_seconds(), up=False)

@@ -1,25 +1,24 @@
-"""Waves: at which moment an update opens for which node, and the policies waves are made from.
+"""Waves: at which time an update opens for which node, and the policies that waves are made from.
 
 Rules:
-* A node has a seed, 0 … 2047. A manifest gives the seed each wave begins at and the time it starts.
-* Wave *i* holds the seeds from its key up to, and without, the next key. Its hosts are spread evenly over
-  the time up to the next wave's start: host *s* is ready at
-  ``start_i + (start_{i+1} - start_i) * (s - key_i) / (key_{i+1} - key_i)``, cut to the microsecond.
+* A node has a seed, 0 … 2047. A manifest maps each wave's first seed, its key, to the time it starts.
+* Wave *i* has the seeds from its key to before the next key. They are spread evenly over the time to the next
+  wave's start: seed *s* is ready at
+  ``start_i + (start_{i+1} - start_i) * (s - key_i) / (key_{i+1} - key_i)``, cut to microseconds.
 * The last wave has no end to spread towards: all of it opens at its start.
 * Seeds below the first key belong to the first wave and open at its start, never earlier.
-* A key of 2048 holds nobody; its time only ends the wave before it. Larger keys (old manifests count in
-  2**32) are kept and play no part. A manifest with none but such keys is open at once, as one without waves.
-* Two starts that do not rise with their keys are read (upstream reads them): the earlier wave opens as a
-  whole at its start. Writers refuse them, see :meth:`Waves.disorder`.
+* A key of 2048 has no seeds; its time only ends the wave before it. Larger keys (old manifests count to
+  2**32) are kept and ignored. A manifest with no other keys is open at once, like one without waves.
+* Start times that do not rise with their keys are accepted when read (upstream accepts them): the earlier
+  wave then opens as a whole at its start. They are refused when written, see :meth:`Waves.order_faults`.
 
-Upstream multiplies by *s* where this rule has *s - key*, which makes most of a large wave ready in the same
-second; see docs/explanation for the figures. The wire format is the same.
+Where this rule multiplies by *s - key*, upstream multiplies by *s*, which makes most of a large wave ready in
+the same second; docs/explanation has the figures. The file format is the same.
 """
 
 from __future__ import annotations
 
 import re
-import tomllib
 from bisect import bisect_right
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,6 +26,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from signpost.toml_file import parse_toml
 from updog.update_metadata import fields
 from updog.update_metadata.errors import Fault, FaultsError, PolicyError, SeedError, TimeError
 from updog.update_metadata.seeds import MAX_SEED
@@ -36,17 +36,29 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+__all__ = ["BUILT_IN_POLICIES", "PolicyStep", "Wave", "WavePolicy", "WaveStart", "Waves"]
+
 MAX_WAVES = MAX_SEED + 1
-"""Keys of one update: one a seed, and the end. More cannot mean anything."""
+"""Keys of one update: one for each seed, and one for the end."""
 
 MAX_KEY = 2**32 - 1
-"""The greatest key upstream can read."""
+"""The greatest key that upstream can read."""
 
 MAX_POLICY_CHARACTERS = 65_536
-"""Size of a policy file. The shipped ones have some 500; it bounds the parser's work."""
+"""Size of a policy file. The shipped ones have about 500; the limit bounds the parser's work."""
 
 WHOLE_FLEET = 100
 """Per cent."""
+
+STOP = timedelta(days=36_525)
+"""From the last wave of a policy that stops below the whole fleet to the start of the rest: a century.
+
+Upstream's reader multiplies it by a seed: with 8,000 years it would leave the range of its clock."""
+
+STOPPED = STOP / 2
+"""A wave that starts later than this after the one before never opens by itself."""
+
+_LAST_SEED_LATER = timedelta(seconds=1)  # start times must rise: the last seed before a stop opens this late
 
 _MICROSECOND = timedelta(microseconds=1)
 _KEY = re.compile(r"0|[1-9][0-9]{0,9}")
@@ -54,7 +66,7 @@ _KEY = re.compile(r"0|[1-9][0-9]{0,9}")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WaveStart:
-    """Where a wave begins: at seed ``seed`` of the fleet, at time ``at`` (UTC)."""
+    """The first seed of a wave, and the time ``at`` which it starts (UTC)."""
 
     seed: int
     at: datetime
@@ -62,11 +74,11 @@ class WaveStart:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wave:
-    """One wave, as seen from a node in it.
+    """One wave of an update.
 
     Attributes:
-        number: counted from 1. count: of how many.
-        first_seed: its key. end_seed: the first seed that is no longer in it.
+        number: from 1. count: the number of waves.
+        first_seed: its key. end_seed: the first seed after it.
         start: when it starts. end: when the next one starts; None for the last.
     """
 
@@ -78,10 +90,10 @@ class Wave:
     end: datetime | None
 
     def ready_at(self, seed: int) -> datetime:
-        """Return when the update opens for ``seed`` of this wave (below its first key: at its start)."""
+        """Return when the update opens for ``seed`` of this wave; for a seed below its key: at its start."""
         if self.end is None or self.end <= self.start or seed <= self.first_seed:
             return self.start
-        # Whole numbers of any size: a timedelta itself could overflow on the way.
+        # Integers have no limit; a product of timedeltas could overflow.
         span = (self.end - self.start) // _MICROSECOND
         offset = span * (seed - self.first_seed) // (self.end_seed - self.first_seed)
         return self.start + timedelta(microseconds=offset)
@@ -91,7 +103,7 @@ class Wave:
         first = 0 if self.number == 1 else self.first_seed
         return bisect_right(range(first, self.end_seed), now, key=self.ready_at)
 
-    def reached(self, now: datetime) -> int:
+    def first_unopened(self, now: datetime) -> int:
         """Return the first seed, from this wave's key on, that is not ready at ``now``."""
         seeds = range(self.first_seed, self.end_seed)
         return self.first_seed + bisect_right(seeds, now, key=self.ready_at)
@@ -99,60 +111,72 @@ class Wave:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Waves:
-    """The waves of one update, ordered by seed. None at all: open to everybody at once."""
+    """The waves of one update, ordered by seed. Without any, the update is open to all nodes at once."""
 
     starts: tuple[WaveStart, ...] = ()
 
     @classmethod
     def of(cls, starts: Mapping[int, datetime]) -> Waves:
-        """Return the waves that begin at these seeds at these times."""
+        """Return the waves with these first seeds and start times."""
         return cls(starts=tuple(WaveStart(seed=seed, at=starts[seed]) for seed in sorted(starts)))
 
     @classmethod
     def from_json(cls, value: object) -> Waves:
-        """Return the waves of a decoded ``waves`` object. Raises FaultsError, paths being the keys."""
-        return cls.of(dict(fields.pairs(value, _wave_start, most=MAX_WAVES)))
+        """Return the waves of a decoded ``waves`` object. Raises FaultsError; the paths are the keys."""
+        return cls.of(dict(fields.pairs(value, _wave_start, limit=MAX_WAVES)))
 
     def to_json(self) -> dict[str, str]:
-        """Return the ``waves`` object, keys rising; the inverse of :meth:`from_json`."""
+        """Return the ``waves`` object, keys in rising order; the inverse of :meth:`from_json`."""
         return {str(start.seed): format_time(start.at) for start in self.starts}
 
     def position(self, seed: int) -> Wave | None:
-        """Return the wave that ``seed`` is in, or None where the update is open at once. Raises SeedError."""
-        _check_seed(seed)
+        """Return the wave that ``seed`` is in, or None if the update is open at once. Raises SeedError."""
+        if not 0 <= seed < MAX_SEED:
+            raise SeedError(f"seed {seed} is outside 0…{MAX_SEED - 1}")
         following = bisect_right(self.starts, seed, key=_seed_of)
         return self._wave(max(following - 1, 0))
 
     def ready_at(self, seed: int) -> datetime | None:
-        """Return when the update opens for ``seed``, or None where it is open at once. Raises SeedError."""
+        """Return when the update opens for ``seed``, or None if it is open at once. Raises SeedError."""
         wave = self.position(seed)
         return None if wave is None else wave.ready_at(seed)
 
     def share_open(self, now: datetime) -> Fraction:
-        """Return which part of all seeds, 0 … 1, the update is open for at ``now``."""
-        waves = [wave for index in range(self._count()) if (wave := self._wave(index))]
+        """Return the share of all seeds, 0 … 1, for which the update is open at ``now``."""
+        waves = self._waves()
         return Fraction(sum(wave.opened(now) for wave in waves), MAX_SEED) if waves else Fraction(1)
 
     def paused(self, since: datetime, until: datetime) -> Waves:
-        """Return these waves as they go on after a pause: nobody's turn comes in it, nobody loses one.
+        """Return these waves with a pause: no seed becomes ready during it, and none is skipped.
 
-        A seed that was ready at ``since`` is ready at ``until``; every other one waits ``until - since``
-        longer than it would have, to one seed's step of its wave. The wave that was under way is cut in two
-        for it: the seeds that had their turn, and those whose turn comes; else stretching it would let some
-        of these in at once.
+        A seed that was ready at ``since`` stays ready; every other seed becomes ready ``until - since`` later
+        than before (to within one seed's step of its wave). A wave that was in progress is split in two, the
+        seeds that were ready and those that were not; otherwise stretching it would make some of the latter
+        ready at once.
 
         Raises:
-            PolicyError: a wave would start after the calendar ends.
+            PolicyError: a wave would start after the year 9999.
         """
-        waves = [wave for index in range(self._count()) if (wave := self._wave(index))]
-        starts = {start.seed: _shifted(start.at, since, until) for start in self.starts}
-        for wave in waves:
-            if wave.first_seed < wave.reached(since) < wave.end_seed:
-                starts[wave.reached(since)] = until
+        try:
+            starts = {
+                start.seed: start.at if start.at <= since else start.at + (until - since)
+                for start in self.starts
+            }
+        except OverflowError as error:
+            raise _after_year_9999() from error
+        for wave in self._waves():
+            if wave.first_seed < wave.first_unopened(since) < wave.end_seed:
+                starts[wave.first_unopened(since)] = until
         return Waves.of(starts)
 
-    def disorder(self) -> tuple[Fault, ...]:
-        """Return a fault for every wave that does not start after the one before it (path: its key)."""
+    @property
+    def stop(self) -> WaveStart | None:
+        """The first wave that never opens by itself: its seeds wait for other waves; None without one."""
+        pairs = pairwise(self.starts)
+        return next((later for earlier, later in pairs if later.at - earlier.at > STOPPED), None)
+
+    def order_faults(self) -> tuple[Fault, ...]:
+        """Return a fault for every wave that does not start after the one before it; its path is the key."""
         return tuple(
             Fault(
                 path=str(later.seed),
@@ -163,11 +187,13 @@ class Waves:
             if later.at <= earlier.at
         )
 
-    def _count(self) -> int:
-        return bisect_right(self.starts, MAX_SEED - 1, key=_seed_of)
+    def _waves(self) -> tuple[Wave, ...]:
+        """Return all waves that have seeds."""
+        count = bisect_right(self.starts, MAX_SEED - 1, key=_seed_of)
+        return tuple(wave for index in range(count) if (wave := self._wave(index)))
 
     def _wave(self, index: int) -> Wave | None:
-        count = self._count()
+        count = bisect_right(self.starts, MAX_SEED - 1, key=_seed_of)
         if count == 0:
             return None
         start = self.starts[index]
@@ -183,12 +209,8 @@ class Waves:
         )
 
 
-def _shifted(at: datetime, since: datetime, until: datetime) -> datetime:
-    """Return a moment moved by the length of a pause if it lies after its beginning. Raises PolicyError."""
-    try:
-        return at if at <= since else at + (until - since)
-    except OverflowError as error:
-        raise PolicyError([Fault(path="", problem=f"it ends after the calendar: {error}")]) from error
+def _after_year_9999() -> PolicyError:
+    return PolicyError([Fault(path="", problem="a wave would start after the year 9999")])
 
 
 def _seed_of(start: WaveStart) -> int:
@@ -198,13 +220,10 @@ def _seed_of(start: WaveStart) -> int:
 def _wave_start(member: tuple[str, object]) -> tuple[int, datetime]:
     key, value = member
     if not _KEY.fullmatch(key) or int(key) > MAX_KEY:
-        raise fields.wrong(f"a wave begins at a seed: a whole number from 0 to {MAX_SEED - 1}")
+        raise fields.invalid(
+            f"the key must be the wave's first seed, a whole number from 0 to {MAX_SEED - 1}"
+        )
     return int(key), fields.time(value)
-
-
-def _check_seed(seed: int) -> None:
-    if not 0 <= seed < MAX_SEED:
-        raise SeedError(f"seed {seed} is outside 0…{MAX_SEED - 1}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,8 +231,8 @@ class PolicyStep:
     """One ``[[waves]]`` table of a policy.
 
     Attributes:
-        start_after: from the start of the roll-out to the start of this wave; whole minutes.
-        fleet_percentage: part of the fleet reached when this wave ends, 1 … 100, those before it included.
+        start_after: from the start of the rollout to the start of this wave; whole minutes.
+        fleet_percentage: share of the fleet, 1 … 100, when this wave ends, including the waves before it.
     """
 
     start_after: timedelta
@@ -222,21 +241,27 @@ class PolicyStep:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WavePolicy:
-    """How a roll-out is spread over time: at least one step, times and percentages strictly rising.
+    """How a rollout is spread over time: at least one step, times and percentages strictly rising.
 
-    The first wave begins at seed 0, each other where the percentage of the one before it ends; so the last
-    percentage bounds nothing, and the last wave holds the rest of the fleet.
+    The first wave begins at seed 0, each other at the percentage where the one before it ends. A last
+    percentage below 100 is a stop: the rest of the fleet waits until the release gets other waves.
     """
 
     steps: tuple[PolicyStep, ...]
 
     @classmethod
     def from_toml(cls, text: str) -> WavePolicy:
-        """Return the policy written in ``text``. Raises PolicyError with every fault."""
+        """Return the policy in ``text``. Raises PolicyError with every fault."""
         try:
-            return _policy(_toml(text))
+            if len(text) > MAX_POLICY_CHARACTERS:
+                raise fields.invalid(f"{len(text)} characters; the limit is {MAX_POLICY_CHARACTERS}")
+            table = fields.Fields(parse_toml(text, fields.invalid))
+            steps = table.required("waves", _steps)
+            table.refuse_unknown(["waves"])
+            table.raise_faults()
         except FaultsError as error:
             raise PolicyError(error.faults) from error
+        return cls(steps=steps)
 
     def to_toml(self) -> str:
         """Return the policy as TOML; the inverse of :meth:`from_toml`."""
@@ -249,59 +274,56 @@ class WavePolicy:
 
     @classmethod
     def built_in(cls, name: str) -> WavePolicy:
-        """Return the policy shipped as ``name``. Raises PolicyError, suggesting the nearest name."""
+        """Return the built-in policy ``name``. Raises PolicyError, suggesting the nearest name."""
         if name not in BUILT_IN_POLICIES:
-            problem = (
-                f"{name!r} is none of {', '.join(BUILT_IN_POLICIES)}{fields.nearest(name, BUILT_IN_POLICIES)}"
-            )
+            suggestion = fields.did_you_mean(name, BUILT_IN_POLICIES)
+            problem = f"{name!r} is not one of {', '.join(BUILT_IN_POLICIES)}{suggestion}"
             raise PolicyError([Fault(path="", problem=problem)])
         return BUILT_IN_POLICIES[name]
 
     def waves(self, start: datetime) -> Waves:
-        """Return the waves of a roll-out that starts at ``start``. Raises PolicyError past the year 9999."""
-        keys = [0, *(step.fleet_percentage * MAX_SEED // WHOLE_FLEET for step in self.steps[:-1])]
+        """Return the waves of a rollout that starts at ``start``. Raises PolicyError after the year 9999."""
+        *ends, last = (step.fleet_percentage * MAX_SEED // WHOLE_FLEET for step in self.steps)
         try:
-            starts = {key: start + step.start_after for key, step in zip(keys, self.steps, strict=True)}
+            starts = {key: start + step.start_after for key, step in zip([0, *ends], self.steps, strict=True)}
+            if last < MAX_SEED:
+                opened = start + self.steps[-1].start_after
+                starts |= {last - 1: opened + _LAST_SEED_LATER, last: opened + STOP}
         except OverflowError as error:
-            raise PolicyError([Fault(path="", problem=f"it ends after the calendar: {error}")]) from error
+            raise _after_year_9999() from error
         return Waves.of(starts)
 
 
-def _toml(text: str) -> object:
-    if len(text) > MAX_POLICY_CHARACTERS:
-        raise fields.wrong(f"{len(text)} characters; the limit is {MAX_POLICY_CHARACTERS}")
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise fields.wrong(f"not TOML: {error}") from error
-
-
-def _policy(document: object) -> WavePolicy:
-    table = fields.Fields(document)
-    steps = table.take("waves", _steps)
-    table.refuse_rest(["waves"])
-    table.done()
-    return WavePolicy(steps=steps)
-
-
 def _steps(value: object) -> tuple[PolicyStep, ...]:
-    steps = fields.array(value, _step, most=WHOLE_FLEET)
+    steps = fields.array(value, _step, limit=WHOLE_FLEET)
     if not steps:
-        raise fields.wrong("empty; a policy has at least one wave")
-    faults = [fault for index in range(1, len(steps)) for fault in _not_rising(steps, index)]
+        raise fields.invalid("empty; a policy has at least one wave")
+    faults: list[Fault] = []
+    for index, (earlier, later) in enumerate(pairwise(steps)):
+        if later.start_after <= earlier.start_after:
+            durations = format_duration(later.start_after), format_duration(earlier.start_after)
+            faults.append(_not_rising(index, "start_after", *durations))
+        if later.fleet_percentage <= earlier.fleet_percentage:
+            percentages = str(later.fleet_percentage), str(earlier.fleet_percentage)
+            faults.append(_not_rising(index, "fleet_percentage", *percentages))
     if faults:
         raise FaultsError(faults)
     return steps
 
 
+def _not_rising(index: int, name: str, later: str, earlier: str) -> Fault:
+    """Return the fault of the member ``name`` of the step after step ``index``."""
+    return Fault(path=f"[{index + 1}].{name}", problem=f"{later} is not above {earlier} of waves[{index}]")
+
+
 def _step(value: object) -> PolicyStep:
     table = fields.Fields(value)
     step = PolicyStep(
-        start_after=table.take("start_after", _duration),
-        fleet_percentage=table.take("fleet_percentage", _percentage),
+        start_after=table.required("start_after", _duration),
+        fleet_percentage=table.required("fleet_percentage", fields.whole_number_in(1, WHOLE_FLEET)),
     )
-    table.refuse_rest(["start_after", "fleet_percentage"])
-    table.done()
+    table.refuse_unknown(["start_after", "fleet_percentage"])
+    table.raise_faults()
     return step
 
 
@@ -309,32 +331,7 @@ def _duration(value: object) -> timedelta:
     try:
         return parse_duration(fields.text(value))
     except TimeError as error:
-        raise fields.wrong(error.message) from error
-
-
-def _percentage(value: object) -> int:
-    percentage = fields.whole_number(value)
-    if not 1 <= percentage <= WHOLE_FLEET:
-        raise fields.wrong(f"{percentage} is outside 1…{WHOLE_FLEET}")
-    return percentage
-
-
-def _not_rising(steps: tuple[PolicyStep, ...], index: int) -> list[Fault]:
-    earlier, later = steps[index - 1], steps[index]
-    faults = []
-    if later.start_after <= earlier.start_after:
-        spans = (format_duration(later.start_after), format_duration(earlier.start_after))
-        faults.append(_flat(index, "start_after", *spans))
-    if later.fleet_percentage <= earlier.fleet_percentage:
-        faults.append(
-            _flat(index, "fleet_percentage", str(later.fleet_percentage), str(earlier.fleet_percentage))
-        )
-    return faults
-
-
-def _flat(index: int, name: str, later: str, earlier: str) -> Fault:
-    problem = f"{later} does not rise above {earlier} of waves[{index - 1}]"
-    return Fault(path=f"[{index}].{name}", problem=problem)
+        raise fields.invalid(error.message) from error
 
 
 def _built_in(*steps: tuple[str, int]) -> WavePolicy:
@@ -374,5 +371,5 @@ BUILT_IN_POLICIES: Mapping[str, WavePolicy] = {
 }
 """The policies shipped with Bottlerocket, by name: start → cumulative per cent (its ``waves/*.toml``).
 
-``ohno`` is for emergencies; it counts in minutes, which upstream's own reader refuses.
+``ohno`` is for emergencies; it uses minutes, which upstream's own reader refuses.
 """

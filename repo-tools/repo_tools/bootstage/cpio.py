@@ -1,6 +1,6 @@
-"""Write a cpio archive (the ``newc`` form the kernel unpacks) that is the same for the same entries.
+"""Make a cpio archive (the ``newc`` format that the kernel unpacks): the same entries give the same bytes.
 
-Rules: entries in order of name; owner root; one time for all, given by the caller; inode numbers count up
+Rules: entries are sorted by name and owned by root; the caller gives one time for all; inode numbers count
 from 1.
 """
 
@@ -19,7 +19,7 @@ _ALIGNMENT = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class CpioEntry:
     """A file, folder, symbolic link or device.
 
     Attributes:
@@ -33,47 +33,43 @@ class Entry:
     device: tuple[int, int] = (0, 0)
 
 
-def file(data: bytes, *, executable: bool = False) -> Entry:
+def file(data: bytes, *, executable: bool = False) -> CpioEntry:
     """Return a regular file."""
-    return Entry(mode=stat.S_IFREG | (0o755 if executable else 0o644), data=data)
+    return CpioEntry(mode=stat.S_IFREG | (0o755 if executable else 0o644), data=data)
 
 
-def folder() -> Entry:
+def folder() -> CpioEntry:
     """Return an empty folder."""
-    return Entry(mode=stat.S_IFDIR | 0o755)
+    return CpioEntry(mode=stat.S_IFDIR | 0o755)
 
 
-def link(target: str) -> Entry:
+def link(target: str) -> CpioEntry:
     """Return a symbolic link to ``target``."""
-    return Entry(mode=stat.S_IFLNK | 0o777, data=target.encode())
+    return CpioEntry(mode=stat.S_IFLNK | 0o777, data=target.encode())
 
 
-def character_device(major: int, minor: int) -> Entry:
+def character_device(major: int, minor: int) -> CpioEntry:
     """Return a character device that only root may use."""
-    return Entry(mode=stat.S_IFCHR | 0o600, device=(major, minor))
+    return CpioEntry(mode=stat.S_IFCHR | 0o600, device=(major, minor))
 
 
-def archive(entries: Mapping[str, Entry], *, moment: int) -> bytes:
-    """Return the archive of the entries by relative path; folders that are only implied are added.
+def archive(entries: Mapping[str, CpioEntry], *, moment: int) -> bytes:
+    """Return the archive of entries by relative path; their parent folders are added.
 
     Args:
-        entries: what goes in.
+        entries: path → entry.
         moment: the time of every entry, in seconds since 1970.
     """
-    whole = _implied_folders(entries) | dict(entries)
+    paths = [name.split("/") for name in entries]
+    parents = {"/".join(path[:depth]): folder() for path in paths for depth in range(1, len(path))}
+    whole = parents | dict(entries)  # a parent sorts before its children, as unpacking needs
     records = [
         _record(number, name, whole[name], moment) for number, name in enumerate(sorted(whole), start=1)
     ]
-    return b"".join(records) + _record(0, _TRAILER, Entry(mode=0), moment)
+    return b"".join(records) + _record(0, _TRAILER, CpioEntry(mode=0), moment)
 
 
-def _implied_folders(entries: Mapping[str, Entry]) -> dict[str, Entry]:
-    """Return the parents of every entry; a parent sorts before its children, as unpacking needs."""
-    parts = [name.split("/") for name in entries]
-    return {"/".join(path[:depth]): folder() for path in parts for depth in range(1, len(path))}
-
-
-def _record(inode: int, name: str, entry: Entry, moment: int) -> bytes:
+def _record(inode: int, name: str, entry: CpioEntry, moment: int) -> bytes:
     encoded = name.encode() + b"\0"
     links = 2 if stat.S_ISDIR(entry.mode) else 1
     numbers = (inode, entry.mode, 0, 0, links, moment, len(entry.data), 0, 0, *entry.device, len(encoded), 0)

@@ -3,8 +3,8 @@
 Rules:
 
 * the binary is a unified kernel image (UAPI.5): systemd's stub with kernel, initial RAM file system, command
-  line and os-release as sections of their own, each behind the other in memory;
-* it lies where firmware looks without being told: ``EFI/BOOT/BOOTX64.EFI``;
+  line and os-release as sections, one behind the other in memory;
+* it is where firmware looks by default: ``EFI/BOOT/BOOTX64.EFI``;
 * the same input gives the same bytes: no clock, no random numbers.
 """
 
@@ -23,19 +23,19 @@ from repo_tools.errors import BootStageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from repo_tools.bootstage.image import Stage
+    from repo_tools.bootstage.image import BootStage
 
 STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
-"""Where Debian's systemd-boot-efi has the stub."""
+"""Where Debian's package systemd-boot-efi installs the stub."""
 
 DEFAULT_OPTIONS = "console=tty0 console=ttyS0 quiet panic=10 gpt"
-"""The boot stage's own command line: messages on screen and serial line; a defect of the stage itself ends in
-a restart; the kernel reads the backup of a partition table whose primary copy is damaged."""
+"""The boot stage's own kernel command line: messages go to the screen and the serial line; a failure of the
+stage itself restarts the machine; the kernel reads the backup table if the primary one is damaged."""
 
 FALLBACK_PATH = "EFI/BOOT/BOOTX64.EFI"
-"""The path that UEFI 2.10 (3.5.1.1) has firmware look for on a disk without boot variables."""
+"""The path that firmware looks for on a disk without boot variables (UEFI 2.10, 3.5.1.1)."""
 
-# PE format: where the header's place stands; in the header, its TimeDateStamp and its CheckSum.
+# PE format: where the offset of the header is; TimeDateStamp and CheckSum within the header.
 _PE_POINTER, _PE_TIME, _PE_CHECKSUM = 0x3C, 8, 88
 
 _PAGE = 4096
@@ -48,10 +48,10 @@ _PACKAGES = {
     "mmd": "mtools",
     "mcopy": "mtools",
 }
-_ADMIN_FOLDERS = "/usr/sbin:/sbin"  # the PATH of a plain user lacks them
+_ADMIN_FOLDERS = "/usr/sbin:/sbin"  # not in the PATH of an ordinary user
 
 
-def make_efi(stage: Stage, *, options: str = DEFAULT_OPTIONS, stub: Path = STUB) -> bytes:
+def make_efi(stage: BootStage, *, options: str = DEFAULT_OPTIONS, stub: Path = STUB) -> bytes:
     """Return the boot stage as an EFI binary for x86-64.
 
     Args:
@@ -63,7 +63,9 @@ def make_efi(stage: Stage, *, options: str = DEFAULT_OPTIONS, stub: Path = STUB)
         BootStageError: the stub or binutils is not installed, or objcopy failed.
     """
     if not stub.exists():
-        raise BootStageError(f"{stub} is not there", next_step="Install the Debian package systemd-boot-efi.")
+        raise BootStageError(
+            f"{stub} does not exist", next_step="Install the Debian package systemd-boot-efi."
+        )
     release = f'NAME="Boot stage"\nID=signpost\nVERSION_ID="{stage.version}"\nPRETTY_NAME="Boot stage"\n'
     sections = {
         ".osrel": release.encode(),
@@ -84,8 +86,8 @@ def make_partition(size: int, files: Mapping[str, bytes], *, sector_size: int = 
 
     Args:
         size: bytes.
-        files: content by path; see :data:`FALLBACK_PATH`. Only the folders ``EFI/BOOT`` are made.
-        sector_size: of the disk it goes on.
+        files: path → content; see :data:`FALLBACK_PATH`. Only the folders ``EFI/BOOT`` are made.
+        sector_size: of the disk, bytes.
 
     Raises:
         BootStageError: the files do not fit, or dosfstools or mtools is not installed.
@@ -103,7 +105,7 @@ def make_partition(size: int, files: Mapping[str, bytes], *, sector_size: int = 
 
 
 def _additions(folder: Path, sections: Mapping[str, bytes], place: int) -> list[str]:
-    """Return objcopy's options that add sections one behind the other, from ``place`` on."""
+    """Return objcopy's options that add sections one behind the other, from the address ``place`` on."""
     words = []
     for section, content in sections.items():
         (folder / section).write_bytes(content)
@@ -114,12 +116,12 @@ def _additions(folder: Path, sections: Mapping[str, bytes], place: int) -> list[
 
 
 def _timeless(binary: bytes) -> bytes:
-    """Return a PE binary without objcopy's time, and without the checksum, which EFI never reads."""
+    """Return a PE binary without objcopy's time stamp and checksum, neither of which EFI reads."""
     header = int.from_bytes(binary[_PE_POINTER : _PE_POINTER + 4], "little")
-    settled = bytearray(binary)
+    timeless = bytearray(binary)
     for offset in (_PE_TIME, _PE_CHECKSUM):
-        settled[header + offset : header + offset + 4] = bytes(4)
-    return bytes(settled)
+        timeless[header + offset : header + offset + 4] = bytes(4)
+    return bytes(timeless)
 
 
 def _end(stub: Path) -> int:
@@ -129,7 +131,9 @@ def _end(stub: Path) -> int:
         for m in _SECTION.finditer(_run(["objdump", "-h", str(stub)]))
     ]
     if not found:
-        raise BootStageError(f"{stub} is no EFI binary", next_step="Name systemd's stub, linuxx64.efi.stub.")
+        raise BootStageError(
+            f"{stub} is not an EFI binary", next_step="Give the path of systemd's stub, linuxx64.efi.stub."
+        )
     return _aligned(max(place + size for place, size in found))
 
 
@@ -150,6 +154,8 @@ def _run(command: Sequence[str]) -> str:
             f"{command[0]} is not installed", next_step=f"Install the Debian package {package}."
         ) from error
     except subprocess.CalledProcessError as error:
-        said = error.stderr.strip() or "it gave no reason"
-        raise BootStageError(f"{command[0]} failed: {said}", next_step="See what it said.") from error
+        reason = error.stderr.strip() or "it gave no reason"
+        raise BootStageError(
+            f"{command[0]} failed: {reason}", next_step="Fix the cause that it reports, then try again."
+        ) from error
     return done.stdout

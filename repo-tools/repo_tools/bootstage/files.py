@@ -2,10 +2,10 @@
 
 Rules:
 
-* every way to start it is there: kernel and initial RAM file system for whoever starts those (PXE, QEMU),
-  one EFI binary for firmware;
+* there is a file for every way to start it: kernel and initial RAM file system for PXE and QEMU, one EFI
+  binary for firmware;
 * everything is built before the first file is written, and each file is replaced durably in one step, so a
-  failure leaves what was there.
+  failure leaves the earlier files.
 """
 
 from __future__ import annotations
@@ -27,10 +27,13 @@ if TYPE_CHECKING:
 KERNEL, INITRAMFS, EFI = "vmlinuz", "initramfs.zst", "BOOTX64.EFI"
 """Names of the files."""
 
+_MZ = b"MZ"  # UEFI 2.10, 2.1.1: a PE/COFF image, which starts with a DOS header
+_HOW = "Make one: `repo-tools boot-stage build DIR --system SYSTEM`, then give DIR/BOOTX64.EFI."
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Made:
-    """One file that was made: where it is, its size in bytes, its SHA-256 in hexadecimal."""
+    """One file that was made: its path, its size in bytes, its SHA-256 in hexadecimal."""
 
     path: Path
     size: int
@@ -43,7 +46,7 @@ class Made:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Built:
-    """A boot stage in a folder: its kernel's version, its own command line, its files."""
+    """A boot stage in a folder: its kernel's version, its own kernel command line, its files."""
 
     kernel: str
     options: str
@@ -56,14 +59,14 @@ class Built:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wanted:
-    """How the boot stage should be.
+class StageRequest:
+    """What the boot stage should be like.
 
     Attributes:
         system: folder of the Debian system it is made from; ``/`` is the running one.
-        kernel: version of the kernel, where the system has several.
-        modules: kernel modules beside the usual ones.
-        options: the boot stage's own command line, in the EFI binary.
+        kernel: version of the kernel, if the system has several.
+        modules: kernel modules besides the usual ones.
+        options: the boot stage's own kernel command line, in the EFI binary.
     """
 
     system: Path
@@ -72,11 +75,11 @@ class Wanted:
     options: str = DEFAULT_OPTIONS
 
 
-def build_into(folder: Path, wanted: Wanted) -> Built:
-    """Build the boot stage and put its files into ``folder``, which is made if it is not there.
+def build_into(folder: Path, wanted: StageRequest) -> Built:
+    """Build the boot stage and write its files into ``folder``, which is made if it does not exist.
 
     Raises:
-        BootStageError: something it takes is missing, or the folder cannot be made; nothing was written.
+        BootStageError: something it needs is missing, or the folder cannot be made; nothing was written.
         MediumError: a file cannot be written.
     """
     stage = build(wanted.system, modules=wanted.modules, version=wanted.kernel)
@@ -85,7 +88,12 @@ def build_into(folder: Path, wanted: Wanted) -> Built:
         INITRAMFS: stage.initramfs,
         EFI: make_efi(stage, options=wanted.options),
     }
-    _make(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BootStageError(
+            f"cannot make {folder}: {error.strerror}", next_step="Give another folder."
+        ) from error
     medium = OsMedium()
     for name, content in contents.items():
         write_bytes(medium, folder / name, content)
@@ -97,25 +105,11 @@ def build_into(folder: Path, wanted: Wanted) -> Built:
 
 
 def read_efi(path: Path) -> bytes:
-    """Return a boot stage's EFI binary. Raises BootStageError if there is none in the file."""
+    """Return a boot stage's EFI binary. Raises BootStageError if the file is not one."""
     try:
         binary = path.read_bytes()
     except OSError as error:
         raise BootStageError(f"cannot read {path}: {error.strerror}", next_step=_HOW) from error
     if binary[:2] != _MZ:
-        raise BootStageError(f"{path} is no EFI binary", next_step=_HOW)
+        raise BootStageError(f"{path} is not an EFI binary", next_step=_HOW)
     return binary
-
-
-_MZ = b"MZ"  # UEFI 2.10, 2.1.1: a PE/COFF image, which starts with a DOS header
-_HOW = "Make one: `repo-tools boot-stage build DIR --system SYSTEM`, then name DIR/BOOTX64.EFI."
-
-
-def _make(folder: Path) -> None:
-    """Make the folder. Raises BootStageError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BootStageError(
-            f"cannot make {folder}: {error.strerror}", next_step="Name another folder."
-        ) from error

@@ -37,16 +37,16 @@ USUAL_MODULES = (
     "vmw_pvscsi",
     "efivarfs",
 )
-"""Disks of virtual and real machines, and EFI's variables, as far as the kernel has modules for them."""
+"""Disks of virtual and real machines, and EFI variables; what the kernel has no module for is left out."""
 
 NEEDED_MODULES = ("ext4",)
-"""BOOT's file system: without it nothing can be started."""
+"""The file system of BOOT: nothing can be started without it."""
 
 MOMENT = 1_735_689_600
-"""2025-01-01T00:00:00Z, the time of every file: nothing reads it, and the same input gives the same bytes."""
+"""2025-01-01T00:00:00Z, the time of every file: nothing reads it, so it is fixed for reproducible builds."""
 
 _COMPRESSION = 12
-"""Of zstd. Built once, loaded at every start; Debian's kernels since 5.10 unpack it."""
+"""Level of zstd: built once, loaded at every start; Debian's kernels since 5.10 unpack it."""
 
 _INIT = """#!/{python} -ISB
 from {entry} import main
@@ -55,7 +55,7 @@ main()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
+class BootStage:
     """A boot stage: the kernel's version, its image, and the initial RAM file system that goes with it."""
 
     version: str
@@ -63,13 +63,13 @@ class Stage:
     initramfs: bytes
 
 
-def build(system: Path, *, modules: Sequence[str] = (), version: str | None = None) -> Stage:
+def build(system: Path, *, modules: Sequence[str] = (), version: str | None = None) -> BootStage:
     """Build the boot stage from an unpacked Debian system of this machine's architecture.
 
     Args:
-        system: folder with a kernel below ``boot``, its modules, and Python; ``/`` is one, too.
-        modules: names of kernel modules wanted beside :data:`USUAL_MODULES`.
-        version: of the kernel to take; None for the only one.
+        system: folder with a kernel in ``boot``, its modules, and Python; ``/`` is one, too.
+        modules: names of kernel modules wanted besides :data:`USUAL_MODULES`.
+        version: of the kernel to use; None for the only one.
 
     Raises:
         BootStageError: something that is needed is not in the folder.
@@ -79,7 +79,7 @@ def build(system: Path, *, modules: Sequence[str] = (), version: str | None = No
     entries = {
         "init": cpio.file(init, executable=True),
         **{name: cpio.folder() for name in ("boot", "proc", "sys")},
-        # Python asks for random bytes before there is a /dev, and the kernel for a console.
+        # Python needs random bytes before /dev is mounted, and the kernel needs a console.
         "dev/console": cpio.character_device(5, 1),
         "dev/urandom": cpio.character_device(1, 9),
         **_modules(kernel, modules),
@@ -87,11 +87,11 @@ def build(system: Path, *, modules: Sequence[str] = (), version: str | None = No
     }
     archive = cpio.archive(entries, moment=MOMENT)
     packed = zstandard.ZstdCompressor(level=_COMPRESSION, write_checksum=True).compress(archive)
-    return Stage(version=kernel.version, kernel=kernel.image.read_bytes(), initramfs=packed)
+    return BootStage(version=kernel.version, kernel=kernel.image.read_bytes(), initramfs=packed)
 
 
-def _modules(kernel: Kernel, wanted: Sequence[str]) -> dict[str, cpio.Entry]:
-    """Return the modules, numbered in the order in which they are to be loaded."""
+def _modules(kernel: Kernel, wanted: Sequence[str]) -> dict[str, cpio.CpioEntry]:
+    """Return the modules, numbered in the order in which they are loaded."""
     usual = [name for name in USUAL_MODULES if name in kernel.modules]
     order = load_order([*NEEDED_MODULES, *wanted, *usual], kernel.modules, kernel.builtin)
     return {

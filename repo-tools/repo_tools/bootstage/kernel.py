@@ -2,9 +2,9 @@
 
 Rules:
 
-* what a module needs is read from the module itself: a Debian kernel package holds no ``modules.dep`` (its
+* a module's dependencies are read from the module itself: a Debian kernel package has no ``modules.dep`` (its
   post-install script makes it), and each module's ``.modinfo`` has ``depends=`` as plain text;
-* what is built into the kernel, says ``modules.builtin``, is not looked for as a module;
+* what ``modules.builtin`` lists is built into the kernel and not looked for as a module;
 * compressed modules are unpacked: the archive they go into is compressed as a whole.
 """
 
@@ -27,24 +27,20 @@ _LARGEST_MODULE = 64 << 20
 """Bytes of the largest module to unpack; the largest in use, GPU drivers, take a third of it."""
 
 _DEPENDS = re.compile(rb"\0depends=([\w,-]*)\0")
-_SEVERAL = "Name one of them: --kernel VERSION."
+_SEVERAL = "Choose one of them with --kernel VERSION."
 _NO_KERNEL = "Unpack one linux-image package into the folder: dpkg-deb --extract FILE FOLDER."
-
-
-def _unpack_zstd(data: bytes) -> bytes:
-    return zstandard.ZstdDecompressor().decompress(data, max_output_size=_LARGEST_MODULE)
 
 
 _SUFFIXES: Mapping[str, Callable[[bytes], bytes]] = {
     ".ko": bytes,
     ".ko.xz": lzma.decompress,
-    ".ko.zst": _unpack_zstd,
+    ".ko.zst": lambda data: zstandard.ZstdDecompressor().decompress(data, max_output_size=_LARGEST_MODULE),
 }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kernel:
-    """One kernel: its version, its image, its modules by name, the names of what is built in."""
+    """One kernel: its version, its image, its modules by name, and the names of those built into it."""
 
     version: str
     image: Path
@@ -53,14 +49,14 @@ class Kernel:
 
 
 def find_kernel(system: Path, wanted: str | None = None) -> Kernel:
-    """Return a kernel in a system's folder: the wanted version, or the only one. Raises BootStageError."""
+    """Return the kernel of a system that has this version, or its only one. Raises BootStageError."""
     there = sorted((system / "boot").glob("vmlinuz-*"))
     images = [image for image in there if wanted in {None, _version_of(image)}]
     if len(images) != 1:
         names = ", ".join(map(_version_of, there)) or "none"
         what = f"the kernel {wanted}" if wanted else "one kernel"
         next_step = _SEVERAL if there else _NO_KERNEL
-        raise BootStageError(f"{what} is needed in {system / 'boot'}, found: {names}", next_step=next_step)
+        raise BootStageError(f"{what} is needed in {system / 'boot'}; found: {names}", next_step=next_step)
     version = _version_of(images[0])
     folders = [system / lib / "modules" / version for lib in ("usr/lib", "lib")]
     folder = next((folder for folder in folders if folder.is_dir()), None)
@@ -105,12 +101,12 @@ def depends(module: bytes) -> list[str]:
 def load_order(
     wanted: Iterable[str], modules: Mapping[str, Path], builtin: Collection[str] = ()
 ) -> dict[str, Path]:
-    """Return the wanted modules and all they need by name, each after what it needs. Raises BootStageError.
+    """Return the wanted modules and their dependencies by name, dependencies first. Raises BootStageError.
 
     Args:
         wanted: names.
-        modules: every module there is.
-        builtin: names of what the kernel has in it.
+        modules: every module of the kernel, by name.
+        builtin: names of the modules that are built into the kernel.
     """
     order: dict[str, Path] = {}
     for name in wanted:
@@ -129,5 +125,5 @@ def _visit(name: str, modules: Mapping[str, Path], builtin: Collection[str], ord
 
 
 def _suffix(name: str) -> str:
-    """Return which of the endings of modules a name has; empty if none."""
+    """Return which of the endings of modules a file name has, empty if none."""
     return next((suffix for suffix in _SUFFIXES if name.endswith(suffix)), "")

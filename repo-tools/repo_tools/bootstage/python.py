@@ -1,14 +1,14 @@
-"""The least Python that runs the boot stage, taken from an unpacked Debian system.
+"""The smallest Python that runs the boot stage, taken from an unpacked Debian system.
 
 Rules:
 
 * nothing is guessed: the system's own interpreter, started by the system's own loader, imports the boot
-  stage and then says which files it had opened for that, modules and shared libraries alike;
-* modules that are imported only when something is used are named here, and a drill boots the result;
-* modules go in compiled by that interpreter, without their sources: compiling them at every start would
-  take longer than all the rest.
+  stage and then lists the modules and shared libraries that it has loaded for that;
+* modules that are imported only later are named here, and a drill boots the result;
+* modules are compiled by that interpreter and stored without their sources: compiling them at every start
+  would take longer than everything else.
 
-So the folder must be of this machine's architecture.
+So the system must be of this machine's architecture.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 ENTRY = "signpost.initramfs"
-"""The module whose ``main`` is the first process."""
+"""The module whose ``main`` is the first process, PID 1."""
 
 _LATE = ("encodings.utf_16_le",)  # names in a partition table
 _INTERPRETERS = {"ld-linux-x86-64.so.2": "lib64", "ld-linux-aarch64.so.1": "lib"}  # where programs expect it
-_WHAT_IT_TAKES = "docs/how-to/boot.md names the packages to unpack there."
+_WHAT_IT_TAKES = "`repo-tools boot-stage build --help` lists the packages to unpack there."
 
-# Arguments: a folder to import from, names of modules. Prints the files in use, by kind; it imports nothing
-# that the boot stage does not.
+# Arguments: a folder to import from, names of modules. Prints the files in use, by kind. It imports nothing
+# that the boot stage does not import.
 _TRACE = """
 import sys
 sys.path.append(sys.argv[1])
@@ -48,8 +48,8 @@ with open("/proc/self/maps", encoding="utf-8") as maps:
         print("library", path)
 """
 
-# Arguments: a folder for the results, then by twos a source and the path it is to be known by. A result is
-# named by its number; it never looks for its source, whose time would not be the same in another build.
+# Arguments: a folder for the results, then pairs of a source and the path that the compiled code will name.
+# Results are named by number. They never look for their source, whose time would differ in another build.
 _COMPILE = """
 import py_compile, sys
 folder, *rest = sys.argv[1:]
@@ -81,7 +81,7 @@ class Python:
         try:
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         except OSError as error:
-            cause = f"{self.loader} cannot be run here: {error.strerror}"
+            cause = f"{self.loader} cannot run on this machine: {error.strerror}"
             raise BootStageError(cause, next_step=_WHAT_IT_TAKES) from error
         except subprocess.CalledProcessError as error:
             last = (error.stderr.strip() or "it gave no reason").splitlines()[-1]
@@ -91,21 +91,21 @@ class Python:
 
 
 def find_python(system: Path) -> Python:
-    """Return the only Python in a system's folder. Raises BootStageError when there is none, or several."""
+    """Return the only Python of a system. Raises BootStageError if there is none, or several."""
     system = system.resolve()
     found = sorted((system / "usr/bin").glob("python3.[0-9]*[0-9]"))
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
-        cause = f"one Python is needed in {system}/usr/bin, found: {names}"
+        cause = f"one Python is needed in {system}/usr/bin; found: {names}"
         raise BootStageError(cause, next_step=_WHAT_IT_TAKES)
     return Python(system=system, program=f"usr/bin/{found[0].name}", loader=_loader(system))
 
 
-def gather(python: Python) -> dict[str, cpio.Entry]:
+def gather(python: Python) -> dict[str, cpio.CpioEntry]:
     """Return the interpreter, its libraries, and every module that the boot stage imports, by path.
 
     Raises:
-        BootStageError: the interpreter does not run, or a file it used lies outside its system's folder.
+        BootStageError: the interpreter does not run, or a file that it used is outside its system's folder.
     """
     ours = Path(signpost.__file__).resolve().parents[1]
     used: dict[str, list[Path]] = {"module": [], "library": []}
@@ -125,7 +125,7 @@ def gather(python: Python) -> dict[str, cpio.Entry]:
 
 
 def _loader(system: Path) -> Path:
-    """Return the system's dynamic loader. It is looked for: the usual link to it is absolute."""
+    """Return the system's dynamic loader, by searching: the usual link to it is absolute."""
     for path in _library_files(system):
         if path.name in _INTERPRETERS and not path.is_symlink():
             return path
@@ -133,17 +133,17 @@ def _loader(system: Path) -> Path:
 
 
 def _library_files(system: Path) -> list[Path]:
-    """Return what lies in the folders of shared libraries."""
+    """Return the files in the folders of shared libraries."""
     return [path for lib in ("usr/lib", "lib") for path in sorted((system / lib).glob("*-linux-gnu/*"))]
 
 
-def _shared(path: Path) -> cpio.Entry:
+def _shared(path: Path) -> cpio.CpioEntry:
     return cpio.file(path.read_bytes(), executable=True)
 
 
-def _libraries(python: Python, paths: Iterable[Path]) -> dict[str, cpio.Entry]:
-    """Return shared libraries, and the links to them by which they are asked for, where they lay."""
-    entries: dict[str, cpio.Entry] = {}
+def _libraries(python: Python, paths: Iterable[Path]) -> dict[str, cpio.CpioEntry]:
+    """Return shared libraries and the links by which programs find them, at their original paths."""
+    entries: dict[str, cpio.CpioEntry] = {}
     links = [path for path in _library_files(python.system) if path.is_symlink()]
     for path in paths:
         if path == python.loader or path.is_relative_to(python.system / python.home):
@@ -156,13 +156,13 @@ def _libraries(python: Python, paths: Iterable[Path]) -> dict[str, cpio.Entry]:
 
 
 def _place(python: Python, module: Path, ours: Path) -> str:
-    """Return where a module goes: the project's own stand beside those of the standard library."""
+    """Return where a module goes: the project's own go beside those of the standard library."""
     base = ours if module.is_relative_to(ours / signpost.__name__) else python.system / python.home
     return f"{python.home}/{_inside(base, module)}"
 
 
-def _compiled(python: Python, sources: Mapping[str, Path]) -> dict[str, cpio.Entry]:
-    """Return modules as the interpreter compiles them, each in the place of its source."""
+def _compiled(python: Python, sources: Mapping[str, Path]) -> dict[str, cpio.CpioEntry]:
+    """Return the modules as the interpreter compiles them, each beside the path of its source."""
     pairs = [word for place, path in sources.items() for word in (str(path), f"/{place}")]
     with tempfile.TemporaryDirectory() as folder:
         python.run(_COMPILE, folder, *pairs)
@@ -171,10 +171,8 @@ def _compiled(python: Python, sources: Mapping[str, Path]) -> dict[str, cpio.Ent
 
 
 def _inside(folder: Path, path: Path) -> str:
-    """Return a path relative to a folder. Raises BootStageError when it lies outside."""
+    """Return a path relative to a folder. Raises BootStageError if it is outside."""
     try:
         return str((path.parent.resolve() / path.name).relative_to(folder.resolve()))
     except ValueError as error:
-        raise BootStageError(
-            f"{path} was used and lies outside {folder}", next_step=_WHAT_IT_TAKES
-        ) from error
+        raise BootStageError(f"{path} was used, but is outside {folder}", next_step=_WHAT_IT_TAKES) from error

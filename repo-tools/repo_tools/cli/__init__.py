@@ -1,7 +1,7 @@
-"""The command line of repo-tools: words in, calls of the other modules, text or JSON out.
+"""The command line of repo-tools: reads arguments, calls the other packages, prints text or JSON.
 
-The only package that reads the clock, prints, asks for a passphrase or decides an exit status.
-One module a group of commands; this one gathers them.
+Only this package reads the clock, prints, asks for a passphrase or decides an exit status. Each group of
+commands is a module; the table here names them, and imports a module only when its command is used.
 """
 
 from __future__ import annotations
@@ -11,37 +11,49 @@ from pathlib import Path
 
 import click
 
-from repo_tools.cli import ceremony, rehearse  # noqa: F401 - they put their commands under `root`
-from repo_tools.cli.airgap import bundle, mirror
-from repo_tools.cli.bootstage import boot_stage
-from repo_tools.cli.channel import channel, promote
-from repo_tools.cli.disk import disk
-from repo_tools.cli.guard import guard
-from repo_tools.cli.log import log
-from repo_tools.cli.new import new
-from repo_tools.cli.prune import prune
-from repo_tools.cli.publish import publish
-from repo_tools.cli.push import push
-from repo_tools.cli.report import report
-from repo_tools.cli.root import root
-from repo_tools.cli.serve import serve
-from repo_tools.cli.simulate import simulate
-from repo_tools.cli.upkeep import expirations, refresh, validate
-from repo_tools.cli.waves import waves, withdraw
-from repo_tools.cli.words import PATH
-from signpost.console import completion, example, log_level_option, run, start_logging
+from repo_tools.cli.options import PATH
+from repo_tools.extras import DISTRIBUTION
+from signpost import streams
+from signpost.console import LazyGroup, example, log_level_option, run, start_logging
+
+_COMMANDS = {
+    "boot-stage": "repo_tools.cli.bootstage:boot_stage",
+    "brake": "repo_tools.cli.brake:brake",
+    "bundle": "repo_tools.cli.airgap:bundle",
+    "channel": "repo_tools.cli.channel:channel",
+    "completion": "signpost.console:completion",
+    "disk": "repo_tools.cli.disk:disk",
+    "expirations": "repo_tools.cli.check:expirations",
+    "guard": "repo_tools.cli.guard:guard",
+    "log": "repo_tools.cli.log:log",
+    "mirror": "repo_tools.cli.airgap:mirror",
+    "new": "repo_tools.cli.new:new",
+    "promote": "repo_tools.cli.channel:promote",
+    "prune": "repo_tools.cli.prune:prune",
+    "publish": "repo_tools.cli.publish:publish",
+    "push": "repo_tools.cli.push:push",
+    "refresh": "repo_tools.cli.check:refresh",
+    "report": "repo_tools.cli.report:report",
+    "root": "repo_tools.cli.root:root",
+    "serve": "repo_tools.cli.serve:serve",
+    "simulate": "repo_tools.cli.simulate:simulate",
+    "validate": "repo_tools.cli.check:validate",
+    "waves": "repo_tools.cli.waves:waves",
+    "withdraw": "repo_tools.cli.waves:withdraw",
+}
+"""Name of a command → module and object; imported when the command is used."""
 
 
-@click.group("repo-tools", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("repo-tools", cls=LazyGroup, later=_COMMANDS)
 @click.option(
     "--repo",
     type=PATH,
     default=Path(),
     show_default="here",
-    help="The repository: the folder with repo.toml.",
+    help="Folder of the repository, with repo.toml.",
 )
 @log_level_option
-@click.version_option(package_name="updog")
+@click.version_option(package_name=DISTRIBUTION)
 @click.pass_context
 @example(
     "repo-tools new demo",
@@ -53,39 +65,13 @@ def cli(context: click.Context, repo: Path, log_level: str) -> None:
     """Publish signed A/B operating system updates as plain files.
 
     Exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 nothing to do, 5 repository
-    unreachable, 75 another publisher is at work.
+    unreachable, 75 another publisher is writing.
     """
     start_logging(log_level)
     context.obj = repo
 
 
-for _command in (
-    completion,
-    new,
-    publish,
-    push,
-    prune,
-    mirror,
-    bundle,
-    waves,
-    withdraw,
-    channel,
-    promote,
-    log,
-    refresh,
-    expirations,
-    validate,
-    disk,
-    boot_stage,
-    root,
-    serve,
-    simulate,
-    report,
-    guard,
-):
-    cli.add_command(_command)
-
-
 def main() -> None:
     """Run the program and exit with its status (the console script)."""
+    streams.protect()
     sys.exit(run(cli))

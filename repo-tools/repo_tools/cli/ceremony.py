@@ -1,4 +1,4 @@
-"""The steps of a change of root: a proposal is written, verified, signed, handed on and published."""
+"""The steps of a root change: a proposal is written, verified, signed by its holders and published."""
 
 from __future__ import annotations
 
@@ -7,40 +7,59 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repo_tools.cli.proposals import compared, edit, holder, load, members, signer, store, thresholds, write
-from repo_tools.cli.root import root
-from repo_tools.cli.words import PATH, SPAN, ask_secrets, current_time, existing
-from repo_tools.config import ROLES
-from signpost.console import emit, example, json_option
-from signpost.errors import ExitStatus
+from repo_tools.cli.options import DRY_RUN, PATH, ask_secrets, current_time, require_repository
+from repo_tools.cli.proposals import (
+    compare,
+    edit,
+    keys_to_add,
+    load,
+    load_holder,
+    parse_members,
+    parse_thresholds,
+    root_signer,
+    write,
+    write_and_show,
+)
+from repo_tools.config import ROLES, parse_validity
+from signpost.console import Parsed, QuickCommand, emit, example, json_option
+from signpost.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
     from datetime import timedelta
     from pathlib import Path
 
-    from repo_tools.proposal import Proposal
+    from repo_tools.ceremony.root_proposal import Proposal
 
+VALIDITY = Parsed("span", parse_validity)
 PROPOSAL = click.argument("file", metavar="PROPOSAL", type=PATH)
 PROPOSALS = click.argument("files", metavar="PROPOSAL…", nargs=-1, required=True, type=PATH)
-ROLE = click.option("--role", type=click.Choice(ROLES), default="root", show_default=True, help="Whose key.")
+ROLE = click.option("--role", type=click.Choice(ROLES), default="root", show_default=True, help="The role.")
 EXPIRES = click.option(
-    "--expires", type=SPAN, help="How long the new root lasts.  [default: what repo.toml says of root]"
+    "--expires", type=VALIDITY, help="How long the new root is valid.  [default: as in repo.toml]"
 )
+_SHOW_OR_YES = "Do not redirect stderr, which shows what is signed; or pass --yes if you have read it."
 TRUSTED_ROOT = click.option(
-    "--trusted-root", type=PATH, help="A root.json that you trust, to compare with where no repository is."
+    "--trusted-root",
+    type=PATH,
+    help="A root.json that you trust, the current one or an older one, if there is no repository.",
 )
 
 
-@root.command("init")
+@click.command("init", cls=QuickCommand)
 @PROPOSAL
 @click.option("--key", "keys", multiple=True, required=True, metavar="ROLE=NAME,PUBLIC.pem", help="A key.")
-@click.option("--threshold", "needed", multiple=True, metavar="ROLE=N", help="Signatures a role needs.")
-@click.option("--expires", type=SPAN, default="52w", show_default=True, help="How long the root lasts.")
+@click.option(
+    "--threshold", "needed", multiple=True, metavar="ROLE=N", help="Signatures that a role requires."
+)
+@click.option(
+    "--expires", type=VALIDITY, default="52w", show_default=True, help="How long the root is valid."
+)
 @json_option
 @click.pass_obj
 @example(
     "repo-tools root init root-1.json --threshold root=2 \\",
-    "  --key root=anna,anna.pub.pem --key root=boris,boris.pub.pem --key root=clara,clara.pub.pem \\",
+    "  --key root=anna,anna.pub.pem --key root=boris,boris.pub.pem \\",
+    "  --key root=clara,clara.pub.pem \\",
     "  --key targets=build,targets.pub.pem --key snapshot=build,online.pub.pem \\",
     "  --key timestamp=build,online.pub.pem",
 )
@@ -54,21 +73,24 @@ def init(
     expires: timedelta,
     as_json: bool,
 ) -> None:
-    """Propose the first root of a new repository, from public keys alone.
+    """Propose the first root of a new repository.
 
-    When its root keys have signed, `repo-tools new DIR --root PROPOSAL` makes the repository.
+    Needs only public keys. When enough root keys have signed, `repo-tools new DIR --root PROPOSAL` creates
+    the repository.
 
     Exit status: 0 done, 2 wrong usage, or a threshold that cannot be met.
     """
-    from repo_tools import drafting, editor
+    from repo_tools.ceremony import root_draft
+    from repo_tools.repository import editor
 
     if file.exists():
-        raise click.UsageError(f"{file} exists; name a new file")
-    ends = editor.expiry(current_time(), expires)
-    store(repo, file, drafting.first(members(keys), thresholds(needed), ends), as_json=as_json)
+        raise click.UsageError(f"{file} already exists; name a new file")
+    expiry = editor.expiry(current_time(), expires)
+    proposal = root_draft.first(parse_members(keys), parse_thresholds(needed), expiry)
+    write_and_show(repo, file, proposal, as_json=as_json)
 
 
-@root.command("add-key")
+@click.command("add-key", cls=QuickCommand)
 @PROPOSAL
 @click.argument("name", metavar="HOLDER")
 @click.argument("public", metavar="PUBLIC.pem", type=PATH)
@@ -80,16 +102,21 @@ def init(
 def add_key(
     repo: Path, /, *, file: Path, name: str, public: Path, role: str, expires: timedelta | None, as_json: bool
 ) -> None:
-    """Propose one more key of a role. A new PROPOSAL starts from the repository's root.
+    """Propose one more key of a role.
 
-    Exit status: 0 done, 1 failed, 2 wrong usage, or somebody has signed the proposal already.
+    A new PROPOSAL starts from the repository's root.
+
+    Exit status: 0 done, 1 failed, 2 wrong usage, or the proposal already has a signature.
     """
-    from repo_tools import drafting
+    from repo_tools.ceremony import root_draft
 
-    edit(repo, file, expires, lambda it: drafting.with_key(it, role, holder(name, public)), as_json=as_json)
+    def change(proposal: Proposal) -> Proposal:
+        return root_draft.with_key(proposal, role, load_holder(name, public))
+
+    edit(repo, file, expires, change, as_json=as_json)
 
 
-@root.command("remove-key")
+@click.command("remove-key", cls=QuickCommand)
 @PROPOSAL
 @click.argument("name", metavar="HOLDER")
 @ROLE
@@ -100,18 +127,24 @@ def add_key(
 def remove_key(
     repo: Path, /, *, file: Path, name: str, role: str, expires: timedelta | None, as_json: bool
 ) -> None:
-    """Propose to take out a role's key, named by its holder or by the start of its keyid.
+    """Propose to remove a key from a role.
 
-    Exit status: 0 done, 1 failed, 2 no such key, too few would be left, or somebody has signed already.
+    HOLDER is the name of the key's holder, or the start of its keyid.
+
+    Exit status: 0 done, 1 failed, 2 no such key, too few keys would remain, or the proposal already has a
+    signature.
     """
-    from repo_tools import drafting
+    from repo_tools.ceremony import root_draft
 
-    edit(repo, file, expires, lambda it: drafting.without_key(it, role, name), as_json=as_json)
+    def change(proposal: Proposal) -> Proposal:
+        return root_draft.without_key(proposal, role, name)
+
+    edit(repo, file, expires, change, as_json=as_json)
 
 
-@root.command("threshold")
+@click.command("threshold", cls=QuickCommand)
 @PROPOSAL
-@click.argument("number", metavar="N", type=int)
+@click.argument("number", metavar="N", type=click.IntRange(min=1))
 @ROLE
 @EXPIRES
 @json_option
@@ -122,14 +155,17 @@ def threshold(
 ) -> None:
     """Propose how many keys of a role must sign.
 
-    Exit status: 0 done, 1 failed, 2 it could never be met, or somebody has signed already.
+    Exit status: 0 done, 1 failed, 2 it could never be met, or the proposal already has a signature.
     """
-    from repo_tools import drafting
+    from repo_tools.ceremony import root_draft
 
-    edit(repo, file, expires, lambda it: drafting.with_threshold(it, role, number), as_json=as_json)
+    def change(proposal: Proposal) -> Proposal:
+        return root_draft.with_threshold(proposal, role, number)
+
+    edit(repo, file, expires, change, as_json=as_json)
 
 
-@root.command("rotate")
+@click.command("rotate", cls=QuickCommand)
 @PROPOSAL
 @click.argument("old", metavar="OLD-HOLDER")
 @click.argument("name", metavar="HOLDER")
@@ -151,58 +187,60 @@ def rotate(
     expires: timedelta | None,
     as_json: bool,
 ) -> None:
-    """Propose a new key in the place of an old one, of the same holder or of another.
+    """Propose to replace a key with a new one.
 
-    A new root key counts once published; until then the old root's keys must sign, as the new root's.
+    The new key can have the same holder or another. The proposal must be signed by the keys of the old root
+    and by those of the new root; a new root key signs as a key of the new root.
 
-    Exit status: 0 done, 1 failed, 2 no such key, or somebody has signed already.
+    Exit status: 0 done, 1 failed, 2 no such key, or the proposal already has a signature.
     """
-    from repo_tools import drafting
+    from repo_tools.ceremony import root_draft
 
     def change(proposal: Proposal) -> Proposal:
-        return drafting.with_key_replaced(proposal, role, old, holder(name, public))
+        return root_draft.with_key_replaced(proposal, role, old, load_holder(name, public))
 
     edit(repo, file, expires, change, as_json=as_json)
 
 
-@root.command("renew")
+@click.command("renew", cls=QuickCommand)
 @PROPOSAL
 @EXPIRES
 @json_option
 @click.pass_obj
 @example("repo-tools root renew root-2.json --expires 52w")
 def renew(repo: Path, /, *, file: Path, expires: timedelta | None, as_json: bool) -> None:
-    """Propose the same root once more, to last longer.
+    """Propose the same root with a later expiry.
 
-    Exit status: 0 done, 1 failed, 2 wrong usage, or somebody has signed already.
+    Exit status: 0 done, 1 failed, 2 wrong usage, or the proposal already has a signature.
     """
-    edit(repo, file, expires, lambda it: it, as_json=as_json)
+    edit(repo, file, expires, lambda proposal: proposal, as_json=as_json)
 
 
-@root.command("verify")
+@click.command("verify", cls=QuickCommand)
 @PROPOSALS
 @TRUSTED_ROOT
 @json_option
 @click.pass_obj
 @example("repo-tools root verify root-2.json")
 def verify(repo: Path, /, *, files: tuple[Path, ...], trusted_root: Path | None, as_json: bool) -> ExitStatus:
-    """Say what a proposal changes, who has signed, and who is missing, for the old root and for the new.
+    """Show what a proposal changes, and who has signed it.
 
-    It is compared with the published root where --repo is a repository. Several files of the same
-    proposal, signed side by side, count as one.
+    Also shows whose signatures are missing, of the old root's keys and of the new root's. If --repo is a
+    repository, the proposal is compared with its published root. Several files of one proposal, signed
+    separately, are combined.
 
-    Exit status: 0 complete, 1 signatures are missing, or it was tampered with, 2 it is no proposal.
+    Exit status: 0 complete, 1 signatures are missing, or it was tampered with, 2 not a proposal.
     """
     from repo_tools.render.ceremony import proposal_document, proposal_text
 
     proposal, now = load(*files), current_time()
-    held_against = compared(repo, proposal, trusted_root)
-    text = proposal_text(proposal, held_against, now)
-    emit(proposal_document(proposal, held_against, now), text, as_json=as_json)
+    compared_with, lacking = compare(repo, proposal, trusted_root), keys_to_add(repo, proposal)
+    text = proposal_text(proposal, compared_with, now, lacking)
+    emit(proposal_document(proposal, compared_with, now, lacking), text, as_json=as_json)
     return ExitStatus.DONE if proposal.complete else ExitStatus.FAILED
 
 
-@root.command("sign")
+@click.command("sign", cls=QuickCommand)
 @PROPOSAL
 @click.option("--key", "uri", required=True, metavar="URI[,PUBLIC.pem]", help="Your private key.")
 @TRUSTED_ROOT
@@ -211,44 +249,53 @@ def verify(repo: Path, /, *, files: tuple[Path, ...], trusted_root: Path | None,
 @click.pass_obj
 @example("repo-tools root sign root-2.json --key file2:anna.pem")
 def sign(repo: Path, /, *, file: Path, uri: str, trusted_root: Path | None, yes: bool, as_json: bool) -> None:
-    """Sign a proposal with your key, after showing what it changes. Needs the file and the key, no more.
+    """Sign a proposal with your key, after showing what it changes.
 
-    On a terminal you are asked before it signs. The signed file is yours to hand on.
+    Needs only the file and the key. On a terminal it asks before it signs. Afterwards send the signed file to
+    the next holder.
 
-    Exit status: 0 done, 1 tampered with, 2 not a root key, wrong passphrase, 3 you have signed already.
+    Exit status: 0 done, 1 tampered with, 2 not a root key, or wrong passphrase, 3 already signed.
     """
-    from repo_tools.proposal import signed_with
+    from repo_tools.ceremony.root_proposal import with_signature
     from repo_tools.render.ceremony import proposal_document, proposal_text, signed_text
 
+    asks = not yes and sys.stdin.isatty()
+    if asks and not sys.stderr.isatty():  # it would wait for the answer to a question that nobody sees
+        raise UsageError("cannot ask before signing: stderr is not a terminal", next_step=_SHOW_OR_YES)
     proposal, now = load(file), current_time()
-    held_against = compared(repo, proposal, trusted_root)
+    compared_with = compare(repo, proposal, trusted_root)
     if not as_json:
-        click.echo(proposal_text(proposal, held_against, now) + "\n", err=True)
-    own = signer(uri, proposal)
-    if not yes and sys.stdin.isatty():
+        click.echo(proposal_text(proposal, compared_with, now) + "\n", err=True)
+    signer = root_signer(uri, proposal)
+    if asks:
         click.confirm("sign this?", abort=True, err=True)
-    signed = signed_with(proposal, own)
+    signed = with_signature(proposal, signer)
     write(file, signed)
-    keyid = own.public_key.keyid
-    document = proposal_document(signed, held_against, now) | {"signed_by": keyid}
-    emit(document, signed_text(signed, signed.whose(keyid)), as_json=as_json)
+    keyid = signer.public_key.keyid
+    document = proposal_document(signed, compared_with, now) | {"signed_by": keyid}
+    emit(document, signed_text(signed, signed.holder_text(keyid)), as_json=as_json)
 
 
-@root.command("publish")
+@click.command("publish", cls=QuickCommand)
 @PROPOSALS
+@DRY_RUN
 @json_option
 @click.pass_obj
 @example("repo-tools --repo demo root publish root-2.json")
-def publish(repo: Path, /, *, files: tuple[Path, ...], as_json: bool) -> None:
-    """Put a finished root into the repository, and sign anew what changed keys had signed.
+def publish(repo: Path, /, *, files: tuple[Path, ...], dry_run: bool, as_json: bool) -> None:
+    """Publish a completely signed root in the repository.
 
-    repo.toml must say where the private keys of changed online roles are. If it is killed, run it again.
+    Online roles whose keys change are re-signed with the new keys: repo.toml must say where these private
+    keys are. If the command is killed, run it again.
 
     Exit status: 0 done, 1 signatures are missing, or it starts from another root, 2 wrong usage, or an online
-    key is not at hand, 3 published already, 75 busy.
+    key is not available, 3 already published, 75 busy.
     """
-    from repo_tools import succession
-    from repo_tools.render.ceremony import succession_text
+    from repo_tools.ceremony import publish_root
+    from repo_tools.render.ceremony import published_root_text
 
-    done = succession.publish(existing(repo), load(*files), now=current_time(), secrets=ask_secrets())
-    emit(done.to_json(), succession_text(done), as_json=as_json)
+    folder = require_repository(repo)
+    act = publish_root.plan if dry_run else publish_root.publish
+    done = act(folder, load(*files), now=current_time(), secrets=ask_secrets())
+    document = done.to_json() | ({"dry_run": True} if dry_run else {})
+    emit(document, published_root_text(done, dry_run=dry_run), as_json=as_json)

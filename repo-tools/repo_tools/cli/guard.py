@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from repo_tools.cli.words import (
+from repo_tools.cli.options import (
     PATH,
     SHARE,
     SPAN,
@@ -15,40 +16,48 @@ from repo_tools.cli.words import (
     ask_secrets,
     channel_option,
     current_time,
-    existing,
     family_options,
+    require_repository,
     which_release,
 )
-from signpost.console import emit, example, json_option
+from signpost.console import QuickCommand, emit, example, json_option
 from signpost.errors import ExitStatus
+from updog.update_metadata.times import readable_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import datetime, timedelta
     from pathlib import Path
 
-    from repo_tools.session import Committed
-    from repo_tools.steer import Step
-    from updog.update_metadata.manifest import Update
+    from repo_tools.fleet.verdict import Sight, VerdictAnswer
+    from repo_tools.releases.rollout import RolloutStep
+    from repo_tools.repository.change_log import LogEntry
+    from repo_tools.repository.session import Committed
+    from updog.update_metadata.manifest import Manifest, Update
 
 
-@click.command()
+@click.command(cls=QuickCommand)
 @click.argument("logs", type=PATH, nargs=-1, required=True)
-@click.option("--version", type=VERSION, help="Judge this release only.  [default: all that are on offer]")
+@click.option("--version", type=VERSION, help="Check only this release.  [default: all on offer]")
 @click.option("--budget", type=SHARE, default="1%", show_default=True, help="Nodes that may fail.")
 @click.option("--silence", type=SHARE, default="10%", show_default=True, help="Nodes that may fall silent.")
-@click.option("--alpha", type=SHARE, default="5%", show_default=True, help="Healthy releases held wrongly.")
+@click.option(
+    "--alpha", type=SHARE, default="5%", show_default=True, help="Probability of holding a good release."
+)
 @click.option(
     "--hold-on",
     type=click.Choice(["proof", "doubt"]),
     default="proof",
     show_default=True,
-    help="Hold when more than the budget is proven, or already while less is not proven.",
+    help="Hold if a rate above the budget is proven, or already if a rate within it is not proven.",
 )
-@click.option("--patience", type=SPAN, default="6h", show_default=True, help="Until silence counts.")
-@click.option("--since", type=TIME, help="Judge only what happened from then on, as after a resume.")
-@click.option("--only-seen", is_flag=True, help="Only outcomes of nodes that LOGS show taking the release.")
-@click.option("--dry-run", is_flag=True, help="Judge, and change nothing.")
+@click.option("--patience", type=SPAN, default="6h", show_default=True, help="Time until silence counts.")
+@click.option("--since", type=TIME, help="Count only what happened from then on.  [default: last resume]")
+@click.option(
+    "--max-age", type=SPAN, default="2d", show_default=True, help="Age of LOGS to judge by at most."
+)
+@click.option("--only-seen", is_flag=True, help="Count only outcomes of nodes that took the release in LOGS.")
+@click.option("--dry-run", is_flag=True, help="Only show the verdict; change nothing.")
 @channel_option
 @family_options
 @json_option
@@ -61,29 +70,34 @@ def guard(
     logs: tuple[Path, ...],
     patience: timedelta,
     since: datetime | None,
+    max_age: timedelta,
     only_seen: bool,
     channel: str | None,
     dry_run: bool,
     as_json: bool,
     **words: Any,
 ) -> int:
-    """Hold releases that fail on more nodes than the budget allows; made to be run every few minutes.
+    """Hold releases that fail on too many nodes.
 
-    LOGS are what `report` reads. Failures are judged over the whole release and for each wave, with
-    bounds that stay right however often this runs; the hold is signed, and logged with its reason.
-    Outcome lines are not signed: see docs/how-to/watch-a-rollout.md on forged ones.
+    Run it every few minutes. LOGS are the same as for `report`. Failures are compared with the budget for the
+    whole release and for each wave, with bounds that stay valid however often this runs; the hold is signed,
+    and logged with its reason. After a resume, only what happened since then counts. If LOGS are empty, too
+    old, mostly not understood or contain no outcome, the guard reports that it cannot judge. Outcome lines
+    are not signed: whoever can reach the server can forge them, and so make the guard hold a release or hide
+    that it fails. Each node has one vote; with --only-seen, only nodes that took the release in these logs.
 
-    Exit status: 0 all may go on, 1 failed, or a hold waits for other holders' signatures, 2 wrong usage,
-    unreadable logs, or the extra [fleet] is missing, 3 no release is on offer that is not held, 4 a release
-    was held (--dry-run: would be), 75 busy.
+    Exit status: 0 all can continue, 1 failed, or a hold waits for other holders' signatures, 2 wrong usage,
+    unreadable logs, or the extra [fleet] is missing, 3 there is nothing to judge, 4 a release was held
+    (--dry-run: would be), 6 cannot judge a release, 75 busy.
     """
     from repo_tools.extras import extra
 
     with extra("fleet"):
-        from repo_tools.fleet.evidence import Terms, tally_of
+        from repo_tools.fleet.evidence import EvidenceOptions, sight_of
         from repo_tools.fleet.logs import Logs
-    from repo_tools.fleet.verdict import HoldOn, Rules, judge
-    from repo_tools.render.watching import guard_document, guard_text, reason_text
+    from repo_tools.fleet.verdict import HoldOn, Rules, blind_spots, judge
+    from repo_tools.render.watching import Judged, guard_document, guard_text, reason_text
+    from repo_tools.repository.published import log_of, offered_of
 
     rules = Rules(
         budget=words["budget"],
@@ -91,26 +105,42 @@ def guard(
         alpha=words["alpha"],
         hold_on=HoldOn(words["hold_on"]),
     )
-    updates = _on_offer(repo, channel, words)
-    terms = Terms(patience=patience, only_seen=only_seen, since=since, channel=channel)
+    manifest = offered_of(require_repository(repo), channel)
+    updates, entries, now = _on_offer(manifest, words), log_of(repo, channel), current_time()
+    verdicts = []
     with Logs(logs) as read:
-        verdicts = [(update, judge(tally_of(read, update, terms), rules)) for update in updates]
+        for update in updates:
+            start = max(filter(None, (since, resumed_at(entries, update))), default=None)
+            options = EvidenceOptions(
+                patience=patience,
+                only_seen=only_seen,
+                since=start,
+                channel=channel,
+                siblings=manifest.updates,
+            )
+            tally, sight = sight_of(read, update, options)
+            idle = idle_reason(update, manifest, sight, now=now)
+            blind = blind_spots(sight, now=now, max_age=max_age, since=start, idle=bool(idle))
+            verdict = replace(judge(tally, rules), blind=blind, idle=idle)
+            verdicts.append((update, verdict, sight))
+        lines = read.lines
     held = {
         update.key: _hold(repo, channel, update, reason_text(verdict, rules), dry_run=dry_run)
-        for update, verdict in verdicts
+        for update, verdict, _ in verdicts
         if verdict.hold
     }
-    judged = [(update, verdict, held.get(update.key)) for update, verdict in verdicts]
-    emit(guard_document(judged, rules, dry_run=dry_run), guard_text(judged), as_json=as_json)
-    return int(_status(held.values()))
+    judged = [
+        Judged(update=update, verdict=verdict, sight=sight, held=held.get(update.key))
+        for update, verdict, sight in verdicts
+    ]
+    emit(guard_document(judged, rules, lines, dry_run=dry_run), guard_text(judged, lines), as_json=as_json)
+    return int(_status(held.values(), [verdict.answer for _, verdict, _ in verdicts]))
 
 
-def _on_offer(repo: Path, channel: str | None, words: dict[str, Any]) -> list[Update]:
-    """Return the releases to judge. Raises NothingToSteerError, ReleaseError."""
-    from repo_tools.errors import NothingToSteerError
-    from repo_tools.release import manifest_of
+def _on_offer(manifest: Manifest, words: dict[str, Any]) -> list[Update]:
+    """Return the releases to judge. Raises RolloutUnchangedError, ReleaseError."""
+    from repo_tools.errors import RolloutUnchangedError
 
-    manifest = manifest_of(existing(repo), channel)
     version, variant, arch = words["version"], words["variant"], words["arch"]
     named = [which_release(version, variant, arch).of(manifest)] if version else manifest.updates
     offered = [
@@ -122,27 +152,70 @@ def _on_offer(repo: Path, channel: str | None, words: dict[str, Any]) -> list[Up
         and arch in {None, update.arch}
     ]
     if not offered:
-        raise NothingToSteerError("there is no release to judge: none is on offer, or it is held already")
+        raise RolloutUnchangedError("there is no release to check: none is on offer, or it is already held")
     return offered
 
 
 def _hold(
     repo: Path, channel: str | None, update: Update, reason: str, *, dry_run: bool
-) -> tuple[Step, Committed | None]:
-    """Hold a release; return the step, and what came of it: None with ``dry_run``, which changes nothing."""
-    from repo_tools.release import manifest_of
-    from repo_tools.steer import holding, take
+) -> tuple[RolloutStep, Committed | None]:
+    """Hold a release; return the step and its result: None with ``dry_run``, which changes nothing."""
+    from repo_tools.releases import brake
+    from repo_tools.releases.rollout import holding, take
+    from repo_tools.repository.published import manifest_of
 
-    decide = holding(which_release(update.version, update.variant, update.arch), reason=reason)
-    now = current_time()
+    which, now = which_release(update.version, update.variant, update.arch), current_time()
+    if brake.can_hold(repo, channel):  # a hold of the channel would wait for its other holders
+        if dry_run:
+            return brake.holding(which, reason=reason)(manifest_of(repo, channel), now), None
+        return brake.hold(repo, which, channel=channel, reason=reason, now=now, secrets=ask_secrets())
+    decide = holding(which, reason=reason)
     if dry_run:
         return decide(manifest_of(repo, channel), now), None
     return take(repo, decide, now=now, channel=channel, secrets=ask_secrets())
 
 
-def _status(held: Iterable[tuple[Step, Committed | None]]) -> ExitStatus:
+def resumed_at(entries: Iterable[LogEntry], update: Update) -> datetime | None:
+    """Return when an operator last resumed a release, by the log of changes; None if that never happened."""
+    moments = (
+        entry.at
+        for entry in entries
+        if entry.change.action == "resume" and entry.change.subject == str(update)
+    )
+    return max(moments, default=None)
+
+
+def idle_reason(update: Update, manifest: Manifest, sight: Sight, *, now: datetime) -> str:
+    """Return why no evidence about a release is to be expected; empty if there is to be some."""
+    if sight.took or sight.outcomes:
+        return ""
+    if sight.quiescent:
+        return "every node that was seen runs this version or a later one"
+    later = max(
+        (
+            other.version
+            for other in manifest.updates_of(update.variant, update.arch)
+            if update.version < other.version <= other.max_version and not other.hold
+        ),
+        default=None,
+    )
+    if later:
+        return f"no node takes it any more: {later} is on offer"
+    first = min((start.at for start in update.waves.starts), default=now)
+    return f"its first wave starts on {readable_time(first)}" if first > now else ""
+
+
+def _status(
+    held: Iterable[tuple[RolloutStep, Committed | None]], answers: Sequence[VerdictAnswer]
+) -> ExitStatus:
     """Return how the command ends: a hold that waits for other holders' signatures has failed so far."""
+    from repo_tools.fleet.verdict import VerdictAnswer
+
     outcomes = [done for _, done in held]
     if any(done and done.pending for done in outcomes):
         return ExitStatus.FAILED
-    return ExitStatus.REFUSED if outcomes else ExitStatus.DONE
+    if outcomes:
+        return ExitStatus.REFUSED
+    if VerdictAnswer.CANNOT_JUDGE in answers:
+        return ExitStatus.CANNOT_JUDGE
+    return ExitStatus.DONE if VerdictAnswer.MAY_GO_ON in answers else ExitStatus.NOTHING_TO_DO

@@ -1,4 +1,4 @@
-"""``new``: make a repository."""
+"""``new``: create a repository."""
 
 from __future__ import annotations
 
@@ -6,30 +6,44 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repo_tools.cli.words import PASSPHRASE, PATH, ask_secrets, current_time
-from signpost.console import emit, example, json_option, note
+from repo_tools.cli.options import PATH, ask_secrets, current_time
+from signpost.console import QuickCommand, emit, example, json_option, note
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@click.command()
+@click.command(cls=QuickCommand)
 @click.argument("folder", metavar="DIR", type=PATH)
 @click.option("--name", default="os", show_default=True, help="First word of every image's name.")
-@click.option("--root-threshold", type=int, default=2, show_default=True, help="Signatures a root needs.")
-@click.option("--root-keys", type=int, default=3, show_default=True, help="Test keys to make for root.")
+@click.option(
+    "--root-threshold",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Signatures that root requires.",
+)
+@click.option(
+    "--root-keys",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Number of test keys for root.",
+)
 @click.option(
     "--signer",
     "signers",
     multiple=True,
     metavar="ROLE=URI[,PUBLIC.pem]",
-    help="Sign a role with this key instead of a test key; several are allowed.",
+    help="Sign a role with this key instead of a test key; can be repeated.",
 )
-@click.option("--expires", multiple=True, metavar="ROLE=7d", help="How long signatures of a role last.")
+@click.option("--expires", multiple=True, metavar="ROLE=7d", help="How long a role's signatures are valid.")
 @click.option(
-    "--encrypt", is_flag=True, help=f"Encrypt the test keys; the passphrase is asked, or in {PASSPHRASE}."
+    "--encrypt",
+    is_flag=True,
+    help="Encrypt the test keys; the passphrase is asked for, or read from REPO_TOOLS_PASSPHRASE.",
 )
-@click.option("--root", "root_file", type=PATH, help="A finished root 1, made with `root init`.")
+@click.option("--root", "root_file", type=PATH, help="A completely signed root 1 from `root init`.")
 @json_option
 @example("repo-tools new demo --expires timestamp=1d")
 def new(
@@ -44,26 +58,29 @@ def new(
     root_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Make a repository in DIR: keys, root, empty manifest, all signed, ready to serve.
+    """Create a signed repository in DIR, ready to serve.
+
+    It has keys, a root and an empty manifest.
 
     Exit status: 0 done, 1 failed, 2 wrong usage, or DIR is not empty.
     """
-    from repo_tools import new as making
+    from repo_tools.ceremony import new_repository
     from repo_tools.cli.proposals import load
     from repo_tools.config import parse_expires
-    from repo_tools.render.upkeep import created_text
+    from repo_tools.render.check import created_text
 
     secrets = ask_secrets()
-    plan = making.Plan(
+    plan = new_repository.RepositoryPlan(
         name=name,
         root_threshold=root_threshold,
         root_keys=root_keys,
-        signers=making.parse_signers(signers),
+        signers=new_repository.parse_signers(signers),
         expires=parse_expires(expires),
         passphrase=secrets("passphrase of the new test keys") if encrypt else None,
         first_root=load(root_file) if root_file else None,
     )
-    created = making.create(folder, now=current_time(), plan=plan, secrets=secrets)
+    created = new_repository.create(folder, now=current_time(), plan=plan, secrets=secrets)
     emit(created.to_json(), created_text(created), as_json=as_json)
     if created.test_keys:
-        note(f"warning: the keys in {folder / making.KEYS} are for tests only: they lie on this disk.")
+        keys = folder / new_repository.KEYS
+        note(f"warning: the keys in {keys} are for tests only: they are stored on this disk.")

@@ -1,4 +1,4 @@
-"""Proposals of a root as the commands handle them: files, words of the command line, what to compare with."""
+"""Root proposals on the command line: their files, their arguments, and what they are compared with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repo_tools.cli.words import ask_secrets, current_time, existing
+from repo_tools.cli.options import ask_secrets, current_time, require_repository
 from repo_tools.config import ROLES
 from signpost.console import emit
 from signpost.errors import ToolError
@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from securesystemslib.signer import Signer
-    from tuf.api.metadata import Metadata, Root
 
-    from repo_tools.holders import Holder
-    from repo_tools.proposal import Proposal
+    from repo_tools.ceremony.root_proposal import Proposal
+    from repo_tools.keys.holders import Holder
 
 
 def edit(
@@ -31,63 +30,83 @@ def edit(
     *,
     as_json: bool,
 ) -> None:
-    """Change the proposal in a file, or begin one from the repository's root."""
-    from repo_tools import config, drafting, editor
+    """Change the proposal in a file, or start one from the repository's root."""
+    from tuf.api.metadata import Metadata, Root
+
+    from repo_tools import config
+    from repo_tools.ceremony import root_draft
+    from repo_tools.ceremony.root_proposal import with_earlier_roots
+    from repo_tools.repository import editor
+    from repo_tools.repository.published import require_complete
+    from repo_tools.trust.chain import walk
+    from repo_tools.trust.source import FolderSource
 
     now = current_time()
     if file.exists():
-        proposal = drafting.lasting(load(file), editor.expiry(now, expires) if expires else None)
-        compared(repo, proposal, None)
+        proposal = root_draft.with_expiry(load(file), editor.expiry(now, expires) if expires else None)
+        compare(repo, proposal, None)
     else:
-        span = expires or config.load(existing(repo)).expires["root"]
-        proposal = drafting.begun(_published(repo), editor.expiry(now, span))
-    store(repo, file, change(proposal), as_json=as_json)
+        span = expires or config.load(require_repository(repo)).expires["root"]
+        chain = walk(FolderSource(repo))
+        require_complete(chain)
+        *earlier, base = (Metadata[Root].from_bytes(link.data) for link in chain.roots)
+        proposal = with_earlier_roots(root_draft.following(base, editor.expiry(now, span)), earlier)
+    write_and_show(repo, file, change(proposal), as_json=as_json)
 
 
-def _published(repo: Path) -> Metadata[Root]:
-    from tuf.api.metadata import Metadata, Root
+def compare(repo: Path, proposal: Proposal, trusted_root: Path | None) -> str:
+    """Compare a proposal with the published root, or a trusted one; return as text which, "" for none.
 
-    from repo_tools.chain import walk
-    from repo_tools.session import complete
-    from repo_tools.source import FolderSource
-
-    return Metadata[Root].from_bytes(complete(walk(FolderSource(repo))).root.data)
-
-
-def compared(repo: Path, proposal: Proposal, trusted_root: Path | None) -> str:
-    """Return in words what a proposal was held against: the published root, a trusted one, or nothing.
+    From an older trusted root, the chain to the proposal's base is verified with the roots in the proposal.
 
     Raises:
         StaleProposalError: it starts from another root.
+        TamperedProposalError: a root in between is not signed by the one before it.
     """
-    from repo_tools import succession
-    from repo_tools.chain import walk
+    from repo_tools.ceremony import publish_root
+    from repo_tools.ceremony.root_proposal import walk_to_base
     from repo_tools.config import FILE
     from repo_tools.render.ceremony import PUBLISHED
-    from repo_tools.source import FolderSource
+    from repo_tools.trust.chain import walk
+    from repo_tools.trust.source import FolderSource
 
     if trusted_root:
-        succession.require_base(_read(trusted_root), proposal)
-        return f"as {trusted_root} has it"
+        trusted = publish_root.parse_root(_read(trusted_root))
+        steps = walk_to_base(trusted, proposal)
+        way = f", and {steps} verified step{'s' if steps > 1 else ''} from it" if steps else ""
+        return f"as in {trusted_root}{way}"
     if proposal.base is None or not (repo / FILE).is_file():
         return ""
-    published = succession.is_published(walk(FolderSource(repo)).roots, proposal)
+    published = publish_root.is_published(walk(FolderSource(repo)).roots, proposal)
     return PUBLISHED if published else "the published one"
 
 
-def store(repo: Path, file: Path, proposal: Proposal, *, as_json: bool) -> None:
-    """Write a proposal that has been edited, and show it."""
+def write_and_show(repo: Path, file: Path, proposal: Proposal, *, as_json: bool) -> None:
+    """Write a new or edited proposal, and show it."""
     from repo_tools.render.ceremony import proposal_document, proposal_text
 
     write(file, proposal)
-    held_against, now = compared(repo, proposal, None), current_time()
-    text = f"wrote {file}\n{proposal_text(proposal, held_against, now)}"
-    emit(proposal_document(proposal, held_against, now), text, as_json=as_json)
+    compared_with, now = compare(repo, proposal, None), current_time()
+    lacking = keys_to_add(repo, proposal)
+    text = f"wrote {file}\n{proposal_text(proposal, compared_with, now, lacking)}"
+    emit(proposal_document(proposal, compared_with, now, lacking), text, as_json=as_json)
+
+
+def keys_to_add(repo: Path, proposal: Proposal) -> list[str]:
+    """Return the new root's online keys that publishing needs and repo.toml does not name; none elsewhere."""
+    from repo_tools import config
+    from repo_tools.ceremony.publish_root import unavailable_keys
+    from repo_tools.ceremony.root_diff import changed_roles
+
+    if proposal.base is None or not (repo / config.FILE).is_file():
+        return []
+    changed = changed_roles(proposal.base.signed, proposal.root)
+    return unavailable_keys(proposal.root, changed, config.load(repo).signers)
 
 
 def load(*files: Path) -> Proposal:
-    """Return the proposal in these files, their signatures put together."""
-    from repo_tools.proposal import Proposal, joined
+    """Return the proposal in these files, with the signatures of all of them."""
+    from repo_tools.ceremony.root_proposal import Proposal, merge_signatures
 
     proposals = []
     for file in files:
@@ -96,7 +115,7 @@ def load(*files: Path) -> Proposal:
             proposals.append(Proposal.from_bytes(data))
         except ToolError as error:
             raise type(error)(f"{file}: {error.message}", next_step=error.next_step) from error
-    return joined(proposals)
+    return merge_signatures(proposals)
 
 
 def _read(file: Path) -> bytes:
@@ -109,36 +128,36 @@ def _read(file: Path) -> bytes:
 
 
 def write(file: Path, proposal: Proposal) -> None:
-    """Write a proposal into a file, durably. Raises MediumError."""
+    """Write a proposal durably into a file. Raises MediumError."""
     from signpost.medium import OsMedium
     from updog import durable
 
     durable.write_bytes(OsMedium(), file, proposal.to_bytes())
 
 
-def signer(word: str, proposal: Proposal) -> Signer:
-    """Return the signer of a private key, which must be a root key of the old root or the new one."""
+def root_signer(text: str, proposal: Proposal) -> Signer:
+    """Return a signer with a private key, which must be a root key of the old root or the new one."""
     from pathlib import Path
 
-    from repo_tools.keys import SignerStore, source
-    from repo_tools.proposal import counted_key
+    from repo_tools.ceremony.root_proposal import matching_root_key
+    from repo_tools.keys.signers import SignerStore, key_source
 
     secrets = ask_secrets()
-    given = source(word, Path(), secrets)
-    key = counted_key(proposal, given.key)
+    given = key_source(text, Path(), secrets)
+    key = matching_root_key(proposal, given.key)
     return SignerStore(uris={key.keyid: given.uri}, folder=Path(), secrets=secrets).of([key])[0]
 
 
-def holder(name: str, public: Path) -> Holder:
-    """Return the holder of a public key in a PEM file. Raises SigningKeyError."""
-    from repo_tools.holders import Holder
-    from repo_tools.keys import load_public
+def load_holder(name: str, public: Path) -> Holder:
+    """Return the holder of the public key in a PEM file. Raises SigningKeyError."""
+    from repo_tools.keys.holders import Holder
+    from repo_tools.keys.signers import load_public
 
     return Holder(name=name, key=load_public(public))
 
 
-def members(words: tuple[str, ...]) -> dict[str, list[Holder]]:
-    """Return role → holders of ``ROLE=NAME,PUBLIC.pem`` words. Raises UsageError."""
+def parse_members(words: tuple[str, ...]) -> dict[str, list[Holder]]:
+    """Return role → holders from ``ROLE=NAME,PUBLIC.pem`` texts. Raises UsageError."""
     from pathlib import Path
 
     members: dict[str, list[Holder]] = {role: [] for role in ROLES}
@@ -147,16 +166,18 @@ def members(words: tuple[str, ...]) -> dict[str, list[Holder]]:
         name, _, public = rest.rpartition(",")
         if role not in ROLES or not name or not public:
             raise click.UsageError(f"--key {word}: not ROLE=NAME,PUBLIC.pem; roles are {', '.join(ROLES)}")
-        members[role].append(holder(name, Path(public)))
+        members[role].append(load_holder(name, Path(public)))
     return members
 
 
-def thresholds(words: tuple[str, ...]) -> dict[str, int]:
-    """Return role → threshold of ``ROLE=N`` words. Raises UsageError."""
+def parse_thresholds(words: tuple[str, ...]) -> dict[str, int]:
+    """Return role → threshold from ``ROLE=N`` texts. Raises UsageError."""
     thresholds = {}
     for word in words:
         role, _, number = word.partition("=")
-        if role not in ROLES or not number.isdecimal():
-            raise click.UsageError(f"--threshold {word}: not ROLE=N; roles are {', '.join(ROLES)}")
+        if role not in ROLES or not number.isdecimal() or not 0 < int(number[:9]) < 10**6:
+            raise click.UsageError(
+                f"--threshold {word}: not ROLE=N, N at least 1; roles are {', '.join(ROLES)}"
+            )
         thresholds[role] = int(number)
     return thresholds

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from repo_tools.cli.words import (
+from repo_tools.cli.options import (
+    DRY_RUN,
     PATH,
     REASON,
     TIME,
@@ -15,45 +16,52 @@ from repo_tools.cli.words import (
     ask_secrets,
     channel_option,
     current_time,
-    emit_last,
+    leave_if_pending,
 )
-from signpost.console import example, json_option
+from signpost.console import QuickCommand, emit, emit_last, example, json_option, quiet_option
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@click.command()
+@click.command(cls=QuickCommand)
 @click.option("--variant", required=True, help="Flavour of the operating system.")
 @click.option("--arch", required=True, help="Machine architecture, such as x86_64.")
 @click.option("--version", required=True, type=VERSION, help="Semantic version of the release.")
 @click.option("--boot", required=True, type=PATH, help="Raw boot image.")
 @click.option("--root", required=True, type=PATH, help="Raw root image.")
 @click.option("--hash", "hash_image", type=PATH, help="Raw dm-verity hash image.")
-@click.option("--verity", is_flag=True, help="Make the hash image from the root image with veritysetup.")
+@click.option("--verity", is_flag=True, help="Create the hash image from the root image with veritysetup.")
 @click.option(
     "--waves", default="", metavar="POLICY", help="default, accelerated, slow-roll, ohno, FILE.toml or none."
 )
 @click.option("--start-at", type=TIME, help="When the waves start: RFC 3339, or 'in 2 days'.  [default: now]")
 @click.option("--max-version", type=VERSION, help="Withdraw every version above this one.")
-@click.option("--floor", type=VERSION, help="Nodes below this version must pass through it first.")
 @click.option(
-    "--compression", type=click.Choice(["zstd", "lz4"]), help="Format of the images.  [default: repo.toml]"
+    "--floor",
+    type=VERSION,
+    help="Nodes below it must first update to a release at or above it.  [default: that of the last release]",
 )
-@click.option("--level", type=int, help="Level of the compression.  [default: repo.toml]")
+@click.option("--no-floor", is_flag=True, help="Nodes may come from any version.")
+@click.option(
+    "--compression", type=click.Choice(["zstd", "lz4"]), help="Compression format.  [default: repo.toml]"
+)
+@click.option("--level", type=int, help="Compression level.  [default: repo.toml]")
 @click.option(
     "--deltas",
     type=click.IntRange(0, 256),
-    help="From how many of the last releases deltas are made.  [default: repo.toml]",
+    help="Number of earlier releases to make deltas from.  [default: repo.toml]",
 )
 @click.option(
     "--delta-from",
     multiple=True,
     type=VERSION,
-    help="Make a delta from this release too; several are allowed.",
+    help="Also make a delta from this release; can be repeated.",
 )
 @channel_option
 @click.option("--reason", type=REASON, default="", help="Why: one line, for the log of changes.")
+@DRY_RUN
+@quiet_option
 @json_option
 @click.pass_obj
 @example(
@@ -70,34 +78,46 @@ def publish(
     verity: bool,
     compression: str | None,
     level: int | None,
+    dry_run: bool,
+    quiet: bool,
     as_json: bool,
     **facts: Any,
 ) -> None:
-    """Compress images, sign them, and offer them as a release in waves.
+    """Compress and sign images, and offer them in waves.
 
-    A reader sees the old release or the new one at any moment, also if this command is killed.
-    With --json: one JSON object a line, the last one is the result.
+    Readers see the old release or the new one at any moment, even if this command is killed.
+    With --json: one JSON object per line; the last one is the result.
 
-    Exit status: 0 done, 1 failed, 2 wrong usage, or the version is there already, 75 busy.
+    Exit status: 0 done, 1 failed, 2 wrong usage, or the version already exists, 3 NOT in force yet: other
+    holders must sign, 75 busy.
     """
-    from repo_tools.bar import reporting
-    from repo_tools.release import NewRelease, publish
-    from repo_tools.render.releases import published_text
+    from repo_tools.releases.publish import plan, publish
+    from repo_tools.releases.release import NewRelease
+    from repo_tools.render.releases import planned_text, published_text
+    from updog.progress import reporting
 
+    if facts["no_floor"] and facts["floor"]:
+        raise click.UsageError("pass either --floor or --no-floor")
     if (hash_image is None) is not verity:
         raise click.UsageError("pass either --hash FILE or --verity")
     release = NewRelease(
         boot=boot, root=root, hash=hash_image, packing=_packing(repo, compression, level), **facts
     )
-    with reporting(sys.stdout, sys.stderr, as_json=as_json) as progress:
-        outcome = publish(repo, release, now=current_time(), secrets=ask_secrets(), progress=progress)
+    if dry_run:
+        now = current_time()
+        planned = plan(repo, release, now=now, secrets=ask_secrets())
+        emit(planned.to_json(now), planned_text(planned, now), as_json=as_json)
+        return
+    with reporting(sys.stdout, sys.stderr, as_json=as_json, quiet=quiet) as progress:
+        outcome = publish(repo, release, secrets=ask_secrets(), progress=progress)
     emit_last(outcome.to_json(), published_text(outcome), as_json=as_json)
+    leave_if_pending(outcome.committed)
 
 
 def _packing(repo: Path, compression: str | None, level: int | None) -> Any:
-    """Return the packing asked for, the repository's own in what was not. Raises UsageError."""
+    """Return the requested compression, completed by ``repo.toml``; None without one. Raises UsageError."""
     from repo_tools import config
-    from repo_tools.images import Packing
+    from repo_tools.images.packing import Packing
     from updog.update_metadata.errors import FaultsError
 
     if compression is None and level is None:

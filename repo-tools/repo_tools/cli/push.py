@@ -1,4 +1,4 @@
-"""``push``: bring the repository to where it is served from."""
+"""``push``: upload the repository to where it is served from."""
 
 from __future__ import annotations
 
@@ -7,46 +7,52 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repo_tools.cli.words import current_time, emit_last, existing
-from signpost.console import example, json_option
+from repo_tools.cli.options import current_time, require_repository
+from signpost.console import QuickCommand, emit_last, example, json_option, quiet_option
 from signpost.errors import UsageError
+from signpost.text import traffic_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from repo_tools.copies.push import Pushed
 
-@click.command()
+
+@click.command(cls=QuickCommand)
 @click.argument("destination", required=False)
-@click.option("--dry-run", is_flag=True, help="Only say what would be uploaded.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be uploaded.")
 @click.option("--delete", is_flag=True, help="Also delete targets there that `prune` removed here.")
+@quiet_option
 @json_option
 @click.pass_obj
 @example("repo-tools push s3://updates-example/os", "repo-tools push /srv/www/updates")
-def push(repo: Path, /, *, destination: str | None, dry_run: bool, delete: bool, as_json: bool) -> int:
-    """Upload what is published here to s3://BUCKET/PREFIX or a folder, in a safe order.
+def push(
+    repo: Path, /, *, destination: str | None, dry_run: bool, delete: bool, quiet: bool, as_json: bool
+) -> int:
+    """Upload the repository to s3://BUCKET/PREFIX or a folder.
 
-    Targets first, timestamp.json last; what is there already is not uploaded again. A killed push leaves
-    readers with the old release, and the next one completes it. What another publisher wrote stays.
-    Without DESTINATION the one in repo.toml is taken.
+    Uploads in a safe order: targets first, timestamp.json last; files that are already there are not uploaded
+    again. If it is killed, readers see the old release, and the next push completes it. It never overwrites
+    another publisher's files. DESTINATION is by default the one in repo.toml.
 
-    Exit status: 0 done, 1 not fit to be read, or another publisher was first, 2 wrong usage, 3 nothing to
-    do, 5 destination unreachable.
+    Exit status: 0 done, 1 clients would refuse it, or another publisher was faster, 2 wrong usage, 3 nothing
+    to do, 5 destination unreachable.
     """
     from repo_tools import config
-    from repo_tools.bar import reporting
-    from repo_tools.destination import destination_of
-    from repo_tools.push import GRACE, push
-    from repo_tools.render.push import pushed_text
+    from repo_tools.copies.locations import destination_of
+    from repo_tools.copies.push import GRACE, push
+    from updog.progress import reporting
 
-    place = destination or config.load(existing(repo)).destination
+    folder = require_repository(repo)
+    place = destination or config.load(folder).destination
     if not place:
         raise UsageError(
             "no destination is given",
             next_step='Name one, or write destination = "s3://BUCKET/PREFIX" into repo.toml.',
         )
-    with reporting(sys.stdout, sys.stderr, as_json=as_json) as progress:
+    with reporting(sys.stdout, sys.stderr, as_json=as_json, quiet=quiet) as progress:
         done = push(
-            existing(repo),
+            folder,
             destination_of(place),
             now=current_time(),
             dry_run=dry_run,
@@ -55,3 +61,15 @@ def push(repo: Path, /, *, destination: str | None, dry_run: bool, delete: bool,
         )
     emit_last(done.to_json() | {"dry_run": dry_run}, pushed_text(done, dry_run=dry_run), as_json=as_json)
     return 0
+
+
+def pushed_text(done: Pushed, *, dry_run: bool) -> str:
+    """Return what `push` did, or would do."""
+    verb = "would upload" if dry_run else "uploaded"
+    lines = [f"{verb} to {done.destination}: {len(done.targets)} targets, {traffic_text(done.length)}"]
+    lines += [f"  {path}" for path in (*done.targets, *done.metadata)] if dry_run else []
+    if done.deleted:
+        lines.append(f"{'would delete' if dry_run else 'deleted'} {len(done.deleted)} targets there")
+    if "metadata/timestamp.json" in done.metadata and not dry_run:
+        lines.append("readers now see this repository")
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""``root``: the root of trust: look at it, make keys, rehearse; the steps of a change are in ``ceremony``."""
+"""``root``: show the root of trust, create keys, rehearse; the steps of a change are in ``ceremony``."""
 
 from __future__ import annotations
 
@@ -6,21 +6,28 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repo_tools.cli.words import PATH, ask_secrets, current_time, existing, new_passphrase
-from signpost.console import emit, example, json_option
+from repo_tools.cli.options import PATH, ask_secrets, current_time, new_passphrase, require_repository
+from signpost.console import LazyGroup, emit, example, json_option
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@click.group()
+_CEREMONY = ("init", "add-key", "remove-key", "threshold", "rotate", "renew", "verify", "sign", "publish")
+_LATER = {
+    **{name: f"repo_tools.cli.ceremony:{name.replace('-', '_')}" for name in _CEREMONY},
+    "rehearse": "repo_tools.cli.rehearse:rehearse",
+}
+
+
+@click.group("root", cls=LazyGroup, later=_LATER)
 @example("repo-tools root show")
 def root() -> None:
-    """Look at the root of trust, and change it.
+    """Show the root of trust, and change it.
 
-    A change is a file that goes from one holder of a root key to the next: `add-key`, `remove-key`,
-    `threshold`, `rotate` or `renew` write it, each holder runs `verify` and `sign` on it, needing no
-    repository and no network, and `publish` puts the finished root into the repository.
+    A change is a file that is sent from one holder of a root key to the next: `add-key`, `remove-key`,
+    `threshold`, `rotate` or `renew` write it; each holder runs `verify` and `sign` on it, without a
+    repository and without a network; `publish` publishes the signed root in the repository.
     """
 
 
@@ -29,17 +36,19 @@ def root() -> None:
 @click.pass_obj
 @example("repo-tools root show")
 def root_show(repo: Path, /, *, as_json: bool) -> None:
-    """Show the roles, their keys, holders and thresholds, when root expires, and which keys are at hand.
+    """Show the roles, their keys, holders and thresholds.
 
-    Exit status: 0 done, 1 the roots do not verify, 2 no repository here.
+    Also shows when root expires, and which keys are available.
+
+    Exit status: 0 done, 1 the roots do not verify, 2 not a repository.
     """
     from repo_tools import config
-    from repo_tools.chain import walk
     from repo_tools.render.root import root_document, root_text
-    from repo_tools.session import complete
-    from repo_tools.source import FolderSource
+    from repo_tools.repository.published import require_complete
+    from repo_tools.trust.chain import walk
+    from repo_tools.trust.source import FolderSource
 
-    newest = complete(walk(FolderSource(existing(repo)))).root.signed
+    newest = require_complete(walk(FolderSource(require_repository(repo)))).root.signed
     document = root_document(newest, config.load(repo).signers)
     emit(document, root_text(document, newest.expires - current_time()), as_json=as_json)
 
@@ -50,23 +59,23 @@ def root_show(repo: Path, /, *, as_json: bool) -> None:
 @json_option
 @example("repo-tools root make-key anna.pem")
 def make_key(file: Path, *, no_passphrase: bool, as_json: bool) -> None:
-    """Make an ed25519 key: FILE.pem, which its holder keeps, and FILE.pub.pem, which others need.
+    """Create an ed25519 key: FILE.pem and FILE.pub.pem.
 
-    The passphrase is asked for, or taken from REPO_TOOLS_PASSPHRASE.
+    The holder keeps FILE.pem and sends FILE.pub.pem to the others. The passphrase is asked for, or read from
+    REPO_TOOLS_PASSPHRASE.
 
-    Exit status: 0 done, 1 a file cannot be written, or is there already, 2 wrong usage.
+    Exit status: 0 done, 1 a file cannot be written, or already exists, 2 wrong usage.
     """
-    from repo_tools import keys
+    from repo_tools.keys import signers
     from signpost.medium import OsMedium
 
     medium, public = OsMedium(), file.with_suffix(".pub.pem")
     passphrase = None if no_passphrase else new_passphrase(file)
-    made = keys.create_key(medium, file, passphrase)
-    keys.write_public(medium, public, made.key)
-    document = {"keyid": made.key.keyid, "private": str(file), "public": str(public)}
-    emit(
-        document, f"made {file}, keep it; {public} is for the others\nkeyid {made.key.keyid}", as_json=as_json
-    )
+    key = signers.create_key(medium, file, passphrase).key
+    signers.write_public(medium, public, key)
+    document = {"keyid": key.keyid, "private": str(file), "public": str(public)}
+    text = f"created {file}: keep it secret; send {public} to the others\nkeyid {key.keyid}"
+    emit(document, text, as_json=as_json)
 
 
 @root.command("public-key")
@@ -76,16 +85,19 @@ def make_key(file: Path, *, no_passphrase: bool, as_json: bool) -> None:
 @click.pass_obj
 @example("repo-tools root public-key 'hsm:2?label=anna' > anna.pub.pem")
 def public_key(repo: Path, /, *, uri: str, signer_line: bool, as_json: bool) -> None:
-    """Print the public half of a key: a file, an environment variable, a PKCS#11 token or an AWS KMS key.
+    """Print the public half of a key.
 
-    The path of a file2: URI starts at --repo, as it does in repo.toml.
+    The key is in a file, an environment variable, a PKCS#11 token or AWS KMS. Relative paths start at the
+    current folder; --signer-line prints them as repo.toml needs them, relative to --repo.
 
-    Exit status: 0 done, 2 the key cannot be reached or is of a type that not every client verifies.
+    Exit status: 0 done, 2 the key cannot be reached, or has a type that not every client verifies.
     """
-    from repo_tools import config, keys
+    from repo_tools import config
+    from repo_tools.keys import signers
 
-    key = keys.source(uri, repo, ask_secrets()).key
-    pem = keys.public_pem(key).decode()
-    line = config.signer_line(key.keyid, uri)
+    given = signers.given_key(uri, repo, ask_secrets())
+    key = given.key
+    pem = signers.public_pem(key).decode()
+    line = config.signer_line(key.keyid, given.uri)
     document = {"keyid": key.keyid, "scheme": key.scheme, "public": pem, "signer_line": line}
     emit(document, line if signer_line else pem.rstrip(), as_json=as_json)

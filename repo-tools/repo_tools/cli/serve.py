@@ -1,4 +1,4 @@
-"""``serve``: a web server for trying things out."""
+"""``serve``: a web server for experiments."""
 
 from __future__ import annotations
 
@@ -7,31 +7,35 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repo_tools.cli.words import emit_last, readable
-from signpost.console import example, json_option, note
+from repo_tools.cli.options import require_readable
+from signpost.console import QuickCommand, emit_last, example, json_option, note
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@click.command()
+@click.command(cls=QuickCommand)
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Port to listen on; 0 selects a free one.",
 )
 @click.option("--bind", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @json_option
 @click.pass_obj
 @example("repo-tools --repo demo serve --port 8080")
 def serve(repo: Path, /, *, port: int, bind: str, as_json: bool) -> None:
-    """Serve the repository's public files on this machine, to try things out.
+    """Serve the repository on this machine, for experiments.
 
-    For a fleet, put metadata/ and targets/ on any web server, bucket or CDN. Ctrl-C ends it.
+    For a fleet, put metadata/ and targets/ on a web server, bucket or CDN. Press Ctrl-C to end it.
 
-    Exit status: 0 ended by Ctrl-C, 1 cannot listen, 2 no repository here.
+    Exit status: 0 ended by Ctrl-C, 1 cannot listen, 2 not a repository.
     """
-    from repo_tools.serve import listen
+    from repo_tools.copies.serve import listen
 
-    with listen(readable(repo), bind=bind, port=port) as server:
+    with listen(require_readable(repo), bind=bind, port=port) as server:
         document = {
             "url": server.url,
             "metadata": f"{server.url}/metadata/",

@@ -1,6 +1,7 @@
-"""Charts, as PNG or SVG files or as SVG for a page: by Matplotlib, without a display and without its state.
+"""Charts as PNG or SVG files, or as SVG for a page, by Matplotlib without a display and without global state.
 
-The same values give the same bytes: no date, no random names inside.
+The same values give the same bytes: the files contain no date and no random names. A chart for a page has the
+colours of the page: its text is ``currentColor``, its curves are the variables ``--curve-0`` and so on.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from repo_tools.errors import ChartError
-from repo_tools.render.text import size_text
+from signpost.text import traffic_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -27,20 +28,52 @@ if TYPE_CHECKING:
     from repo_tools.fleet.simulate import Rollout
 
 ENDINGS = (".png", ".svg")
-_FACTS = {"png": ("Software",), "svg": ("Creator", "Date", "Format", "Type")}
+_METADATA = {"png": ("Software",), "svg": ("Creator", "Date", "Format", "Type")}
 _STYLE = {"svg.hashsalt": "repo-tools", "svg.fonttype": "none", "font.family": "sans-serif"}
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's, for all eyes
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#882255",
+)  # Okabe and Ito: safe for colour-blind readers
+
+
+PLAN = -1
+"""The colour number of what is not a version: the colour of the text."""
+
+_INK = "#010203"
+"""Stands for the colour of the page's text while Matplotlib draws; no curve has it."""
+
+_INK_OF: dict[str, str] = dict.fromkeys(
+    (
+        *("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor"),
+        *("xtick.color", "ytick.color", "grid.color"),
+    ),
+    _INK,
+)
+
+_WIDE, _NARROW = (9.0, 3.3), (4.4, 3.3)
+"""Width and height (inches) of a chart on a page: for a desktop, and for a phone of 360 pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Curve:
-    """One line of a chart: a name, moments, and a value at each. ``steps``: it holds until the next one."""
+    """One line of a chart: a name, moments, and a value at each.
+
+    Attributes:
+        steps: draw the curve in steps.
+        colour: number of its colour, the same for the same thing in every chart; None for its place.
+    """
 
     name: str
     moments: Sequence[datetime]
     values: Sequence[float]
     dashed: bool = False
     steps: bool = False
+    colour: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,8 +81,8 @@ class Panel:
     """Curves over one axis.
 
     Attributes:
-        title: what the axis counts. share: whether it is a share of the fleet, else bytes.
-        marks: moments to point out, each with a word.
+        title: the quantity. share: whether it is a share of the fleet; otherwise it is in bytes.
+        marks: moments to mark, each with a label.
     """
 
     title: str
@@ -58,24 +91,28 @@ class Panel:
     marks: Sequence[tuple[datetime, str]] = ()
 
 
-def write_chart(path: Path, panels: Sequence[Panel]) -> None:
-    """Write a chart; the file's ending says which kind. Raises ChartError."""
+def write_chart(path: Path, panels: Sequence[Panel], *, title: str = "") -> None:
+    """Write a chart in the format of the file's ending. Raises ChartError."""
     if path.suffix not in ENDINGS:
-        raise ChartError(f"{path} ends in neither {' nor '.join(ENDINGS)}")
+        raise ChartError(f"{path} does not end in {' or '.join(ENDINGS)}")
     try:
-        path.write_bytes(_drawn(panels, path.suffix[1:]))
+        path.write_bytes(_image(panels, path.suffix[1:], size=(9, 0.9 + 2.7 * len(panels)), title=title))
     except OSError as error:
         raise ChartError(f"cannot write {path}: {error.strerror}") from error
 
 
-def svg_of(panels: Sequence[Panel]) -> str:
-    """Return a chart as an ``<svg>`` element."""
-    text = _drawn(panels, "svg").decode()
-    return text[text.index("<svg") :]
+def page_svg(panel: Panel, *, narrow: bool = False) -> str:
+    """Return a chart as an ``<svg>`` element in the colours of the page around it."""
+    style = {"svg.hashsalt": f"{panel.title} {narrow}", **_INK_OF}  # one page: no name may occur twice
+    text = _image([panel], "svg", size=_NARROW if narrow else _WIDE, style=style).decode()
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    for number, colour in enumerate(COLOURS):
+        text = text.replace(colour, f"var(--curve-{number}, {colour})")
+    return text
 
 
 def rollout_panels(rollout: Rollout) -> list[Panel]:
-    """Return what a simulated roll-out looks like: shares of the fleet, and bytes an hour."""
+    """Return the panels of a simulated rollout: shares of the fleet, and bytes per hour."""
     moments, plan = rollout.moments, rollout.plan
     shares = [Curve(name="updated", moments=moments, values=rollout.updated.tolist())]
     if plan.bad_rate:
@@ -91,18 +128,33 @@ def rollout_panels(rollout: Rollout) -> list[Panel]:
     marks = [(rollout.held, "held")] if rollout.held else []
     return [
         Panel(title="share of the fleet", curves=shares, marks=marks),
-        Panel(title="bytes an hour", curves=traffic, share=False, marks=marks),
+        Panel(title="traffic per hour", curves=traffic, share=False, marks=marks),
     ]
 
 
-def _drawn(panels: Sequence[Panel], kind: str) -> bytes:
-    with mpl.rc_context(_STYLE):  # type: ignore[arg-type]
-        figure = Figure(figsize=(9, 0.6 + 2.7 * len(panels)), layout="constrained")
+def rollout_title(rollout: Rollout) -> str:
+    """Return the title of the chart of a simulated rollout."""
+    plan = rollout.plan
+    return f"Simulated rollout to {plan.nodes:,} nodes from {plan.start:%Y-%m-%d %H:%M} UTC"
+
+
+def _image(
+    panels: Sequence[Panel],
+    kind: str,
+    *,
+    size: tuple[float, float],
+    title: str = "",
+    style: Mapping[str, str] | None = None,
+) -> bytes:
+    with mpl.rc_context(_STYLE | dict(style or {})):  # type: ignore[arg-type]
+        figure = Figure(figsize=size, layout="constrained")
+        if title:
+            figure.suptitle(_plain(title))
         for axes, panel in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
             _draw(axes, panel)
         out = io.BytesIO()
-        facts: dict[str, Any] = dict.fromkeys(_FACTS[kind])  # none of them: no date, nobody's address
-        figure.savefig(out, format=kind, dpi=120, metadata=facts)
+        no_metadata: dict[str, Any] = dict.fromkeys(_METADATA[kind])
+        figure.savefig(out, format=kind, dpi=120, metadata=no_metadata, transparent=style is not None)
     return out.getvalue()
 
 
@@ -112,20 +164,28 @@ def _draw(axes: Axes, panel: Panel) -> None:
             list(curve.moments),  # type: ignore[arg-type]
             list(curve.values),
             label=_plain(curve.name),
-            color=_COLOURS[number % len(_COLOURS)],
+            color=_INK
+            if curve.colour == PLAN
+            else COLOURS[(number if curve.colour is None else curve.colour) % len(COLOURS)],
             linestyle="--" if curve.dashed else "-",
             drawstyle="steps-pre" if curve.steps else "default",
         )
-    for moment, word in panel.marks:
+    for moment, label in panel.marks:
         axes.axvline(moment, color="black", linewidth=0.8)  # type: ignore[arg-type]
-        axes.annotate(word, (moment, 1), xycoords=("data", "axes fraction"), xytext=(3, -10),
+        axes.annotate(label, (moment, 1), xycoords=("data", "axes fraction"), xytext=(3, -10),
                       textcoords="offset points")  # fmt: skip
     axes.set_title(panel.title, loc="left", fontsize="medium")
     axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(
-        PercentFormatter(xmax=1) if panel.share else FuncFormatter(lambda value, _: size_text(int(value)))
-    )
-    locator = AutoDateLocator()  # type: ignore[no-untyped-call]
+    if panel.share:
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2.5, 5, 10]))
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axes.yaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: traffic_text(value).replace(".0 ", " "))
+        )
+    axes.set_xlabel("time, UTC")
+    locator = AutoDateLocator(minticks=3, maxticks=6)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     axes.grid(visible=True, alpha=0.3)
@@ -134,5 +194,5 @@ def _draw(axes: Axes, panel: Panel) -> None:
 
 
 def _plain(name: str) -> str:
-    """Return a name that Matplotlib takes as it is: no formula, no underscore first (it hides)."""
+    """Return a name that Matplotlib shows unchanged: not as a formula, not hidden by a first underscore."""
     return f" {name}".replace("$", r"\$")

@@ -1,29 +1,36 @@
-"""What the logs say about one release: who took it, who runs it, what failed and why, who is stuck.
+"""What logs show about one release: which nodes took it and run it, what failed and why, which are stuck.
 
 Rules:
 
-* time is that of the logs: "now" is their last request, so that logs of last month can be read as well;
-* a node *took* the release when it was first served something with ``target=`` that version, and *runs* it
-  from its first request with ``version=`` that version;
-* of one node's outcome lines about the release the latest counts, once (docs/reference/outcome-line.md);
-* a node is *quiet* if nothing at all came from it after its last request for the release. One that asks
-  again, whatever it runs, is alive. Nodes are due for that ``patience`` after that request, not before;
+* the time is that of the logs: "now" is their last request, so that old logs can be evaluated as well;
+* a node *took* the release when it was first served a request with that version as ``target=``, and *runs* it
+  from its first request with that version as ``version=``;
+* only nodes of the release's variant, architecture and channel count. Requests say which; of older nodes, the
+  outcome line says it, or the image that the node fetched. A node of which nothing is known counts, too;
+* of a node's outcome lines about the release, the latest counts, once (docs/reference/outcome-line.md);
+* a node is *quiet* if no request came from it after its last request for the release; any later request, of
+  whatever version, shows that it is alive, and so does an outcome. A node is only judged ``patience`` after
+  that last request;
+* an older node that got a new address looks like two: one that took the release and was not heard of again,
+  and one that appears later with the same seed and runs or reports the release. They are joined in pairs;
 * a node is *stuck* if it took the release more than ``patience`` ago and does not run it.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from repo_tools.fleet.bounds import Count
+from repo_tools.fleet.bounds import FailureCount, step_over
 from repo_tools.fleet.logs import counted
-from repo_tools.fleet.steps import step_over
-from repo_tools.fleet.verdict import Tally
+from repo_tools.fleet.verdict import Sight, Tally
+from updog.update_metadata.errors import VersionError
 from updog.update_metadata.seeds import MAX_SEED
+from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,14 +40,14 @@ if TYPE_CHECKING:
     from repo_tools.fleet.logs import Lines, Logs
     from updog.update_metadata.manifest import Update
 
-SHOWN = 100
-"""Stuck nodes, and kinds of failures, that are listed: a person reads no more. All are counted."""
+MAX_LISTED = 100
+"""Most stuck nodes, and kinds of failures, that are listed; all are counted."""
 
 VERSIONS_SHOWN = 6
-"""Versions that get a curve of their own: more cannot be told apart."""
+"""Most versions with their own curve: more cannot be distinguished."""
 
 MAX_TEXT = 128
-"""Characters of a text from a log that are shown."""
+"""Most characters of a text from a log that are shown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,9 +55,9 @@ class WaveProgress:
     """One wave at the end of the logs.
 
     Attributes:
-        number: from 1. start: when it starts; None where the release is open at once.
-        open: share of its seeds whose turn has come. nodes: seen of it. took: of these, took the release.
-        runs: of these, run it. good, bad: outcomes.
+        number: from 1. start: when it starts; None if the release is open at once.
+        open: share of its seeds that may update. nodes: number seen. took: how many took the release.
+        runs: how many run it. good, bad: number of outcomes.
     """
 
     number: int
@@ -65,7 +72,7 @@ class WaveProgress:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
-    """One kind of failure: its code, its cause (empty if unknown), and on how many nodes."""
+    """One kind of failure: its code, its cause (empty if unknown), and the number of nodes."""
 
     code: str
     cause: str
@@ -73,13 +80,13 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stuck:
+class StuckNode:
     """A node that took the release and does not run it.
 
     Attributes:
-        node: address and seed. seed: of it. runs: the version it last asked with; empty if it never said.
-        took: when it took the release. seen: its last request. quiet: whether nothing came since it took it.
-        code: of its own outcome line, where there is one.
+        node: address and seed. seed: of the node. runs: the version in its last request; empty if unknown.
+        took: when it took the release. seen: time of its last request.
+        quiet: whether no request came after it took the release. code: of its outcome line, if there is one.
     """
 
     node: str
@@ -92,8 +99,8 @@ class Stuck:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Curve:
-    """Shares of the fleet at the end of each step, the first one step after the logs begin."""
+class OutcomeCurve:
+    """Shares of the fleet at the end of each step, the first one a step after the logs begin."""
 
     name: str
     shares: tuple[float, ...]
@@ -101,19 +108,20 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evidence:
-    """Everything that is known about one release.
+    """Everything that the logs show about one release.
 
     Attributes:
-        update: the release. first, last: moments of the first and the last request; None without any.
-        lines: how much was read. nodes: seen in all. took, runs: of these.
-        versions: version → nodes that said last that they run it; most first.
-        waves: progress of each. failures: kinds, most frequent first.
-        neither: outcomes that count for nothing.
-        stuck: the nodes, longest first, at most :data:`SHOWN`; stuck_count: of how many.
-        quiet: of the nodes that are due, those that nothing was heard of.
-        reached: per cent → when that much of the fleet ran the release; None if it does not yet.
-        step: of the curves. running: share that runs it. planned: share it was open for.
-        spread: of each frequent version, its share of the nodes, by what each said last.
+        update: the release. first, last: times of the first and the last request; None without requests.
+        lines: number of lines read. nodes: number seen. took, runs: how many took the release, and run it.
+        versions: version → number of nodes that last reported it; most frequent first.
+        waves: progress of each wave. failures: kinds of failures, most frequent first.
+        not_counted: outcomes that are neither good nor bad.
+        stuck: stuck nodes, the longest first, at most :data:`MAX_LISTED`. stuck_count: their total number.
+        quiet: nodes that have had time to be heard of again, and how many have not.
+        reached: per cent → when this part of the fleet ran the release; None if it does not yet.
+        unnamed: nodes that send no pseudonym, and are told apart by address and seed.
+        step: of the curves. running: share that runs the release. planned: share that it was open to.
+        spread: for each frequent version, the share of nodes that last reported it.
     """
 
     update: Update
@@ -121,81 +129,96 @@ class Evidence:
     last: datetime | None
     lines: Lines
     nodes: int
+    unnamed: int
     took: int
     runs: int
     versions: dict[str, int]
     waves: tuple[WaveProgress, ...]
     failures: tuple[Failure, ...]
-    neither: int
-    stuck: tuple[Stuck, ...]
+    not_counted: int
+    stuck: tuple[StuckNode, ...]
     stuck_count: int
-    quiet: Count
+    quiet: FailureCount
     reached: dict[int, datetime | None]
     step: timedelta
-    running: Curve
-    planned: Curve
-    spread: tuple[Curve, ...] = field(default=())
+    running: OutcomeCurve
+    planned: OutcomeCurve
+    spread: tuple[OutcomeCurve, ...] = field(default=())
 
     @property
     def moments(self) -> list[datetime]:
-        """What the points of the curves stand for."""
+        """The moments of the points of the curves."""
         first = self.first or datetime.fromtimestamp(0, UTC)
         return [first + self.step * (index + 1) for index in range(len(self.running.shares))]
 
     @property
     def tally(self) -> Tally:
-        """What the guard judges."""
+        """What the guard evaluates."""
         return _tally(self.waves, self.quiet)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Terms:
-    """What counts.
+class EvidenceOptions:
+    """Which outcomes count.
 
     Attributes:
-        patience: how long a node may take from its last request for the release to its next sign of life.
-        only_seen: count outcomes only of nodes that these logs show taking the release.
-        since: count only outcomes, and silence, from then on; None for all.
-        channel: count only outcomes of nodes that follow it; None for all.
+        patience: how long a node may be silent after its last request for the release.
+        only_seen: count only outcomes of nodes that took the release according to these logs.
+        since: count only outcomes, and silence, from this time on; None for all.
+        channel: the channel that the nodes follow; None for nodes that follow none.
+        siblings: all releases of the manifest; the names of their images tell variants apart.
     """
 
     patience: timedelta
     only_seen: bool = False
     since: datetime | None = None
     channel: str | None = None
+    siblings: tuple[Update, ...] = ()
 
 
-def gather(logs: Logs, update: Update, terms: Terms) -> Evidence:
-    """Return what the logs say about a release, as it is published."""
-    return _Query(logs, update, terms).evidence()
+def gather(logs: Logs, update: Update, options: EvidenceOptions) -> Evidence:
+    """Return what the logs show about a published release."""
+    return _Query(logs, update, options).evidence()
 
 
-def tally_of(logs: Logs, update: Update, terms: Terms) -> Tally:
-    """Return the part of :func:`gather` that the guard judges."""
-    return _Query(logs, update, terms).tally()
+def tally_of(logs: Logs, update: Update, options: EvidenceOptions) -> Tally:
+    """Return the part of :func:`gather` that the guard evaluates."""
+    return _Query(logs, update, options).tally()
 
 
-def _tally(waves: Iterable[WaveProgress], quiet: Count) -> Tally:
-    counts = {wave.number: Count(failed=wave.bad, total=wave.good + wave.bad) for wave in waves}
+def sight_of(logs: Logs, update: Update, options: EvidenceOptions) -> tuple[Tally, Sight]:
+    """Return the part of :func:`gather` that the guard evaluates, and how much the logs show at all."""
+    query = _Query(logs, update, options)
+    tally = query.tally()
+    return tally, query.sight(tally)
+
+
+def _tally(waves: Iterable[WaveProgress], quiet: FailureCount) -> Tally:
+    counts = {wave.number: FailureCount(failed=wave.bad, total=wave.good + wave.bad) for wave in waves}
     return Tally(waves=counts, quiet=quiet)
 
 
 class _Query:
-    """The questions about one release; tables ``turns``, ``nodes`` and ``votes`` are made for it."""
+    """The queries about one release; creates the tables ``seed_waves``, ``nodes`` and ``results`` for it."""
 
-    def __init__(self, logs: Logs, update: Update, terms: Terms) -> None:
-        self._logs, self._update, self._patience = logs, update, terms.patience.total_seconds()
-        self._since = terms.since.timestamp() if terms.since else float("-inf")
+    def __init__(self, logs: Logs, update: Update, options: EvidenceOptions) -> None:
+        self._logs, self._update, self._patience = logs, update, options.patience.total_seconds()
+        self._since = options.since.timestamp() if options.since else float("-inf")
         self._database: duckdb.DuckDBPyConnection = logs.database
         self._first, self._last = self._one("SELECT min(moment), max(moment) FROM requests")
-        self._make_turns()
-        self._make_nodes()
-        self._make_votes(terms)
+        self._create_seed_waves()
+        self._create_nodes(options)
+        self._join_moved_nodes(options)
+        self._create_results(options)
 
     def evidence(self) -> Evidence:
-        """Ask everything."""
-        nodes, took, runs = self._one("SELECT count(*), count(took), count(*) FILTER (running) FROM nodes")
-        step, count = self._steps()
+        """Run all queries."""
+        nodes, unnamed, took, runs = self._one(
+            "SELECT count(*), count(*) FILTER (NOT named), count(took), count(*) FILTER (running) FROM nodes"
+        )
+        span = timedelta(seconds=(self._last or 0) - (self._first or 0))
+        step = step_over(span)
+        count = int(span / step) + 1
         stuck, stuck_count = self._stuck()
         return Evidence(
             update=self._update,
@@ -203,12 +226,13 @@ class _Query:
             last=_time(self._last),
             lines=self._logs.lines,
             nodes=nodes,
+            unnamed=unnamed,
             took=took,
             runs=runs,
             versions=self._versions(),
             waves=tuple(self._waves()),
             failures=self._failures(),
-            neither=self._one("SELECT count(*) FROM votes WHERE says = 'neither'")[0],
+            not_counted=self._one("SELECT count(*) FROM results WHERE counts_as = 'neither'")[0],
             stuck=stuck,
             stuck_count=stuck_count,
             quiet=self._quiet(),
@@ -220,8 +244,33 @@ class _Query:
         )
 
     def tally(self) -> Tally:
-        """Ask what the guard judges."""
+        """Run the queries that the guard needs."""
         return _tally(self._waves(), self._quiet())
+
+    def sight(self, tally: Tally) -> Sight:
+        """Return how much the logs show, beside the tally."""
+        nodes, unnamed, took = self._one(
+            "SELECT count(*), count(*) FILTER (NOT named), count(took) FROM nodes"
+        )
+        (said,) = self._one("SELECT max(moment) FROM outcomes")
+        rows = self._all("SELECT version, count(*) FROM nodes GROUP BY version")
+        return Sight(
+            read=self._logs.lines.read,
+            understood=self._logs.lines.read - self._logs.lines.not_understood,
+            last=_time(said if self._last is None else self._last),
+            nodes=nodes,
+            unnamed=unnamed,
+            behind=sum(count for version, count in rows if not self._is_reached(version)),
+            took=took,
+            outcomes=tally.overall.total,
+        )
+
+    def _is_reached(self, version: str) -> bool:
+        """Return whether a version from a log is the release or a later one."""
+        try:
+            return Version.parse(version) >= self._update.version
+        except VersionError:
+            return False
 
     def _one(self, query: str, *values: object) -> tuple[Any, ...]:
         return self._database.execute(query, list(values)).fetchone() or ()
@@ -229,45 +278,112 @@ class _Query:
     def _all(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         return self._database.execute(query, list(values)).fetchall()
 
-    def _make_turns(self) -> None:
+    def _create_seed_waves(self) -> None:
         waves = self._update.waves
         positions = [waves.position(seed) for seed in range(MAX_SEED)]
         self._database.execute(
-            "CREATE OR REPLACE TABLE turns AS"
+            "CREATE OR REPLACE TABLE seed_waves AS"
             " SELECT unnest(?::SMALLINT[]) AS seed, unnest(?::SMALLINT[]) AS wave",
             [list(range(MAX_SEED)), [position.number if position else 1 for position in positions]],
         )
 
-    def _make_nodes(self) -> None:
-        version = str(self._update.version)
+    def _create_nodes(self, options: EvidenceOptions) -> None:
+        """Create the table of the nodes of the release's variant, architecture and channel."""
+        variant, arch, version = self._update.key
+        ours = set(self._update.images.values())
+        others = {
+            image
+            for sibling in options.siblings
+            if (sibling.variant, sibling.arch) != (variant, arch)
+            for image in sibling.images.values()
+        } - ours
+        fetched_others = (
+            "coalesce(bool_or(target IS NOT NULL AND regexp_matches(replace(path, '%2B', '+'), $5)), false)"
+        )
         self._database.execute(
-            "CREATE OR REPLACE TABLE nodes AS SELECT node, any_value(seed) AS seed, max(moment) AS seen,"
+            "CREATE OR REPLACE TABLE nodes AS SELECT * FROM (SELECT node, any_value(seed) AS seed,"
+            " bool_or(named) AS named, min(moment) AS first, max(moment) AS seen,"
             " coalesce(arg_max(version, moment) FILTER (version IS NOT NULL), '') AS version,"
             " min(moment) FILTER (version = $1) AS runs_since,"
             " min(moment) FILTER (target = $1) AS took, max(moment) FILTER (target = $1) AS asked,"
-            " coalesce(arg_max(version, moment) FILTER (version IS NOT NULL), '') = $1 AS running"
-            " FROM sightings GROUP BY node",
-            [version],
+            " coalesce(arg_max(version, moment) FILTER (version IS NOT NULL), '') = $1 AS running,"
+            " arg_max((variant, coalesce(arch, $3), coalesce(channel, '')), moment)"
+            " FILTER (variant IS NOT NULL) AS family,"
+            f" {fetched_others} AS other FROM sightings GROUP BY node)"
+            " WHERE CASE WHEN family IS NULL THEN NOT other ELSE family = ($2, $3, $4) END",
+            [
+                str(version),
+                variant,
+                arch,
+                options.channel or "",
+                rf"[./](?:{'|'.join(map(re.escape, sorted(others)))})" if others else "^$",
+            ],
         )
 
-    def _make_votes(self, terms: Terms) -> None:
-        seen = " AND sighting IN (SELECT node FROM nodes WHERE took IS NOT NULL)" if terms.only_seen else ""
+    def _join_moved_nodes(self, options: EvidenceOptions) -> None:
+        """Join the two halves of nodes without a pseudonym whose address changed after they took the release.
+
+        Of each seed, a half that was last heard of is joined with one that was first heard of later.
+        """
+        release, values = self._of_release(options)
+        silent = self._all(
+            "SELECT seed, seen, node FROM nodes WHERE took IS NOT NULL AND NOT running AND NOT named"
+            " ORDER BY seed, seen DESC"
+        )
+        if not silent:
+            return
+        new = self._all(
+            "WITH said AS (SELECT node, any_value(seed) AS seed, any_value(sighting) AS sighting,"
+            f" max(moment) AS moment FROM outcomes WHERE {release} GROUP BY node)"
+            " SELECT seed, first, node FROM nodes WHERE took IS NULL AND (runs_since IS NOT NULL"
+            " OR node IN (SELECT node FROM said) OR node IN (SELECT sighting FROM said))"
+            " UNION ALL SELECT seed, moment, node FROM said WHERE NOT EXISTS"
+            " (SELECT 1 FROM nodes WHERE nodes.node IN (said.node, said.sighting)) ORDER BY 1, 2 DESC",
+            *values,
+        )
+        if pairs := _pairs(silent, new):
+            self._database.execute(
+                "CREATE OR REPLACE TEMP TABLE pairs AS SELECT unnest(?::VARCHAR[]) AS old,"
+                " unnest(?::VARCHAR[]) AS new, unnest(?::DOUBLE[]) AS moment",
+                [list(column) for column in zip(*pairs, strict=True)],
+            )
+            self._database.execute(
+                "CREATE OR REPLACE TABLE nodes AS SELECT pairs.new AS node, old.seed,"
+                " coalesce(new.named, false) AS named, old.first, coalesce(new.seen, pairs.moment) AS seen,"
+                " coalesce(nullif(new.version, ''), old.version) AS version,"
+                " coalesce(new.runs_since, old.runs_since) AS runs_since, old.took, old.asked,"
+                " coalesce(new.running, false) AS running FROM pairs"
+                " JOIN nodes AS old ON old.node = pairs.old LEFT JOIN nodes AS new ON new.node = pairs.new"
+                " UNION ALL SELECT node, seed, named, first, seen, version, runs_since, took, asked, running"
+                " FROM nodes WHERE node NOT IN (SELECT old FROM pairs UNION SELECT new FROM pairs)"
+            )
+
+    def _of_release(self, options: EvidenceOptions) -> tuple[str, list[object]]:
+        """Return the condition for outcomes of the release, and its values."""
         variant, arch, version = self._update.key
+        condition = (
+            "target = ? AND variant = ? AND arch = ? AND channel IS NOT DISTINCT FROM ? AND moment >= ?"
+        )
+        return condition, [str(version), variant, arch, options.channel, self._since]
+
+    def _create_results(self, options: EvidenceOptions) -> None:
+        """Create the table of each node's latest outcome."""
+        took = "(SELECT node FROM nodes WHERE took IS NOT NULL)"
+        seen = f" AND (node IN {took} OR sighting IN {took})" if options.only_seen else ""
+        release, values = self._of_release(options)
         self._database.execute(
-            "CREATE OR REPLACE TABLE votes AS SELECT *, " + counted() + " AS says FROM (SELECT node,"
+            "CREATE OR REPLACE TABLE results AS SELECT *, " + counted() + " AS counts_as FROM (SELECT node,"
             " arg_max(seed, moment) AS seed, arg_max(code, moment) AS code,"
-            " coalesce(arg_max(coalesce(cause, ''), moment), '') AS cause,"
-            " arg_max(sighting, moment) AS sighting FROM outcomes"
-            f" WHERE target = ? AND variant = ? AND arch = ? AND moment >= ?"
-            f" AND coalesce(channel = ?, ?){seen} GROUP BY node)",
-            [str(version), variant, arch, self._since, terms.channel, terms.channel is None],
+            " coalesce(arg_max(coalesce(cause, ''), moment), '') AS cause, max(moment) AS moment,"
+            f" arg_max(sighting, moment) AS sighting FROM outcomes WHERE {release}{seen} GROUP BY node)",
+            values,
         )
 
     def _versions(self) -> dict[str, int]:
         rows = self._all(
             "SELECT version, count(*) AS n FROM nodes WHERE version <> '' GROUP BY version"
             " ORDER BY n DESC, version LIMIT ?",
-            SHOWN,
+            MAX_LISTED,
         )
         return {_text(version): count for version, count in rows}
 
@@ -275,26 +391,26 @@ class _Query:
         seen = {
             row[0]: row[1:]
             for row in self._all(
-                "SELECT wave, count(*), count(took), count(*) FILTER (running) FROM nodes JOIN turns"
+                "SELECT wave, count(*), count(took), count(*) FILTER (running) FROM nodes JOIN seed_waves"
                 " USING (seed) GROUP BY wave"
             )
         }
-        said = {
+        outcomes = {
             row[0]: row[1:]
             for row in self._all(
-                "SELECT wave, count(*) FILTER (says = 'good'), count(*) FILTER (says = 'bad') FROM votes"
-                " JOIN turns USING (seed) GROUP BY wave"
+                "SELECT wave, count(*) FILTER (counts_as = 'good'), count(*) FILTER (counts_as = 'bad')"
+                " FROM results JOIN seed_waves USING (seed) GROUP BY wave"
             )
         }
         for number, start, share in self._plan():
             nodes, took, runs = seen.get(number, (0, 0, 0))
-            good, bad = said.get(number, (0, 0))
+            good, bad = outcomes.get(number, (0, 0))
             yield WaveProgress(
                 number=number, start=start, open=share, nodes=nodes, took=took, runs=runs, good=good, bad=bad
             )
 
     def _plan(self) -> Iterator[tuple[int, datetime | None, float]]:
-        """Yield of each wave its number, its start, and the share of its seeds that is open by now."""
+        """Yield each wave's number, its start, and the share of its seeds that may update by now."""
         waves, now = self._update.waves, _time(self._last)
         seeds = [start.seed for start in waves.starts if start.seed < MAX_SEED]
         if not seeds:
@@ -307,25 +423,26 @@ class _Query:
 
     def _failures(self) -> tuple[Failure, ...]:
         rows = self._all(
-            "SELECT code, cause, count(*) AS n FROM votes WHERE says = 'bad' GROUP BY code, cause"
+            "SELECT code, cause, count(*) AS n FROM results WHERE counts_as = 'bad' GROUP BY code, cause"
             " ORDER BY n DESC, code, cause LIMIT ?",
-            SHOWN,
+            MAX_LISTED,
         )
         return tuple(Failure(code=_text(row[0]), cause=_text(row[1]), nodes=row[2]) for row in rows)
 
-    def _stuck(self) -> tuple[tuple[Stuck, ...], int]:
+    def _stuck(self) -> tuple[tuple[StuckNode, ...], int]:
         where = "FROM nodes WHERE took IS NOT NULL AND NOT running AND took < ?"
         due = (self._last or 0) - self._patience
         rows = self._all(
             "SELECT node, seed, version, took, seen, seen <= asked, coalesce("
-            f"(SELECT any_value(code) FROM votes WHERE sighting = nodes.node), '') {where}"
+            "(SELECT any_value(code) FROM results WHERE nodes.node IN (results.node, sighting)), '')"
+            f" {where}"
             " ORDER BY took, node LIMIT ?",
             due,
-            SHOWN,
+            MAX_LISTED,
         )
         (count,) = self._one(f"SELECT count(*) {where}", due)
         stuck = tuple(
-            Stuck(
+            StuckNode(
                 node=_text(row[0]),
                 seed=row[1],
                 runs=_text(row[2]),
@@ -338,13 +455,15 @@ class _Query:
         )
         return stuck, count
 
-    def _quiet(self) -> Count:
+    def _quiet(self) -> FailureCount:
         total, failed = self._one(
-            "SELECT count(*), count(*) FILTER (seen <= asked) FROM nodes WHERE asked < ? AND asked >= ?",
+            "SELECT count(*), count(*) FILTER (seen <= asked AND NOT EXISTS (SELECT 1 FROM results"
+            " WHERE results.node = nodes.node AND results.moment > asked))"
+            " FROM nodes WHERE asked < ? AND asked >= ?",
             (self._last or 0) - self._patience,
             self._since,
         )
-        return Count(failed=failed, total=total)
+        return FailureCount(failed=failed, total=total)
 
     def _reached(self, nodes: int, percent: int) -> datetime | None:
         needed = -(-percent * nodes // 100)
@@ -354,12 +473,7 @@ class _Query:
         )
         return _moment(rows[0][0]) if rows and nodes else None
 
-    def _steps(self) -> tuple[timedelta, int]:
-        span = timedelta(seconds=(self._last or 0) - (self._first or 0))
-        step = step_over(span)
-        return step, int(span / step) + 1
-
-    def _running(self, nodes: int, step: timedelta, count: int) -> Curve:
+    def _running(self, nodes: int, step: timedelta, count: int) -> OutcomeCurve:
         rows = self._all(
             "SELECT floor((runs_since - ?) / ?)::INTEGER, count(*) FROM nodes WHERE runs_since IS NOT NULL"
             " GROUP BY 1",
@@ -371,19 +485,21 @@ class _Query:
         for index in range(count):
             total += new.get(index, 0)
             shares.append(total / nodes if nodes else 0.0)
-        return Curve(name=f"runs {self._update.version}", shares=tuple(shares))
+        return OutcomeCurve(name=f"runs {self._update.version}", shares=tuple(shares))
 
-    def _planned(self, step: timedelta, count: int) -> Curve:
+    def _planned(self, step: timedelta, count: int) -> OutcomeCurve:
         first = _time(self._first) or datetime.fromtimestamp(0, UTC)
         ends = (first + step * (index + 1) for index in range(count))
-        return Curve(name="plan", shares=tuple(float(self._update.waves.share_open(end)) for end in ends))
+        return OutcomeCurve(
+            name="plan", shares=tuple(float(self._update.waves.share_open(end)) for end in ends)
+        )
 
-    def _spread(self, step: timedelta, count: int) -> tuple[Curve, ...]:
-        """Return for each frequent version its share of the nodes heard so far, by what each said last."""
+    def _spread(self, step: timedelta, count: int) -> tuple[OutcomeCurve, ...]:
+        """Return for each frequent version the share of the nodes heard so far that last reported it."""
         rows = self._all(
             "WITH heard AS (SELECT node, floor((moment - ?) / ?)::INTEGER AS bin,"
             " arg_max(version, moment) AS version FROM sightings WHERE version IS NOT NULL"
-            " GROUP BY node, bin),"
+            " AND node IN (SELECT node FROM nodes) GROUP BY node, bin),"
             " moves AS (SELECT bin, version, lag(version) OVER (PARTITION BY node ORDER BY bin) AS before"
             " FROM heard)"
             " SELECT bin, version, count(*) FROM moves WHERE version IS DISTINCT FROM before GROUP BY ALL"
@@ -399,9 +515,31 @@ class _Query:
         heard = [sum(each[index] for each in nodes.values()) or 1 for index in range(count)]
         most = sorted(nodes, key=lambda version: (-max(nodes[version]), version))[:VERSIONS_SHOWN]
         return tuple(
-            Curve(name=version, shares=tuple(n / all_ for n, all_ in zip(nodes[version], heard, strict=True)))
+            OutcomeCurve(
+                name=version, shares=tuple(n / all_ for n, all_ in zip(nodes[version], heard, strict=True))
+            )
             for version in most
         )
+
+
+def _pairs(
+    silent: Iterable[tuple[int, float, str]], new: Iterable[tuple[int, float, str]]
+) -> list[tuple[str, str, float]]:
+    """Return old name, new name and first time of as many nodes as can be joined.
+
+    Both are (seed, time, name), sorted by seed, the latest first: every half that is new to one silent half
+    is new to all silent ones after it, so that taking any of them leaves enough for the others.
+    """
+    waiting: dict[int, list[tuple[float, str]]] = defaultdict(list)
+    for seed, first, name in new:
+        waiting[seed].append((first, name))
+    pairs: list[tuple[str, str, float]] = []
+    for seed, seen, name in silent:
+        later = waiting[seed]
+        if later and later[0][0] > seen:
+            first, other = later.pop(0)
+            pairs.append((name, other, first))
+    return pairs
 
 
 def _time(seconds: float | None) -> datetime | None:
@@ -413,6 +551,6 @@ def _moment(seconds: float) -> datetime:
 
 
 def _text(value: object) -> str:
-    """Return a text from a log as it may be shown: printable, and not too long."""
+    """Return a text from a log so that it can be shown: printable, and not too long."""
     text = "".join(letter if letter.isprintable() else "?" for letter in str(value or ""))
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"

@@ -1,4 +1,4 @@
-"""PURE: results as people read them. Values in, text out; no colour, no clock, no terminal.
+"""Results as text for people and as documents for ``--json``. PURE: no colour, no clock, no terminal.
 
-One module a group of commands, as in `cli`; `text` is what they share.
+One module for each group of commands, as in `cli`. Units and tables are :mod:`signpost.text`'s.
 """

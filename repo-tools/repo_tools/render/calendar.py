@@ -1,10 +1,10 @@
-"""PURE: when signatures run out, as an iCalendar file (RFC 5545) for the calendars of those who sign.
+"""When signatures expire, as an iCalendar file (RFC 5545) for the calendars of those who sign. PURE.
 
-Rules:
+Rules it enforces:
 
-* one event a role, always under the same UID, its SEQUENCE the metadata's version: a calendar that takes the
-  file in again moves the event instead of adding another;
-* an alarm goes off as long before as `expirations` would call the role near;
+* one event for each role, always with the same UID, its SEQUENCE the metadata's version: a calendar that
+  imports the file again moves the event instead of adding another;
+* the alarm goes off when `expirations` begins to call the role near;
 * lines end in CRLF and are folded after 75 octets, never inside a character (§3.1);
 * text is escaped (§3.3.11).
 """
@@ -18,32 +18,31 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime, timedelta
 
-    from repo_tools.expiry import Expiration, Notice
+    from repo_tools.trust.expirations import Expiration, RenewalWindow
 
-_FOLD = 75
-_WHAT_TO_DO = {
-    "root": "Begin with: repo-tools root renew root-next.json",
-}
-_REFRESH = "Sign anew with: repo-tools refresh"
+_FOLD = 75  # octets (§3.1)
+_RENEW_ROOT = "Begin with: repo-tools root renew root-next.json"
+_REFRESH = "Re-sign with: repo-tools refresh"
 
 
-def calendar_text(rows: Sequence[Expiration], notice: Notice, *, name: str, now: datetime) -> str:
+def calendar_text(rows: Sequence[Expiration], window: RenewalWindow, *, name: str, now: datetime) -> str:
     """Return the calendar of a repository of this name."""
     lines = ["BEGIN:VCALENDAR", "VERSION:2.0", "PRODID:-//updog//repo-tools//EN"]
     for row in rows:
-        lines += _event(row, notice.of(row.role), name, now)
+        lines += _event(row, window.of(row.role), name, now)
     return "".join(f"{_folded(line)}\r\n" for line in [*lines, "END:VCALENDAR"])
 
 
 def _event(row: Expiration, ahead: timedelta, name: str, now: datetime) -> Iterator[str]:
-    summary = _escaped(f"{name}: the signature of {row.role} runs out")
+    next_step = _RENEW_ROOT if row.role == "root" else _REFRESH
+    summary = _escaped(f"{name}: the signature of {row.role} expires")
     yield "BEGIN:VEVENT"
     yield f"UID:{row.role}@{name}.repo-tools"
     yield f"SEQUENCE:{row.version}"
     yield f"DTSTAMP:{_moment(now)}"
     yield f"DTSTART:{_moment(row.expires)}"
     yield f"SUMMARY:{summary}"
-    yield f"DESCRIPTION:{_escaped(f'{row.name}. ' + _WHAT_TO_DO.get(row.role, _REFRESH))}"
+    yield f"DESCRIPTION:{_escaped(f'{row.name}. {next_step}')}"
     yield "BEGIN:VALARM"
     yield "ACTION:DISPLAY"
     yield f"TRIGGER:-PT{int(ahead.total_seconds()) // 60}M"
@@ -63,7 +62,7 @@ def _escaped(text: str) -> str:
 
 
 def _folded(line: str) -> str:
-    """Return a line in pieces of at most 75 octets, each next one after CRLF and a blank."""
+    """Return a line in pieces of at most 75 octets, separated by CRLF and a blank."""
     pieces, piece = [], ""
     for character in line:
         if len((piece + character).encode()) > _FOLD:

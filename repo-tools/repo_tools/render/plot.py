@@ -1,4 +1,4 @@
-"""PURE: a share over time as a plot of block characters, for a terminal and for a log alike."""
+"""A share over time as a plot of block characters, for terminals and logs. PURE."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def share_plot(share: Callable[[datetime], float], first: datetime, span: timede
 
 
 def mark(at: datetime, word: str, first: datetime, span: timedelta) -> list[str]:
-    """Return the line that points at a moment of the plot; none where it is outside."""
+    """Return the line that points at a moment of the plot; none if it is outside."""
     for column, (left, right) in enumerate(pairwise(_moments(first, span))):
         if left <= at < right:
             return [" " * (7 + column) + f"^ {word}"]

@@ -1,4 +1,4 @@
-"""PURE: releases and their waves: publish, waves, withdraw, in words."""
+"""Releases and their waves, as text: `publish`, `waves`, `withdraw`. PURE."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ from collections import Counter
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from repo_tools.releases.rollout import RolloutSteps
 from repo_tools.render.channels import committed_text
 from repo_tools.render.plot import mark, share_plot
-from repo_tools.render.text import size_text, table_text
+from repo_tools.text import share_text
+from signpost.text import counted, size_text, table
 from updog.update_metadata.seeds import MAX_SEED
-from updog.update_metadata.times import format_time, spoken_time
+from updog.update_metadata.times import format_time, readable_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from fractions import Fraction
 
-    from repo_tools.release import Outcome
-    from repo_tools.steer import Step
+    from repo_tools.releases.plan import ReleasePlan
+    from repo_tools.releases.release import ReleaseChange
+    from repo_tools.releases.rollout import RolloutStep
     from updog.update_metadata.manifest import Update
     from updog.update_metadata.version import Version
     from updog.update_metadata.waves import Wave
 
 
-def published_text(outcome: Outcome) -> str:
-    """Return what `publish` says."""
+def published_text(outcome: ReleaseChange) -> str:
+    """Return what `publish` did."""
     rows = [
         (
             item.name,
@@ -36,37 +38,48 @@ def published_text(outcome: Outcome) -> str:
         if item.content
     ]
     starts = outcome.update.waves.starts
-    lines = [f"published {outcome.update}", table_text(("image", "raw", "stored", "ratio"), rows)]
+    lines = [f"published {outcome.update}", table([("image", "raw", "stored", "ratio"), *rows])]
     lines += _delta_lines(outcome)
     lines.append(
-        f"{len(starts)} waves, the first at {starts[0].at:%Y-%m-%d %H:%M} UTC"
+        f"{counted(len(starts), 'wave')}, the first at {starts[0].at:%Y-%m-%d %H:%M} UTC"
         if starts
         else "open to all now"
     )
-    lines += [f"took the withdrawn {version} off the manifest" for version in outcome.dropped]
+    lines += outcome.cautions
+    lines += [f"removed the withdrawn {version} from the manifest" for version in outcome.dropped]
     lines += [f"dm-verity root hash: {outcome.root_hash}"] if outcome.root_hash else []
     return "\n".join([*lines, committed_text(outcome.committed)])
 
 
-def _delta_lines(outcome: Outcome) -> Iterator[str]:
-    """Yield one line a base that there are deltas from, with their length together."""
+def planned_text(plan: ReleasePlan, now: datetime) -> str:
+    """Return what `publish` would do."""
+    document = plan.to_json(now)
+    deltas = ", ".join(document["deltas_from"]) or "no release"
+    return "\n".join(
+        [
+            f"would publish {plan.added.update}",
+            *(f"  {effect}" for effect in document["effects"]),
+            *(f"  image {name}" for name in document["images"]),
+            f"  deltas from {deltas}",
+        ]
+    )
+
+
+def _delta_lines(outcome: ReleaseChange) -> Iterator[str]:
+    """Yield a line for each release that deltas start from, with the size of these deltas together."""
     if not outcome.update.packs:
         return
     lengths = {item.name: item.length for item in outcome.targets}
     sums: Counter[Version] = Counter()
-    for pack in outcome.update.packs.each():
+    for pack in outcome.update.packs.values():
         for base, delta in pack.deltas.items():
             sums[base] += lengths[delta.target]
     for base, length in sums.items():
         yield f"delta from {base}: {size_text(length)}"
 
 
-def _percent(share: Fraction | float) -> str:
-    return f"{float(share) * 100:.1f} %"
-
-
 def release_row(update: Update, now: datetime) -> dict[str, Any]:
-    """Return one release as the list of all of them shows it."""
+    """Return a release as `waves show` lists it in ``--json``."""
     withdrawn = update.version > update.max_version
     hidden = withdrawn or update.hold is not None
     return {
@@ -87,7 +100,7 @@ def releases_text(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return "nothing is published yet"
     cells = [(row["variant"], row["arch"], row["version"], row["max_version"], _offer(row)) for row in rows]
-    return table_text(("variant", "arch", "version", "max version", "on offer to"), cells)
+    return table([("variant", "arch", "version", "max version", "on offer to"), *cells])
 
 
 def _offer(row: Mapping[str, Any]) -> str:
@@ -96,7 +109,7 @@ def _offer(row: Mapping[str, Any]) -> str:
     if row["held_since"]:
         because = f" because: {row['hold_reason']}" if row["hold_reason"] else ""
         return f"held since {row['held_since']}{because}"
-    return f"{_percent(row['share_open'])} of the fleet"
+    return f"{share_text(row['share_open'])} of the fleet"
 
 
 def _waves_of(update: Update) -> list[Wave]:
@@ -137,31 +150,36 @@ def waves_text(update: Update, now: datetime) -> str:
     waves = _waves_of(update)
     if not waves:
         return head
+    stop = update.waves.stop.at if update.waves.stop else None
     cells = [
         (
             str(wave.number),
-            spoken_time(wave.start),
+            "not by itself" if wave.start == stop else readable_time(wave.start),
             f"{wave.first_seed}…{wave.end_seed - 1}",
-            _percent(wave.end_seed / MAX_SEED),
+            share_text(wave.end_seed / MAX_SEED),
             _state(wave, now),
         )
         for wave in waves
     ]
-    table = table_text(("wave", "starts", "seeds", "reached at its end", ""), cells)
-    return f"{head}\n{table}\n\n{plot_text(update, now)}"
+    rows = table([("wave", "starts", "seeds", "reached at its end", ""), *cells])
+    return f"{head}\n{rows}\n\n{plot_text(update, now)}"
 
 
 def plot_text(update: Update, now: datetime) -> str:
-    """Return the share of the fleet that an update is open for, over the time of its roll-out."""
-    starts = [wave.start for wave in _waves_of(update)]
+    """Return the plot of the share of the fleet that an update is open to, during its roll-out."""
+    stop = update.waves.stop
+    starts = [wave.start for wave in _waves_of(update) if stop is None or wave.start < stop.at]
     first = min(starts)
-    span = max(max(starts) - first, timedelta(minutes=1)) * 21 / 20  # a little beyond the last wave
+    span = max(max(starts) - first, timedelta(minutes=1)) * 21 / 20  # a little past the last wave
     plot = share_plot(lambda moment: float(update.waves.share_open(moment)), first, span)
     return "\n".join([*plot, *mark(now, "now", first, span)])
 
 
-def step_text(step: Step, *, done: bool) -> str:
-    """Return what steering a release does, or did."""
+def step_text(step: RolloutStep | RolloutSteps, *, done: bool) -> str:
+    """Return what `waves hold`, `resume`, `open`, `set` or `withdraw` does, or did."""
+    if isinstance(step, RolloutSteps):
+        texts = [step_text(one, done=done) for one in step.steps]
+        return "\n".join([*texts, *(f"unchanged: {sentence}" for sentence in step.unchanged)])
     head = f"{step.action} {step.before}" if done else f"would {step.action} {step.before}"
     because = [f"  because: {step.reason}"] if step.reason else []
     return "\n".join([head, *(f"  {effect}" for effect in step.effects), *because])

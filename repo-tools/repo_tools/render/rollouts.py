@@ -1,12 +1,13 @@
-"""PURE: a roll-out on paper, in words: `simulate`."""
+"""A simulated roll-out, as text: `simulate`. PURE."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from repo_tools.render.plot import mark, share_plot
-from repo_tools.render.text import share_text, size_text, table_text
-from updog.update_metadata.times import format_time, spoken_duration, spoken_time
+from repo_tools.text import share_text
+from signpost.text import table, traffic_text
+from updog.update_metadata.times import format_time, readable_duration, readable_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from repo_tools.fleet.simulate import Rollout, Runs
 
 _ROWS = 12
-"""Rows of the table: a screen takes them with the plot."""
+"""Rows of the table: they fit a screen together with the plot."""
 
 
 def rollout_document(rollout: Rollout) -> dict[str, Any]:
@@ -28,7 +29,10 @@ def rollout_document(rollout: Rollout) -> dict[str, Any]:
         "held": format_time(rollout.held) if rollout.held else None,
         "updated": round(float(rollout.updated[-1]), 6),
         "harmed": round(float(rollout.harmed[-1]), 6),
-        "reached": {str(percent): _time(moment) for percent, moment in rollout.reached.items()},
+        "reached": {
+            str(percent): format_time(moment) if moment else None
+            for percent, moment in rollout.reached.items()
+        },
         "bytes": {
             "cdn_total": int(rollout.cdn.sum() * _hours(rollout)),
             "origin_total": int(rollout.origin.sum() * _hours(rollout)),
@@ -53,31 +57,30 @@ def rollout_text(rollout: Rollout) -> str:
     plan, span = rollout.plan, rollout.step * len(rollout.updated)
     plot = share_plot(rollout.updated_at, plan.start, span)
     held = mark(rollout.held, "held", plan.start, span) if rollout.held else []
-    table = table_text(
-        ("until", "updated", "harmed", "nodes fetch, at most", "origin serves"), _rows(rollout)
-    )
-    return "\n".join([f"updated, of {plan.nodes} nodes", *plot, *held, "", table, "", *_facts(rollout)])
+    heads = ("until", "updated", "harmed", "nodes fetch, at most", "origin serves")
+    rows = table([heads, *_rows(rollout)])
+    return "\n".join([f"updated, of {plan.nodes} nodes", *plot, *held, "", rows, "", *_facts(rollout)])
 
 
 def _rows(rollout: Rollout) -> list[tuple[str, ...]]:
-    """Return stretches of the roll-out, in each the busiest hour's bytes."""
+    """Return the roll-out in a few periods, each with the traffic of its busiest hour."""
     points = _points(rollout)
     stride = -(-len(points) // _ROWS)
-    stretches = [points[first : first + stride] for first in range(0, len(points), stride)]
+    periods = [points[first : first + stride] for first in range(0, len(points), stride)]
     return [
         (
-            spoken_time(stretch[-1][0]),
-            share_text(stretch[-1][1]),
-            share_text(stretch[-1][2]),
-            _rate(max(point[3] for point in stretch)),
-            _rate(max(point[4] for point in stretch)),
+            readable_time(period[-1][0]),
+            share_text(period[-1][1]),
+            share_text(period[-1][2]),
+            f"{traffic_text(max(point[3] for point in period))}/h",
+            f"{traffic_text(max(point[4] for point in period))}/h",
         )
-        for stretch in stretches
+        for period in periods
     ]
 
 
 def runs_document(runs: Runs) -> dict[str, Any]:
-    """Return many roll-outs as ``--json`` prints them."""
+    """Return what several roll-outs have in common, as ``--json`` prints it."""
     return {
         "runs": len(runs.harmed),
         "held": runs.held,
@@ -87,7 +90,7 @@ def runs_document(runs: Runs) -> dict[str, Any]:
 
 
 def runs_text(runs: Runs) -> str:
-    """Return what many roll-outs of one plan have in common."""
+    """Return what several roll-outs of one plan have in common."""
     mean, worst, updated = map(share_text, (runs.mean_harmed, runs.worst_harmed, runs.mean_updated))
     return (
         f"{len(runs.harmed)} roll-outs: {runs.held} held; harmed {mean} of the fleet on average, {worst} at"
@@ -98,7 +101,7 @@ def runs_text(runs: Runs) -> str:
 def _facts(rollout: Rollout) -> list[str]:
     plan = rollout.plan
     times = [
-        f"{percent} % after {spoken_duration(moment - plan.start)}" if moment else f"{percent} % never"
+        f"{percent} % after {readable_duration(moment - plan.start)}" if moment else f"{percent} % never"
         for percent, moment in rollout.reached.items()
     ]
     lines = ["reached    " + ", ".join(times)]
@@ -106,11 +109,12 @@ def _facts(rollout: Rollout) -> list[str]:
         harmed, updated = float(rollout.harmed[-1]), float(rollout.updated[-1])
         nodes = round(harmed * plan.nodes)
         lines.append(f"harmed     {nodes} nodes, {share_text(harmed)}; {share_text(updated)} had taken it")
-        lines.append(f"held       {spoken_time(rollout.held) if rollout.held else 'never'}")
+        lines.append(f"held       {readable_time(rollout.held) if rollout.held else 'never'}")
     hours = _hours(rollout)
     lines.append(
-        f"bytes      {_size(rollout.cdn.sum() * hours)} to nodes, {_size(rollout.origin.sum() * hours)}"
-        f" from the origin; busiest minute {_size(rollout.busiest_minute)}"
+        f"traffic    {traffic_text(rollout.cdn.sum() * hours)} to nodes,"
+        f" {traffic_text(rollout.origin.sum() * hours)} from the origin;"
+        f" busiest minute {traffic_text(rollout.busiest_minute)}"
     )
     return lines
 
@@ -123,15 +127,3 @@ def _points(rollout: Rollout) -> Sequence[tuple[Any, ...]]:
 
 def _hours(rollout: Rollout) -> float:
     return rollout.step.total_seconds() / 3600
-
-
-def _time(moment: Any) -> str | None:
-    return format_time(moment) if moment else None
-
-
-def _size(count: float) -> str:
-    return size_text(int(count))
-
-
-def _rate(count: float) -> str:
-    return f"{_size(count)}/h"

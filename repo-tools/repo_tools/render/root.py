@@ -1,13 +1,13 @@
-"""PURE: the root of trust, in words."""
+"""The root of trust, as text: `root show`. PURE."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from repo_tools.holders import names_in
-from repo_tools.render.text import table_text
-from updog.update_metadata.times import format_time, spoken_duration
+from repo_tools.keys.holders import holder_names, short_keyid
+from signpost.text import table
+from updog.update_metadata.times import format_time, readable_time_left
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def root_document(root: Root, uris: Mapping[str, str]) -> dict[str, Any]:
-    """Return the roles of a root as ``--json`` prints them; ``uris`` says which keys are at hand."""
-    names = names_in(root)
+    """Return the roles of a root as ``--json`` prints them; ``uris`` says which keys are available."""
+    names = holder_names(root)
     return {
         "version": root.version,
         "expires": format_time(root.expires),
@@ -41,18 +41,18 @@ def root_document(root: Root, uris: Mapping[str, str]) -> dict[str, Any]:
 
 def root_text(document: Mapping[str, Any], left: timedelta) -> str:
     """Return the roles of a root; ``left`` is the time until it expires."""
-    when = f"expires in {spoken_duration(left)}" if left > timedelta() else "has EXPIRED"
+    when = f"expires in {readable_time_left(left)}" if left > timedelta() else "has EXPIRED"
     cells = [
         (
             name,
             f"{role['threshold']} of {len(role['keys'])}",
             key["holder"] or "",
-            key["keyid"][:12],
+            short_keyid(key["keyid"]),
             key["scheme"],
-            key["uri"] or "not at hand",
+            key["uri"] or "not available",
         )
         for name, role in document["roles"].items()
         for key in role["keys"]
     ]
-    table = table_text(("role", "threshold", "holder", "key", "scheme", "private key"), cells)
-    return f"root version {document['version']}, {when} ({document['expires']})\n{table}"
+    rows = table([("role", "threshold", "holder", "key", "scheme", "private key"), *cells])
+    return f"root version {document['version']}, {when} ({document['expires']})\n{rows}"

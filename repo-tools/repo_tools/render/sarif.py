@@ -1,4 +1,4 @@
-"""PURE: findings as SARIF 2.1.0 (OASIS), which code hosts and editors show beside the files.
+"""Findings as SARIF 2.1.0 (OASIS), which code hosts and editors show beside the files. PURE.
 
 Sections of that standard: §3.19 tool component, §3.27 result, §3.28 location, §3.49 reporting descriptor.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from repo_tools.findings import CODES, Severity
+from repo_tools.trust.findings import CODES, Severity
 
 if TYPE_CHECKING:
-    from repo_tools.check import Report
-    from repo_tools.findings import Finding
+    from repo_tools.trust.findings import Finding
+    from repo_tools.upkeep.check import Report
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "note"}

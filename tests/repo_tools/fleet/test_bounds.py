@@ -1,4 +1,4 @@
-"""The bounds of a failure rate: right whenever they are looked at, and as tight as they claim."""
+"""The bounds of a failure rate: correct whenever they are checked, and as tight as documented."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repo_tools.fleet.bounds import Count, enough, exceeds, interval, log_evidence
-from repo_tools.fleet.verdict import Answer, HoldOn, Rules, Tally, is_bad, judge
+from repo_tools.fleet.bounds import FailureCount, exceeds, interval, log_evidence, outcomes_to_prove
+from repo_tools.fleet.verdict import GuardAnswer, HoldOn, Rules, Tally, is_bad, judge
 from signpost.errors import UsageError
 
 ALPHA = 0.05
 
 
 @st.composite
-def counts(draw: st.DrawFn) -> Count:
+def counts(draw: st.DrawFn) -> FailureCount:
     total = draw(st.integers(0, 5000))
-    return Count(failed=draw(st.integers(0, total)), total=total)
+    return FailureCount(failed=draw(st.integers(0, total)), total=total)
 
 
-def evidence_by_sum(count: Count, rate: float) -> float:
+def evidence_by_sum(count: FailureCount, rate: float) -> float:
     """The mixture by its definition: an integral over the prior, here summed over many rates."""
     a, b, steps = 0.5, 4.5, 200_000
     # Substituting q = u^2 takes the prior's pole at 0 away.
@@ -40,14 +40,13 @@ def evidence_by_sum(count: Count, rate: float) -> float:
 
 @pytest.mark.parametrize(("failed", "total", "rate"), [(0, 40, 0.02), (3, 50, 0.01), (2, 2, 0.5)])
 def test_the_evidence_is_the_integral_it_claims_to_be(failed: int, total: int, rate: float) -> None:
-    count = Count(failed=failed, total=total)
+    count = FailureCount(failed=failed, total=total)
     assert log_evidence(count, rate) == pytest.approx(evidence_by_sum(count, rate), abs=1e-3)
 
 
-@settings(deadline=None)
 @given(counts(), st.floats(0.001, 0.2))
 def test_the_interval_holds_what_was_seen_and_ends_where_the_evidence_does(
-    count: Count, alpha: float
+    count: FailureCount, alpha: float
 ) -> None:
     lower, upper = interval(count, alpha)
     assert 0 <= lower <= count.rate <= upper <= 1
@@ -56,9 +55,8 @@ def test_the_interval_holds_what_was_seen_and_ends_where_the_evidence_does(
             assert log_evidence(count, edge) == pytest.approx(-log(alpha), abs=1e-5)
 
 
-@settings(deadline=None)
 @given(counts(), st.floats(0.001, 0.5))
-def test_exceeds_is_the_lower_bound(count: Count, budget: float) -> None:
+def test_exceeds_is_the_lower_bound(count: FailureCount, budget: float) -> None:
     lower, _ = interval(count, ALPHA)
     if abs(lower - budget) > 1e-9:
         assert exceeds(count, budget, ALPHA) == (lower > budget)
@@ -66,50 +64,52 @@ def test_exceeds_is_the_lower_bound(count: Count, budget: float) -> None:
 
 @pytest.mark.parametrize("budget", [0.01, 0.1])
 def test_looking_after_every_outcome_is_wrong_no_more_often_than_promised(budget: float) -> None:
-    """600 fleets whose rate is the budget exactly, each looked at after every one of 1000 outcomes."""
+    """600 fleets whose rate is exactly the budget, each checked after every one of 1000 outcomes."""
     wrong = 0
     for seed in range(600):
         chance, failed = random.Random(seed), 0
         for total in range(1, 1001):
             failed += chance.random() < budget
-            if exceeds(Count(failed=failed, total=total), budget, ALPHA):
+            if exceeds(FailureCount(failed=failed, total=total), budget, ALPHA):
                 wrong += 1
                 break
     assert wrong / 600 <= ALPHA
 
 
 def test_one_failure_proves_nothing_and_two_of_two_do() -> None:
-    assert not exceeds(Count(failed=1, total=1), 0.01, ALPHA / 2)
-    assert exceeds(Count(failed=2, total=2), 0.01, ALPHA / 2)
+    assert not exceeds(FailureCount(failed=1, total=1), 0.01, ALPHA / 2)
+    assert exceeds(FailureCount(failed=2, total=2), 0.01, ALPHA / 2)
 
 
 def test_enough_is_the_first_number_that_proves_health() -> None:
-    number = enough(0.01, ALPHA)
-    assert interval(Count(failed=0, total=number), ALPHA)[1] <= 0.01
-    assert interval(Count(failed=0, total=number - 1), ALPHA)[1] > 0.01
+    number = outcomes_to_prove(0.01, ALPHA)
+    assert interval(FailureCount(failed=0, total=number), ALPHA)[1] <= 0.01
+    assert interval(FailureCount(failed=0, total=number - 1), ALPHA)[1] > 0.01
 
 
 def test_a_count_that_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="3 failures among 2"):
-        Count(failed=3, total=2)
+        FailureCount(failed=3, total=2)
 
 
 def tally(*waves: tuple[int, int], quiet: tuple[int, int] = (0, 0)) -> Tally:
     return Tally(
-        waves={number: Count(failed=bad, total=all_) for number, (bad, all_) in enumerate(waves, start=1)},
-        quiet=Count(failed=quiet[0], total=quiet[1]),
+        waves={
+            number: FailureCount(failed=bad, total=all_) for number, (bad, all_) in enumerate(waves, start=1)
+        },
+        quiet=FailureCount(failed=quiet[0], total=quiet[1]),
     )
 
 
 def test_nothing_is_held_before_anything_is_known() -> None:
     verdict = judge(tally((0, 0)), Rules())
     assert not verdict.hold
-    assert {finding.answer for finding in verdict.findings} == {Answer.OPEN}
+    assert {finding.answer for finding in verdict.findings} == {GuardAnswer.OPEN}
 
 
 def test_a_bad_release_is_held_and_the_findings_say_where() -> None:
     verdict = judge(tally((0, 300), (16, 60)), Rules())
-    assert {(finding.group, finding.question) for finding in verdict.against} == {
+    assert {(finding.group, finding.question) for finding in verdict.reasons} == {
         ("release", "failures"),
         ("wave 2", "failures"),
     }
@@ -117,12 +117,12 @@ def test_a_bad_release_is_held_and_the_findings_say_where() -> None:
 
 def test_a_wave_that_fails_is_seen_behind_healthy_ones() -> None:
     verdict = judge(tally((0, 20_000), (8, 60)), Rules())
-    assert [finding.group for finding in verdict.against] == ["wave 2"]
+    assert [finding.group for finding in verdict.reasons] == ["wave 2"]
 
 
 def test_silence_has_its_own_budget() -> None:
     assert not judge(tally((0, 10), quiet=(10, 100)), Rules()).hold
-    (against,) = judge(tally((0, 10), quiet=(60, 100)), Rules()).against
+    (against,) = judge(tally((0, 10), quiet=(60, 100)), Rules()).reasons
     assert against.question == "silence"
 
 
@@ -131,12 +131,14 @@ def test_doubt_holds_what_proof_lets_go_on() -> None:
     assert not judge(seen, Rules()).hold
     assert judge(seen, Rules(hold_on=HoldOn.DOUBT)).hold
     assert not judge(tally((0, 700)), Rules(hold_on=HoldOn.DOUBT)).hold
-    assert not judge(tally((4, Rules().enough - 1)), Rules(hold_on=HoldOn.DOUBT)).hold
+    assert not judge(tally((4, Rules().outcomes_needed - 1)), Rules(hold_on=HoldOn.DOUBT)).hold
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(counts(), min_size=1, max_size=4), counts(), st.sampled_from(HoldOn))
-def test_the_quick_answer_is_the_full_one(waves: list[Count], quiet: Count, hold_on: HoldOn) -> None:
+def test_the_quick_answer_is_the_full_one(
+    waves: list[FailureCount], quiet: FailureCount, hold_on: HoldOn
+) -> None:
     rules = Rules(hold_on=hold_on)
     seen = Tally(waves=dict(enumerate(waves, start=1)), quiet=quiet)
     assert is_bad(seen, rules) == judge(seen, rules).hold
@@ -144,6 +146,6 @@ def test_the_quick_answer_is_the_full_one(waves: list[Count], quiet: Count, hold
 
 @pytest.mark.parametrize("name", ["budget", "silence", "alpha"])
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1])
-def test_a_rule_that_is_no_share_is_refused(name: str, share: float) -> None:
+def test_a_rule_that_is_not_a_share_is_refused(name: str, share: float) -> None:
     with pytest.raises(UsageError, match="not between 0 and 1"):
         Rules(**{name: share})  # type: ignore[arg-type]

@@ -1,8 +1,9 @@
-"""A roll-out on paper: the product's own waves, the same again from the same seed, and what a hold saves."""
+"""A simulated roll-out: the product's own waves, the same result for the same seed, what a hold saves."""
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -15,13 +16,13 @@ from repo_tools.cli import cli
 from repo_tools.errors import FleetPlanError, MissingExtraError
 from repo_tools.extras import extra
 from repo_tools.fleet.simulate import (
-    Plan,
+    RolloutPlan,
     Traffic,
     by_guard,
+    make_fleet,
     over_seeds,
-    people,
+    ready_times,
     simulate,
-    turns,
     wave_numbers,
 )
 from repo_tools.fleet.verdict import HoldOn, Rules
@@ -37,16 +38,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 START = datetime(2026, 10, 25, 18, tzinfo=UTC)
-DEFAULT = Plan(
+DEFAULT = RolloutPlan(
     waves=WavePolicy.built_in("default").waves(START), start=START, nodes=4000, jitter=timedelta(minutes=30)
 )
 GUARD = by_guard(Rules(), timedelta(minutes=15))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(rising_waves())
 def test_turns_are_those_of_the_policy_code(waves: Waves) -> None:
-    seconds, numbers = turns(waves, START), wave_numbers(waves)
+    seconds, numbers = ready_times(waves, START), wave_numbers(waves)
     for seed in range(MAX_SEED):
         ready, wave = waves.ready_at(seed), waves.position(seed)
         assert seconds[seed] == (0 if ready is None else (ready - START).total_seconds())
@@ -58,8 +59,8 @@ def test_turns_are_those_of_the_policy_code(waves: Waves) -> None:
 def test_every_node_takes_it_at_its_first_check_after_its_turn(aligned: bool, jitter: int) -> None:  # noqa: FBT001
     plan = replace(DEFAULT, aligned=aligned, jitter=timedelta(minutes=jitter))
     random = np.random.default_rng(7)
-    ready = turns(plan.waves, START)[np.random.default_rng(7).integers(0, MAX_SEED, plan.nodes)]
-    late = people(plan, random).take - ready
+    ready = ready_times(plan.waves, START)[np.random.default_rng(7).integers(0, MAX_SEED, plan.nodes)]
+    late = make_fleet(plan, random).take - ready
     assert late.min() >= 0
     assert late.max() <= 3600 + jitter * 60
     if aligned and not jitter:
@@ -91,7 +92,7 @@ def test_the_same_seed_is_the_same_roll_out_and_another_is_another() -> None:
 
 def test_nobody_takes_a_release_before_it_is_there() -> None:
     late = replace(DEFAULT, start=START + timedelta(days=3))
-    assert people(late, np.random.default_rng(1)).take.min() >= 0
+    assert make_fleet(late, np.random.default_rng(1)).take.min() >= 0
 
 
 def test_open_to_all_is_over_after_one_interval() -> None:
@@ -219,15 +220,27 @@ def test_a_plot_that_cannot_be_is_refused(tmp_path: Path, name: str) -> None:
 def test_a_missing_library_names_the_extra() -> None:
     with pytest.raises(MissingExtraError, match="no_such_library") as caught, extra("fleet"):
         import no_such_library  # type: ignore[import-not-found]  # noqa: F401
-    assert "updog[fleet]" in caught.value.next_step
+    assert "from your own index" in caught.value.next_step
+    assert "pip install 'updog-ab[fleet]'" in caught.value.next_step
 
 
 @pytest.mark.parametrize(("text", "share"), [("5%", 0.05), ("0.5 %", 0.005), ("0.05", 0.05), ("1", 1.0)])
-def test_shares(text: str, share: float) -> None:
+def test_a_share_is_a_percentage_or_a_fraction(text: str, share: float) -> None:
     assert parse_share(text) == pytest.approx(share)
 
 
 @pytest.mark.parametrize("text", ["", "5", "-1%", "101%", "5%%", "nan", "five"])
-def test_what_is_no_share(text: str) -> None:
+def test_a_text_that_is_not_a_share_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is not a share"):
         parse_share(text)
+
+
+def test_a_plot_says_what_it_shows_in_utc_and_with_plain_ticks(tmp_path: Path) -> None:
+    plot = tmp_path / "rollout.svg"
+    words = ["simulate", "--waves", "accelerated", "--nodes", "2000", "--start-at", "2026-11-02T06:00:00Z"]
+    assert run(cli, [*words, "--plot", str(plot)]) == 0
+    texts = re.findall(r"<text[^>]*>\s*([^<]*?)\s*</text>", plot.read_text())
+    assert "Simulated rollout to 2,000 nodes from 2026-11-02 06:00 UTC" in texts
+    assert texts.count("time, UTC") == 2
+    assert [text for text in texts if re.fullmatch(r"[1-9]\d*(\.\d)? [kMGT]?B", text)]
+    assert not [text for text in texts if ".0 " in text or "1e" in text]

@@ -1,16 +1,21 @@
-"""`updog drill`: make a node in a folder, switch it on and off, and play drills."""
+"""`updog drill`: create a node in a folder, switch it on and off, and run drills."""
 
 from __future__ import annotations
 
 import click
 
+from signpost.console import QuickGroup, example
 from updog.drill.cli.node import boot, new
 from updog.drill.cli.run import list_drills, run
 
 
-@click.group("drill")
+@click.group("drill", cls=QuickGroup)
+@example("updog drill list", "updog drill boot node --fail init")
 def drill() -> None:
-    """A node in a folder, played by the real bootloader rule or by QEMU, for trying things out and for CI."""
+    """Test releases on a simulated node, or in QEMU.
+
+    `run` runs whole drills; `new` and `boot` are a simulated node for trials by hand.
+    """
 
 
 for _command in (new, boot, list_drills, run):

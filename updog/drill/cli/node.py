@@ -1,4 +1,4 @@
-"""`updog drill new` and `boot`: make a node in a folder, and switch it on and off."""
+"""`updog drill new` and `boot`: create a node in a folder, and switch it on and off."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from signpost.console import emit, example, json_option
+from signpost.console import QuickCommand, emit, example, json_option
 from signpost.errors import ExitStatus
 from updog.drill import Stage
 from updog.update_metadata.version import Version
@@ -29,17 +29,17 @@ def _node(folder: Path) -> DrillNode:
 
 def _agent(node: DrillNode) -> Agent:
     """Return the agent that runs on the node."""
+    from signpost.progress import SilentReporter
     from updog.agent import Agent
     from updog.cli import clock
     from updog.config import load
     from updog.host import Host
-    from updog.progress import Silence
 
     config = load(node.config_path)
-    return Agent(config, Host(config), clock=clock, teller=Silence())
+    return Agent(config, Host(config), clock=clock, reporter=SilentReporter())
 
 
-@click.command("new")
+@click.command("new", cls=QuickCommand)
 @_folder
 @click.option("--metadata-url", required=True, help="Base URL of the TUF metadata.")
 @click.option("--targets-url", required=True, help="Base URL of the targets.")
@@ -48,14 +48,14 @@ def _agent(node: DrillNode) -> Agent:
 )
 @click.option("--variant", required=True, help="VARIANT_ID of the system in slot A.")
 @click.option("--version", "version", required=True, help="VERSION_ID of the system in slot A.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Place in the waves, 0 to 2047.")
-@click.option("--channel", help="The channel it follows.  [default: none]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Position in the waves, 0 to 2047.")
+@click.option("--channel", help="Channel to follow.  [default: none]")
 @json_option
 @example(
     "repo-tools --repo repo disk create node/disk.img --version 1.0.0",
     "updog drill new node --metadata-url http://127.0.0.1:8080/metadata/ \\",
-    "    --targets-url http://127.0.0.1:8080/targets/ --trusted-root repo/metadata/1.root.json \\",
-    "    --variant demo --version 1.0.0",
+    "    --targets-url http://127.0.0.1:8080/targets/ \\",
+    "    --trusted-root repo/metadata/1.root.json --variant demo --version 1.0.0",
 )
 def new(
     folder: Path,
@@ -68,7 +68,10 @@ def new(
     channel: str | None,
     as_json: bool,
 ) -> None:
-    """Make a node of FOLDER/disk.img, running slot A, which is checked against the repository."""
+    """Create a node from FOLDER/disk.img, running slot A.
+
+    The content of the slot is checked against the repository.
+    """
     node = _node(folder)
     settings: dict[str, str | int] = {
         "metadata_base_url": metadata_url,
@@ -89,27 +92,31 @@ def new(
     emit({"folder": str(folder), "config": str(node.config_path)}, said, as_json=as_json)
 
 
-@click.command("boot")
+@click.command("boot", cls=QuickCommand)
 @_folder
 @click.option(
-    "--fail", type=click.Choice([stage.value for stage in Stage]), help="Let the start end at this stage."
+    "--fail", type=click.Choice([stage.value for stage in Stage]), help="Let the start fail at this stage."
 )
 @json_option
 @example("updog drill boot node --fail kernel")
 def boot(folder: Path, fail: str | None, as_json: bool) -> int:
-    """Switch the node off and on: the bootloader's rule, the try counted, the slot brought up, or down.
+    """Switch the node off and on: choose a slot, and start it.
 
-    Exit status: 0 it is up, 1 it went down (boot again: the bootloader takes what is left), 4 nothing boots.
+    The slot is chosen by the bootloader's rule, and the try is counted.
+
+    Exit status: 0 it is up, 1 the start failed (boot again: the bootloader chooses anew), 4 none can start.
     """
     node = _node(folder)
     result = node.boot(Stage(fail) if fail else None)
     document = {"slot": result.slot, "version": str(result.version), "down_at": result.down_at}
     if result.down_at is not None:
         emit(
-            document, f"slot {result.slot} ({result.version}) went down at {result.down_at}", as_json=as_json
+            document,
+            f"slot {result.slot} ({result.version}) failed at stage {result.down_at}",
+            as_json=as_json,
         )
         return int(ExitStatus.FAILED)
-    outcome = _agent(node).settle()
-    said = f"slot {result.slot} ({result.version}) is up; update: {outcome.value}"
-    emit({**document, "standing": outcome.value}, said, as_json=as_json)
+    standing = _agent(node).record_boot().standing
+    said = f"slot {result.slot} ({result.version}) is up; standing: {standing.value}"
+    emit({**document, "standing": standing.value}, said, as_json=as_json)
     return int(ExitStatus.DONE)

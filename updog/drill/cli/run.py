@@ -1,4 +1,4 @@
-"""`updog drill list` and `run`: what drills there are, and how the node stands them."""
+"""`updog drill list` and `run`: the drills that there are, and their results on your releases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from signpost.console import emit, example, json_option, note
+from signpost.console import QuickCommand, emit, example, json_option, note
 from updog.errors import ConfigError
 from updog.update_metadata.errors import VersionError
 from updog.update_metadata.version import Version
@@ -20,10 +20,10 @@ from updog.update_metadata.version import Version
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from updog.drill.machine import Machine, Supply
-    from updog.drill.prepared import Emulation
-    from updog.drill.script import Drill, Kind
+    from updog.drill.drill_file import Drill, Kind
+    from updog.drill.machine import DrillReleases, Machine
     from updog.drill.series import MachineMaker, Result
+    from updog.drill.snapshots import Emulation
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _NEW_FILE = click.Path(path_type=Path, dir_okay=False)
@@ -31,13 +31,13 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 _NEW_FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
-@click.command("list")
+@click.command("list", cls=QuickCommand)
 @json_option
 @example("updog drill list")
 def list_drills(as_json: bool) -> None:
-    """The drills that come with updog, and the kinds of releases that each needs beside the first."""
-    from updog.drill.shelf import shipped
-    from updog.render import table
+    """List the drills shipped with updog, and the releases they need."""
+    from signpost.text import table
+    from updog.drill.catalog import shipped
 
     drills = shipped()
     document = [
@@ -45,19 +45,22 @@ def list_drills(as_json: bool) -> None:
         for each in drills
     ]
     rows = [(each.name, ", ".join(sorted(each.kinds - {"first"})), each.title) for each in drills]
-    emit(document, "\n".join(table([("drill", "releases", "what"), *rows])), as_json=as_json)
+    emit(document, table([("drill", "releases", "what"), *rows]), as_json=as_json)
 
 
-@click.command("run")
+@click.command("run", cls=QuickCommand)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--repo", type=_FOLDER, help="Folder of the repository; instead of the two URLs.")
+@click.option("--repo", type=_FOLDER, help="Repository folder, instead of the two URLs.")
 @click.option("--metadata-url", help="Base URL of the TUF metadata.")
 @click.option("--targets-url", help="Base URL of the targets.")
 @click.option(
     "--trusted-root", type=_FILE, help="root.json that the node trusts.  [default: version 1 of --repo]"
 )
 @click.option(
-    "--disk", type=_FILE, required=True, help="Disk image with the first release in slot A; it is copied."
+    "--disk",
+    type=_FILE,
+    required=True,
+    help="Disk image with the first release in slot A; copied, never written.",
 )
 @click.option("--variant", required=True, help="VARIANT_ID of the releases.")
 @click.option("--arch", default=platform.machine(), show_default=True, help="Architecture of the releases.")
@@ -66,17 +69,20 @@ def list_drills(as_json: bool) -> None:
     "releases",
     multiple=True,
     metavar="KIND=VERSION",
-    help="Which version is the release of a kind; once for each. Drills that lack one are skipped.",
+    help="The version of a kind of release; repeatable. Drills that lack one are skipped.",
 )
 @click.option(
     "--results",
     type=_NEW_FOLDER,
     default=Path("drill-results"),
     show_default=True,
-    help="Folder for console logs, and for the disks of drills that failed.",
+    help="Folder for console logs, and for the disks of failed drills.",
 )
 @click.option(
-    "--qemu", "in_qemu", is_flag=True, help="Boot the releases themselves, in QEMU; without, they are played."
+    "--qemu",
+    "in_qemu",
+    is_flag=True,
+    help="Start the releases themselves, in QEMU; without it they are simulated.",
 )
 @click.option(
     "--boot-stage",
@@ -84,10 +90,12 @@ def list_drills(as_json: bool) -> None:
     help="Folder of `repo-tools boot-stage build`, for --qemu.  [default: firmware starts the disk]",
 )
 @click.option(
-    "--qemu-option", "qemu_options", multiple=True, metavar="WORD", help="A word more for QEMU; repeatable."
+    "--qemu-option", "qemu_options", multiple=True, metavar="WORD", help="Another word for QEMU; repeatable."
 )
 @click.option("--junit", type=_NEW_FILE, help="Write a JUnit XML report.")
-@click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Drills at a time.")
+@click.option(
+    "--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Drills at the same time."
+)
 @click.option("--dice", type=int, default=0, show_default=True, help="Seed of the random moments.")
 @json_option
 @example(
@@ -113,33 +121,33 @@ def run(
     dice: int,
     as_json: bool,
 ) -> None:
-    """Play drills on your releases: bad kernels, failing checks, power cuts. Each ends as it must, or fails.
+    """Run drills on your releases: bad kernels, power cuts and more.
 
-    NAME is one of `updog drill list`, or the path of a file of your own that ends in .toml; all of them
-    without a name.
+    NAME is one of `updog drill list`, or the path of your own drill file (.toml). Without a name, all shipped
+    drills run. Each has to end as its file says.
 
-    Exit status: 0 all passed or were skipped, 1 a drill failed, 3 none could be played.
+    Exit status: 0 all passed or were skipped, 1 a drill failed, 3 all were skipped.
     """
     from updog.cli import clock
-    from updog.drill import shelf
-    from updog.drill.machine import Supply
-    from updog.drill.prepared import Emulation, shared_openings
+    from updog.drill import catalog
+    from updog.drill.machine import DrillReleases
     from updog.drill.qemu import Hardware
+    from updog.drill.releases import find
     from updog.drill.series import Series, require_passed
-    from updog.drill.supply import find
+    from updog.drill.snapshots import Emulation, shared_openings
 
-    drills = shelf.choose(names)
+    drills = catalog.choose(names)
     metadata, targets, root = _places(repo, metadata_url, targets_url, trusted_root)
-    wanted = Supply(
+    wanted = DrillReleases(
         disk=disk.resolve(),
         metadata_url=metadata,
         targets_url=targets,
         root=root.read_bytes(),
         variant=variant,
         arch=arch,
-        releases=_releases(releases),
+        versions=_versions(releases),
     )
-    supply = find(wanted, now=clock())
+    found = find(wanted, now=clock())
     for drill in drills:
         shutil.rmtree(results / drill.name, ignore_errors=True)
     results.mkdir(parents=True, exist_ok=True)
@@ -148,20 +156,20 @@ def run(
         folder=results.resolve() / "prepared",
         shared=shared_openings(drills),
     )
-    make = _emulated(dice, supply.roots_behind, emulation) if in_qemu else _played(dice)
-    series = Series(supply=supply, make=make, folder=results.resolve(), jobs=jobs)
+    make = _emulated(dice, found.roots_behind, emulation) if in_qemu else _simulated(dice)
+    series = Series(releases=found, make=make, folder=results.resolve(), jobs=jobs)
     done = []
     with _terminable(), closing(emulation):
-        for result in series.play(drills):
+        for result in series.run(drills):
             done.append(result)
-            _tell(result, len(done), len(drills), as_json=as_json)
+            _print(result, len(done), len(drills), as_json=as_json)
     _report(done, junit, machine="qemu" if in_qemu else "played", as_json=as_json)
     require_passed(done)
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Take SIGTERM as Ctrl-C: no machine is left behind."""
+    """Handle SIGTERM as Ctrl-C, so that no machine is left running."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -169,16 +177,16 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _played(dice: int) -> MachineMaker:
-    """Return the maker of played machines."""
+def _simulated(dice: int) -> MachineMaker:
+    """Return the maker of simulated machines."""
     import random
 
     from updog.cli import clock
-    from updog.drill.played import PlayedMachine
+    from updog.drill.simulated import SimulatedMachine
 
-    def make(drill: Drill, supply: Supply, folder: Path) -> Machine:
-        seeded = random.Random(f"{dice} {drill.name}")  # noqa: S311 - has to repeat
-        return PlayedMachine(folder=folder, supply=supply, drill=drill, clock=clock, dice=seeded)
+    def make(drill: Drill, releases: DrillReleases, folder: Path) -> Machine:
+        seeded = random.Random(f"{dice} {drill.name}")  # noqa: S311 - has to be repeatable
+        return SimulatedMachine(folder=folder, releases=releases, drill=drill, clock=clock, dice=seeded)
 
     return make
 
@@ -193,11 +201,11 @@ def _emulated(dice: int, roots_behind: int, emulation: Emulation) -> MachineMake
 
     require(emulation.hardware)
 
-    def make(drill: Drill, supply: Supply, folder: Path) -> Machine:
-        if drill.rotations > roots_behind:  # the node trusts what is in its image
+    def make(drill: Drill, releases: DrillReleases, folder: Path) -> Machine:
+        if drill.rotations > roots_behind:  # the node trusts the root in its image
             raise DrillSkippedError(f"the root in the image is only {roots_behind} versions behind")
-        seeded = random.Random(f"{dice} {drill.name}")  # noqa: S311 - has to repeat
-        return EmulatedMachine(folder, supply, drill, emulation, seeded)
+        seeded = random.Random(f"{dice} {drill.name}")  # noqa: S311 - has to be repeatable
+        return EmulatedMachine(folder, releases, drill, emulation, seeded)
 
     return make
 
@@ -205,37 +213,37 @@ def _emulated(dice: int, roots_behind: int, emulation: Emulation) -> MachineMake
 def _places(
     repo: Path | None, metadata_url: str | None, targets_url: str | None, root: Path | None
 ) -> tuple[str, str, Path]:
-    """Return where metadata, targets and the trusted root are. Raises ConfigError."""
+    """Return the URLs of metadata and targets, and the trusted root. Raises ConfigError."""
     if repo is not None and not metadata_url and not targets_url:
         base = repo.resolve().as_uri()
         return f"{base}/metadata/", f"{base}/targets/", root or repo / "metadata" / "1.root.json"
     if repo is None and metadata_url and targets_url and root:
         return metadata_url, targets_url, root
     raise ConfigError(
-        "where is the repository?",
+        "no repository was given",
         next_step="Give --repo, or all of --metadata-url, --targets-url and --trusted-root.",
     )
 
 
-def _releases(words: tuple[str, ...]) -> Mapping[Kind, Version]:
-    """Return the version of each kind of ``KIND=VERSION`` words. Raises ConfigError."""
-    from updog.drill.script import Kind
+def _versions(words: tuple[str, ...]) -> Mapping[Kind, Version]:
+    """Return the version of each kind from ``KIND=VERSION`` words. Raises ConfigError."""
+    from updog.drill.drill_file import Kind
 
-    releases = {}
+    versions = {}
     for word in words:
         kind, _, version = word.partition("=")
         try:
-            releases[Kind(kind)] = Version.parse_friendly(version)
+            versions[Kind(kind)] = Version.parse_friendly(version)
         except (ValueError, VersionError) as error:
             step = f"Write KIND=VERSION, KIND one of {', '.join(Kind)}."
             raise ConfigError(f"--release {word}: {error}", next_step=step) from error
-    if Kind.FIRST not in releases:
-        raise ConfigError("which release is on the disk?", next_step="Give --release first=VERSION.")
-    return releases
+    if Kind.FIRST not in versions:
+        raise ConfigError("the release on the disk was not given", next_step="Give --release first=VERSION.")
+    return versions
 
 
-def _tell(result: Result, number: int, of: int, *, as_json: bool) -> None:
-    """Say how a drill ended, as soon as it did."""
+def _print(result: Result, number: int, of: int, *, as_json: bool) -> None:
+    """Print the result of a drill as soon as it ends."""
     if as_json:
         import json
 

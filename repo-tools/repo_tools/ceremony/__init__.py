@@ -1,0 +1,1 @@
+"""Create and change the root of trust: new repositories, root proposals that holders sign, new roots."""

@@ -1,0 +1,1 @@
+"""Keys: where private keys are, who holds them, and signing with them."""

@@ -1,0 +1,1 @@
+"""Maintain a repository: find faults, re-sign before signatures expire, remove old releases."""

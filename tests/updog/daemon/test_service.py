@@ -1,0 +1,202 @@
+"""The daemon as a process of its own: its commands, its size, its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from signpost.sets import Slot
+from tests.support.nodes import Node, make_node
+from tests.support.patience import eventually, slowness_of_this_run, stretched
+from updog import config as configuration
+from updog.daemon.service import refuse_timer
+from updog.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+AUTO = """
+[auto]
+mode = "restart"
+warn = "0m"
+[auto.hooks]
+dir = "hooks"
+"""
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run"))
+    node = make_node(tmp_path, reboot_command=["touch", str(tmp_path / "rebooted")], health_checks=[])
+    node.config.write_text(node.config.read_text(encoding="utf-8") + AUTO, encoding="utf-8")
+    return node
+
+
+@contextmanager
+def daemon_of(node: Node) -> Iterator[subprocess.Popen[str]]:
+    """Run the daemon as the command starts it; it is ready when the block begins."""
+    words = [sys.executable, "-m", "updog", "--config", str(node.config), "agent"]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert eventually(lambda: said(node) is not None or process.poll() is not None)
+            yield process
+        finally:
+            process.kill()
+
+
+def said(node: Node) -> Any:
+    """Return what the daemon that runs says of itself; None if none runs."""
+    result = node.updog("agent", "status", "--json")
+    return result.document if result.status == 0 else None
+
+
+def state(node: Node) -> str:
+    document = said(node)
+    return document["state"] if document else ""
+
+
+def is_rebooted(node: Node) -> bool:
+    return (node.folder.parent / "rebooted").exists()
+
+
+def test_an_operator_makes_it_check_and_it_installs_and_restarts(node: Node) -> None:
+    with daemon_of(node) as process:
+        assert eventually(lambda: state(node) == "idle")
+        assert node.updog("agent", "check").status == 0
+        assert eventually(lambda: is_rebooted(node))
+        assert node.flags(Slot.B).priority > node.flags(Slot.A).priority
+        assert eventually(lambda: "is restarting into 1.1.0" in node.updog("status").out)
+        process.terminate()
+        assert process.wait(stretched(10)) == 0
+
+
+def test_what_an_operator_said_while_it_did_not_run_counts_when_it_starts(node: Node) -> None:
+    done = node.updog("agent", "hold", "moving racks")
+    assert done.status == 0
+    assert "does not run" in done.err
+    with daemon_of(node):
+        node.updog("agent", "check")
+        assert eventually(lambda: state(node) == "ready")
+        shown = node.updog("agent", "status").out
+        assert "moving racks" in shown
+        assert node.updog("why").out.endswith(shown)
+        assert said(node)["hold"]["reason"] == "moving racks"
+        assert node.updog("agent", "resume").status == 0
+        assert eventually(lambda: is_rebooted(node))
+
+
+def test_a_hook_that_fails_stops_the_restart_and_is_named(node: Node) -> None:
+    hook = node.folder / "hooks/pre-restart.d/20-drain"
+    hook.parent.mkdir(parents=True)
+    hook.write_text("#!/bin/sh\necho pods are left; exit 1\n", encoding="utf-8")
+    hook.chmod(0o755)
+    with daemon_of(node):
+        node.updog("agent", "check")
+        failed = "restart-failed"
+        assert eventually(
+            lambda: failed in [event["code"] for event in (said(node) or {"events": []})["events"]],
+        )
+        assert eventually(lambda: node.flags(Slot.B).priority == 0)
+        assert not is_rebooted(node)
+
+
+def test_a_second_one_is_refused(node: Node) -> None:
+    with daemon_of(node):
+        assert (Path(os.environ["RUNTIME_DIRECTORY"]) / "agent.lock").stat().st_mode & 0o777 == 0o644
+        words = [sys.executable, "-m", "updog", "--config", str(node.config), "agent"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=stretched(30))
+        assert done.returncode == 75
+        assert "another agent runs" in done.stderr
+
+
+def test_told_to_read_a_configuration_with_a_fault_it_goes_on_as_it_was(node: Node) -> None:
+    good = node.config.read_text(encoding="utf-8")
+    with daemon_of(node) as process:
+        assert eventually(lambda: state(node) == "idle")
+        node.config.write_text(good.replace('mode = "restart"', 'mode = "restat"'), encoding="utf-8")
+        process.send_signal(signal.SIGHUP)
+        assert process.stderr
+        assert any("stays as it was" in line for line in process.stderr)
+        node.config.write_text(good, encoding="utf-8")
+        node.updog("agent", "check")
+        assert eventually(lambda: is_rebooted(node))
+        assert process.poll() is None
+
+
+def test_told_to_read_its_configuration_it_follows_the_new_one(node: Node) -> None:
+    with daemon_of(node) as process:
+        assert eventually(lambda: state(node) == "idle")
+        text = node.config.read_text(encoding="utf-8")
+        node.config.write_text(text.replace('mode = "restart"', 'mode = "check"'), encoding="utf-8")
+        process.send_signal(signal.SIGHUP)
+        assert eventually(lambda: (said(node) or {"mode": ""})["mode"] == "check")
+        assert process.poll() is None
+
+
+def test_with_mode_off_it_ends_by_itself_and_status_says_which_file_says_so(node: Node) -> None:
+    node.config.write_text(
+        node.config.read_text(encoding="utf-8").replace('"restart"', '"off"'), encoding="utf-8"
+    )
+    with daemon_of(node) as process:
+        assert process.wait(stretched(30)) == 0
+    done = node.updog("agent", "status")
+    assert done.status == 1
+    assert str(node.config) in done.err
+    assert "off" in done.err
+
+
+def test_beside_the_timer_that_updates_it_refuses_to_start(node: Node, tmp_path: Path) -> None:
+    wants = tmp_path / "root/etc/systemd/system/timers.target.wants"
+    wants.mkdir(parents=True)
+    (wants / "updog-update.timer").symlink_to("/usr/lib/systemd/system/updog-update.timer")
+    with pytest.raises(ConfigError, match="both would install updates"):
+        refuse_timer(configuration.load(node.config), tmp_path / "root")
+
+
+def test_idle_it_is_small_and_has_none_of_the_heavy_modules(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("COVERAGE")]:
+        monkeypatch.delenv(name)  # a run that measures coverage measures processes too, which is not small
+    with daemon_of(node) as process:
+        assert eventually(lambda: state(node) == "idle")
+        status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+        resident = re.search(r"VmRSS:\s+([0-9]+) kB", status)
+        assert resident
+        assert int(resident[1]) <= 20 * 1024
+    code = "import sys, updog.daemon.service; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    heavy = {"tuf", "requests", "cryptography", "ssl", "rich", "click", "hashlib", "updog.agent"}
+    assert not heavy & set(loaded.split())
+
+
+def _is_status_true(node: Node) -> bool:
+    """Whether status and table say the same; the child that the daemon left may still be at work."""
+    document = node.updog("status", "--json").document
+    boots_next = node.flags(Slot.B).priority > node.flags(Slot.A).priority
+    return bool((document["standing"] == "waiting for a restart") == (document["next"] == "B") == boots_next)
+
+
+@pytest.mark.parametrize("moment", range(6))
+def test_killed_at_any_moment_it_leaves_a_true_status_and_goes_on(node: Node, moment: int) -> None:
+    with daemon_of(node) as process:
+        node.updog("agent", "check")
+        try:
+            process.wait(0.3 * moment * slowness_of_this_run())
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert eventually(lambda: _is_status_true(node))
+    with daemon_of(node):
+        node.updog("agent", "check")
+        assert eventually(lambda: is_rebooted(node))
+    assert json.loads((node.folder / "state/auto.json").read_bytes())["state"]["applied"]

@@ -1,0 +1,238 @@
+"""``updog agent``: the daemon, and what operators ask of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from signpost import console
+from signpost.console import Parsed, emit, emit_last, example, json_option, note
+from updog.auto.gates import MAX_POSTPONE, Wishes
+from updog.daemon import running, view, wishes
+from updog.errors import NotRunningError
+from updog.update_metadata.errors import TimeError
+from updog.update_metadata.times import parse_moment, readable_time
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from updog.daemon.restart import HookResult
+    from updog.daemon.wishes import Requests
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _moment(text: str) -> datetime:
+    """Return a time from ``2h``, ``30m``, ``1d``, ``in 2 hours`` or RFC 3339."""
+    units = {"m": "minutes", "h": "hours", "d": "days"}
+    if text[:-1].isdecimal() and text[-1:] in units:
+        text = f"in {text[:-1]} {units[text[-1]]}"
+    return parse_moment(text, _now())
+
+
+_TIME = Parsed("time", _moment, usage=(TimeError,))
+
+
+@click.group("agent", cls=console.QuickGroup, invoke_without_command=True)
+@click.pass_context
+@example("updog agent status", "updog agent permit 2h", 'updog agent hold "moving racks"')
+def agent(context: click.Context) -> None:
+    """Update this node by itself, as configured in `[auto]`.
+
+    Without a command this is the daemon itself, which updog-agent.service runs. The commands tell it what an
+    operator wants; what they ask for is kept also while it does not run.
+    """
+    if context.invoked_subcommand is None:
+        program = [sys.executable, "-m", "updog.daemon", "--config", str(context.obj.path)]
+        os.execv(sys.executable, program)  # noqa: S606 - the daemon does not carry the command line's imports
+
+
+def _ask(context: click.Context, sentence: str, *, as_json: bool, **changes: Any) -> None:
+    """Change what operators want, tell the daemon, and say so."""
+
+    def changed(requests: Requests) -> Requests:
+        return wishes.with_wishes(requests, **changes)
+
+    _change(context, changed, sentence, as_json=as_json)
+
+
+def _change(context: click.Context, changed: Any, sentence: str, *, as_json: bool) -> None:
+    wishes.change(context.obj.config.state_dir, changed)
+    told = running.nudge()
+    emit({"sentence": sentence, "agent_told": told}, sentence, as_json=as_json)
+    if not told:
+        note("The agent does not run; it will see this when it starts.")
+
+
+@agent.command("status")
+@json_option
+@click.pass_context
+@example("updog agent status --json | jq .gates")
+def status(context: click.Context, as_json: bool) -> None:
+    """Show what the agent does, what it waits for and until when.
+
+    Exit status: 0 it runs, 1 it does not.
+    """
+    document = running.document()
+    if document is None:
+        mode = context.obj.config.auto.mode.value
+        raise NotRunningError(f"the agent does not run; auto.mode in {context.obj.path} is {mode}")
+    emit(document, view.text(document), as_json=as_json)
+
+
+@agent.command("check")
+@json_option
+@click.pass_context
+@example("updog agent check")
+def check(context: click.Context, as_json: bool) -> None:
+    """Ask the repository now, instead of at the next regular time."""
+    _change(
+        context,
+        lambda requests: replace(requests, check_at=_now()),
+        "The agent asks the repository now.",
+        as_json=as_json,
+    )
+
+
+@agent.command("permit")
+@click.argument("until", type=_TIME, metavar="TIME")
+@click.option("--even-frozen", is_flag=True, help="Also during a freeze.")
+@click.option("--without-lock", is_flag=True, help="Restart without the fleet lock.")
+@json_option
+@click.pass_context
+@example("updog agent permit 2h", "updog agent permit 2026-12-24T06:00:00Z --even-frozen")
+def permit(
+    context: click.Context, until: datetime, even_frozen: bool, without_lock: bool, as_json: bool
+) -> None:
+    """Let updates install and restart until TIME.
+
+    Also outside windows and with users logged in; it ends a postponement, min_age and settle. It never opens
+    the deny-list, a hold, an inhibitor or a blocker.
+    """
+    _in_future(until)
+    sentence = f"Updates may install and restart until {readable_time(until)}."
+    _ask(
+        context,
+        sentence,
+        as_json=as_json,
+        permit=until,
+        even_frozen=even_frozen,
+        without_lock=without_lock,
+        postpone=None,
+    )
+
+
+@agent.command("postpone")
+@click.argument("until", type=_TIME, metavar="TIME")
+@json_option
+@click.pass_context
+@example("updog agent postpone 2h")
+def postpone(context: click.Context, until: datetime, as_json: bool) -> None:
+    """Do not restart before TIME.
+
+    It is at most 7 days from now. A restart that was announced is taken back.
+    """
+    _in_future(until)
+    if until > _now() + MAX_POSTPONE:
+        raise click.UsageError("TIME is more than 7 days from now; `updog agent hold REASON` has no end")
+    _ask(context, f"No restart before {readable_time(until)}.", as_json=as_json, postpone=until, permit=None)
+
+
+@agent.command("hold")
+@click.argument("reason")
+@json_option
+@click.pass_context
+@example('updog agent hold "moving racks"')
+def hold(context: click.Context, reason: str, as_json: bool) -> None:
+    """Install and restart nothing until `updog agent resume`."""
+    if not reason.strip():
+        raise click.UsageError("REASON is empty: whoever finds the hold wants to know why")
+    _ask(
+        context,
+        "Nothing is installed or restarted until `updog agent resume`.",
+        as_json=as_json,
+        hold=reason,
+        held_since=_now(),
+    )
+
+
+@agent.command("resume")
+@json_option
+@click.pass_context
+@example("updog agent resume")
+def resume(context: click.Context, as_json: bool) -> None:
+    """Take back a hold, a postponement and a permit."""
+    _change(
+        context,
+        lambda requests: replace(requests, wishes=Wishes()),
+        "The agent goes on as it is configured.",
+        as_json=as_json,
+    )
+
+
+@agent.command("release-lock")
+@json_option
+@click.pass_context
+@example("updog agent release-lock")
+def release_lock(context: click.Context, as_json: bool) -> None:
+    """Release the fleet lock that is kept after a fallback."""
+    _change(
+        context,
+        lambda requests: replace(requests, release_lock_at=_now()),
+        "The agent releases the fleet lock.",
+        as_json=as_json,
+    )
+
+
+@agent.command("restart")
+@json_option
+@click.pass_context
+@example("updog agent restart")
+def restart(context: click.Context, as_json: bool) -> None:
+    """Run the hooks in pre-restart.d, then reboot.
+
+    The agent does this; an operator may.
+    """
+    from updog.daemon.restart import restart as restart_machine
+    from updog.daemon.restart import run_pre_restart
+
+    config = context.obj.config
+    hooks = run_pre_restart(config.auto.hooks_dir, config.auto.hook_timeout.total_seconds())
+    restart_machine(config.reboot_command)
+    emit_last({"sentence": "Restarting.", "hooks": _hooks(hooks)}, "Restarting.", as_json=as_json)
+
+
+@agent.command("post-confirm")
+@json_option
+@click.pass_context
+@example("updog agent post-confirm")
+def post_confirm(context: click.Context, as_json: bool) -> None:
+    """Run the hooks in post-confirm.d.
+
+    The agent does this after a confirm; an operator may.
+    """
+    from updog.daemon.restart import run_post_confirm
+
+    policy = context.obj.config.auto
+    hooks = run_post_confirm(policy.hooks_dir, policy.hook_timeout.total_seconds())
+    failed = [f"{hook.name} {hook.problem}" for hook in hooks if hook.problem]
+    sentence = f"Failed: {'; '.join(failed)}." if failed else "All hooks passed."
+    emit_last({"sentence": sentence, "hooks": _hooks(hooks)}, sentence, as_json=as_json)
+
+
+def _hooks(results: Sequence[HookResult]) -> list[dict[str, str]]:
+    return [
+        {"name": result.name, "problem": result.problem, "last_line": result.last_line} for result in results
+    ]
+
+
+def _in_future(moment: datetime) -> None:
+    if moment <= _now() + timedelta(seconds=1):
+        raise click.UsageError("TIME is in the past")

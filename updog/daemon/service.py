@@ -1,0 +1,192 @@
+"""The process of the daemon: one for each node, told by signals, ended without loss at any moment.
+
+* SIGTERM ends it; a child goes on. SIGHUP starts it again with a new configuration. SIGUSR1 makes it look at
+  once, after an operator asked for something. SIGCHLD says that a child has ended.
+* Where the mode is off it ends once there is no lock to release.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import random
+import select
+import signal
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from signpost.errors import MediumError, ToolError
+from updog import config as configuration
+from updog.auto.policy import Mode
+from updog.auto.table import Lock, Phase
+from updog.daemon import view, wishes
+from updog.daemon.children import Children
+from updog.daemon.loop import Daemon, Edges
+from updog.daemon.machine import Machine
+from updog.daemon.memory import MemoryStore
+from updog.daemon.notify import notify, watchdog_seconds
+from updog.daemon.running import run_folder
+from updog.errors import BusyError, ConfigError
+
+if TYPE_CHECKING:
+    from updog.config import Config
+
+log = logging.getLogger(__name__)
+
+_TIMERS = Path("etc/systemd/system/timers.target.wants")
+_TIMER = "updog-update.timer"
+_AFTER_ERROR = timedelta(minutes=1)
+_LOCK_SECONDS = 1.0  # a command that looks whether a daemon runs holds the lock for a moment
+
+
+def now() -> datetime:
+    """Return the time, UTC."""
+    return datetime.now(UTC)
+
+
+def serve(path: Path, *, root: Path = Path("/")) -> int:
+    """Run the daemon until it is told to end; return the exit status.
+
+    Args:
+        path: the configuration file.
+        root: where the system's files are.
+
+    Raises:
+        ConfigError: the configuration is wrong, or the timer that updates is enabled too.
+        BusyError: another agent runs on this node.
+        MediumError: the state cannot be read.
+    """
+    config = configuration.load(path)
+    refuse_timer(config, root)
+    run = run_folder()
+    wakeup = _listen()  # before anybody can find this process through the lock: SIGUSR1 would end it
+    with _lock_file(run) as lock_file:
+        _lock(lock_file.fileno())
+        daemon = _daemon(config, path, run)
+        notify("READY=1")
+        while True:
+            wake = _look(daemon)
+            _publish(daemon, config, run, wake)
+            if _is_over(daemon, config):
+                return 0
+            seconds = max((wake - now()).total_seconds(), 0.0)
+            signals = _wait(wakeup, min(seconds, watchdog_seconds() or seconds))
+            notify("WATCHDOG=1")
+            if signal.SIGTERM in signals or signal.SIGINT in signals:
+                notify("STOPPING=1")
+                return 0
+            if signal.SIGHUP in signals and _is_sound(path):
+                os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - itself, with the same words
+
+
+def refuse_timer(config: Config, root: Path) -> None:
+    """Refuse to run beside the timer that installs and restarts by itself. Raises ConfigError."""
+    timer = root / _TIMERS / _TIMER
+    if config.auto.mode is not Mode.OFF and os.path.lexists(timer):
+        raise ConfigError(
+            f"{_TIMER} is enabled, and auto.mode is {config.auto.mode.value}: both would install updates",
+            next_step=f"Run `systemctl disable --now {_TIMER}`, or set auto.mode to off.",
+        )
+
+
+def _is_sound(path: Path) -> bool:
+    """Return whether the configuration can be read: a daemon that ends for a typing error stays away."""
+    try:
+        configuration.load(path)
+    except ToolError as error:
+        log.error("the configuration stays as it was: %s", error.message)  # noqa: TRY400 - no traceback
+        return False
+    return True
+
+
+def _lock_file(run: Path) -> IO[bytes]:
+    """Open the file whose lock the daemon holds, for everybody to read. Raises MediumError."""
+    try:
+        run.mkdir(mode=0o755, parents=True, exist_ok=True)
+        file = (run / "agent.lock").open("a+b")
+        os.fchmod(file.fileno(), 0o644)
+    except OSError as error:
+        raise MediumError.of(f"cannot write {run / 'agent.lock'}: {error.strerror}", error) from error
+    return file
+
+
+def _lock(descriptor: int) -> None:
+    end = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > end:
+                raise BusyError(
+                    "another agent runs on this node", next_step="`updog agent status` shows what it does."
+                ) from error
+            time.sleep(0.05)
+        else:
+            break
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+
+
+def _listen() -> int:
+    """Return a descriptor that can be read when one of the daemon's signals has come."""
+    reads, writes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD):
+        signal.signal(number, lambda *_: None)
+    return reads
+
+
+def _wait(descriptor: int, seconds: float) -> set[int]:
+    """Wait for signals, at most so long; return which have come."""
+    ready, _, _ = select.select([descriptor], [], [], seconds)
+    return set(os.read(descriptor, 4096)) if ready else set()
+
+
+def _daemon(config: Config, path: Path, run: Path) -> Daemon:
+    folder = config.state_dir
+    edges = Edges(
+        store=MemoryStore(folder),
+        children=Children.of(path, run),
+        surroundings=Machine(config.auto, folder),
+        requests=lambda: wishes.read(folder),
+        state_file=folder / "state.json",
+        clock=now,
+        jitter=lambda: random.uniform(-1, 1),  # noqa: S311 - spreads a fleet, hides nothing
+    )
+    seed = config.wave_seed() if config.auto.windows.spread else 0
+    return Daemon(config.auto, seed, edges)
+
+
+def _look(daemon: Daemon) -> datetime:
+    """Look, and return when to look again; where nothing can be saved nothing is done."""
+    try:
+        return daemon.look()
+    except MediumError as error:
+        log.error("nothing is done until this is mended: %s", error.message)  # noqa: TRY400 - no traceback
+        return now() + _AFTER_ERROR
+
+
+def _publish(daemon: Daemon, config: Config, run: Path, wake: datetime) -> None:
+    """Write how things stand; a file that cannot be written is logged and stops nothing."""
+    document = view.document(
+        config.auto, daemon.memory, daemon.gates, wishes.read(config.state_dir), wake=wake
+    )
+    temporary = run / ".agent.json.tmp"
+    try:
+        temporary.write_text(json.dumps(document), encoding="utf-8")
+        temporary.chmod(0o644)
+        temporary.replace(run / "agent.json")
+    except OSError as error:
+        log.warning("cannot write %s: %s", run / "agent.json", error)
+    notify(f"STATUS={view.text(document).splitlines()[0]}")
+
+
+def _is_over(daemon: Daemon, config: Config) -> bool:
+    state = daemon.memory.state
+    is_off = config.auto.mode is Mode.OFF and state.phase is Phase.OFF
+    return is_off and state.lock in {Lock.NO, Lock.KEPT} and daemon.is_idle

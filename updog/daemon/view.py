@@ -1,0 +1,116 @@
+"""How automatic updates stand, for others to read: ``agent.json`` in ``/run/updog``. PURE."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from updog.auto.gates import first_closed
+from updog.auto.table import Lock, Phase
+from updog.update_metadata.times import format_optional, format_time, parse_time, readable_time
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from updog.auto.gates import Gate
+    from updog.auto.policy import Policy
+    from updog.daemon.memory import Memory
+    from updog.daemon.wishes import Requests
+
+Json = dict[str, Any]
+
+_NEXT = {
+    Phase.IDLE: "check",
+    Phase.READY: "install",
+    Phase.STAGED: "restart",
+    Phase.LOCKING: "restart",
+    Phase.CLEARED: "restart",
+    Phase.LEAVING: "restart",
+}
+"""What comes next in a phase, where that is known."""
+
+
+def document(
+    policy: Policy, memory: Memory, gates: Sequence[Gate], requests: Requests, *, wake: datetime | None
+) -> Json:
+    """Return ``agent.json`` (docs/reference/agent.md).
+
+    Args:
+        policy: what is configured.
+        memory: what the agent remembers.
+        gates: their last answers.
+        requests: what operators ask for.
+        wake: when the agent looks again at the latest.
+    """
+    state, wishes = memory.state, requests.wishes
+    closed = first_closed(tuple(gates)) if state.phase in _NEXT else None
+    at = memory.state.next_check if state.phase is Phase.IDLE else closed.until if closed else wake
+    lock = policy.fleet_lock
+    return {
+        "mode": policy.mode.value,
+        "state": state.phase.value,
+        "since": format_time(state.since),
+        "version": str(state.version) if state.version else None,
+        "summary": memory.summary,
+        "checked_at": format_optional(memory.checked_at),
+        "failed_checks": memory.failed_checks,
+        "attempts": state.attempts,
+        "next": {"action": _NEXT[state.phase], "at": format_optional(at)} if state.phase in _NEXT else None,
+        "gates": [_gate(gate) for gate in gates],
+        "lock": {
+            "state": state.lock.value,
+            "group": lock.group if lock else None,
+            "kept_for": str(state.kept_for) if state.kept_for else None,
+            "failed_requests": state.unlock_tries,
+        },
+        "permit": format_optional(wishes.permit),
+        "postpone": format_optional(wishes.postpone),
+        "hold": {"reason": wishes.hold, "since": format_optional(wishes.held_since)} if wishes.hold else None,
+        "events": [event.to_json() for event in memory.events],
+    }
+
+
+def _gate(gate: Gate) -> Json:
+    return {
+        "gate": gate.name.value,
+        "open": gate.is_open,
+        "code": gate.code,
+        "sentence": gate.sentence,
+        "until": format_optional(gate.until),
+        "hard": gate.hard,
+    }
+
+
+_STATES = {
+    "start": "has just started",
+    "off": "is off",
+    "idle": "waits for a release",
+    "checking": "asks the repository",
+    "ready": "{version} is to be installed",
+    "installing": "{version} is being installed",
+    "staged": "{version} is staged",
+    "installed": "{version} is installed",
+    "locking": "{version} is staged; the fleet lock is asked for",
+    "cleared": "{version} is about to be restarted into",
+    "leaving": "this node restarts into {version} soon",
+    "gone": "this node is restarting into {version}",
+    "trial": "a release is on trial",
+}
+
+
+def text(agent: Mapping[str, Any]) -> str:
+    """Return ``agent.json`` for people: what the agent does, and everything that it waits for."""
+    lines = [f"agent     mode {agent['mode']}; {_STATES[agent['state']].format(version=agent['version'])}"]
+    closed = [gate for gate in agent["gates"] if not gate["open"]] if agent["next"] else []
+    lines.extend(
+        f"{'waits for' if number == 0 else 'then':9} {gate['sentence']}" for number, gate in enumerate(closed)
+    )
+    if agent["next"] and agent["next"]["at"] and not closed:
+        at = readable_time(parse_time(agent["next"]["at"]).replace(microsecond=0))
+        lines.append(f"next      {agent['next']['action']} at {at}")
+    if agent["lock"]["state"] != Lock.NO.value and agent["lock"]["group"]:
+        kept = f" because of {agent['lock']['kept_for']}" if agent["lock"]["kept_for"] else ""
+        lines.append(f"lock      {agent['lock']['state']} in group {agent['lock']['group']}{kept}")
+    if agent["failed_checks"]:
+        lines.append(f"checks    the last {agent['failed_checks']} failed; `updog check-update` says why")
+    return "\n".join(lines)

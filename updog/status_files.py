@@ -1,0 +1,50 @@
+"""Files that show the status of this node to others: the login message and the metrics.
+
+Rules it enforces:
+
+* each file is replaced as a whole, so that a reader never sees half of one;
+* updog never reads them, so a file that cannot be written is logged and fails nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from signpost.text import printable
+from updog import metrics, render
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from updog.config import Config
+    from updog.views import Status
+
+log = logging.getLogger(__name__)
+
+
+def post(config: Config, status: Status) -> None:
+    """Write the files that the configuration asks for."""
+    if config.motd_file is not None:
+        _replace(config.motd_file, render.login_text(status) + "\n")
+    if config.metrics_file is not None:
+        _replace(config.metrics_file, metrics.text(status))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Replace a file in one step, readable by everyone whatever the umask is.
+
+    The new file never goes through a link that is already there: the folder may belong to another program.
+    Nothing is flushed: after a power cut the next command writes it again.
+    """
+    temporary = path.parent / f".{path.name}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
+            file.write(printable(text).encode(errors="backslashreplace"))
+            os.fchmod(file.fileno(), 0o644)
+        temporary.replace(path)
+    except OSError as error:
+        log.warning("cannot write %s: %s", path, error)
