@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from updog.child_process import signals_held_back
 from updog.drill.patience import Patience
 from updog.errors import DrillFailedError, DrillSkippedError
 
@@ -102,7 +103,7 @@ class Emulator:
         self._monitor.unlink(missing_ok=True)
         self.shell.unlink(missing_ok=True)
         command = self._command() + (["-incoming", f"exec:cat {state}"] if state else [])
-        with self._qemu_log.open("ab") as output:
+        with self._qemu_log.open("ab") as output, signals_held_back():
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         self.wait_for(self._has_sockets, _QEMU_STARTS_SECONDS, "QEMU did not start")
 

@@ -27,9 +27,10 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from signpost.text import line
+from updog.child_process import signals_held_back
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -180,30 +181,31 @@ def run_bounded(command: list[str], timeout: float, *, kept: int = KEPT_BYTES) -
 
     The last ``kept`` bytes of its output are kept.
     """
+    process = tail = None
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with signals_held_back():
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        tail = _Tail(process, kept)
+        status = process.wait(timeout)
     except OSError as error:
         return ProgramResult(problem=f"cannot be started: {error.strerror}")
-    try:
-        tail = _Tail(process, kept)
     except RuntimeError as error:  # the limit of threads, or of memory
-        _kill_session(process)
-        if process.stdout is not None:
-            process.stdout.close()
         return ProgramResult(problem=f"cannot be watched: {error}")
-    with tail:
-        try:
-            status = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return ProgramResult(problem=f"did not finish in {round(timeout, 1):g} s")
-        finally:
+    except subprocess.TimeoutExpired:
+        return ProgramResult(problem=f"did not finish in {round(timeout, 1):g} s")
+    finally:
+        if process is not None:
             _kill_session(process)
+        if tail is not None:
+            tail.join()
+        elif process is not None and process.stdout is not None:
+            process.stdout.close()
     output = tail.text()
     if status == 0:
         return ProgramResult(problem="", output=output)
@@ -227,11 +229,9 @@ class _Tail:
         self._thread = threading.Thread(target=self._drain, daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._thread.join(_KILL_SECONDS)  # a child in another session may keep the pipe open
+    def join(self) -> None:
+        """Wait for the end of the output; not for long: a child in another session may keep the pipe open."""
+        self._thread.join(_KILL_SECONDS)
 
     def _drain(self) -> None:
         if self._stream is None:
