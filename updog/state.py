@@ -74,6 +74,12 @@ class Code(StrEnum):
     LOCK_RELEASED = "lock-released"
     GIVEN_UP = "given-up"
     RESTART_FAILED = "restart-failed"
+    PERMITTED = "permitted"
+    POSTPONED = "postponed"
+    HELD_BY_HAND = "held-by-hand"
+    RESUMED = "resumed"
+    CHECK_ASKED = "check-asked"
+    LOCK_RELEASE_ASKED = "lock-release-asked"
 
     @classmethod
     def _missing_(cls, value: object) -> Code | None:
@@ -107,6 +113,12 @@ CODES = {
     Code.LOCK_RELEASED: "the agent released the fleet lock",
     Code.GIVEN_UP: "the agent could not install a version for max_attempts times and does not try it again",
     Code.RESTART_FAILED: "the restart into an update failed or did not happen; the update does not boot next",
+    Code.PERMITTED: "an operator let updates install and restart until a given time",
+    Code.POSTPONED: "an operator postponed the restart until a given time",
+    Code.HELD_BY_HAND: "an operator held updates of this node, with a reason",
+    Code.RESUMED: "an operator took back a hold, a postponement or a permit",
+    Code.CHECK_ASKED: "an operator asked for a check of the repository",
+    Code.LOCK_RELEASE_ASKED: "an operator asked for the release of the fleet lock",
 }
 
 SEVERITIES = {
@@ -213,6 +225,7 @@ class Event:
         time: UTC. code: what happened. version: which one it concerns, if any. sentence: what to show.
         cause: why a version was left, as a stable name: for a failed boot a
             :class:`~updog.failed_boot.cause.Cause`, for a failed health check the name of the check.
+        by: who asked for it, as one line (:mod:`updog.daemon.caller`); None: nobody, or it is not known.
     """
 
     time: datetime
@@ -220,12 +233,15 @@ class Event:
     version: Version | None
     sentence: str
     cause: str | None = None
+    by: str | None = None
 
     def __post_init__(self) -> None:
         """Cut what may repeat foreign text, and make it one printable line."""
         object.__setattr__(self, "sentence", text.line(self.sentence))
         if self.cause is not None:
             object.__setattr__(self, "cause", text.line(self.cause, MAX_NAME))
+        if self.by is not None:
+            object.__setattr__(self, "by", text.line(self.by, text.FOREIGN_CHARACTERS) or None)
 
     def to_json(self) -> dict[str, Any]:
         """Return the event as JSON values."""
@@ -236,7 +252,8 @@ class Event:
             "version": version,
             "sentence": self.sentence,
         }
-        return {**document, "cause": self.cause} if self.cause else document
+        later = {"cause": self.cause, "by": self.by}
+        return document | {name: value for name, value in later.items() if value}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
@@ -247,6 +264,7 @@ class Event:
             version=Version.parse(value["version"]) if value["version"] else None,
             sentence=value["sentence"],
             cause=value.get("cause"),
+            by=value.get("by"),
         )
 
 

@@ -7,6 +7,8 @@
 :mod:`.children`      work is done by children: ``updog … --json``; the daemon itself stays small
 :mod:`.memory`        what it remembers between starts (``auto.json``), as values and JSON
 :mod:`.wishes`        what operators ask of it (``wishes.json``), written by the commands
+:mod:`.asked`         what each of them does to that, for the commands and the API
+:mod:`.caller`        who asks, as one line for the history
 :mod:`.running`       the running daemon as the commands see it
 :mod:`.view`          how things stand, for operators and programs
 :mod:`.notify`        what systemd is told (sd_notify)

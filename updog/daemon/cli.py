@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
 from signpost import console
 from signpost.console import Parsed, emit, emit_last, example, json_option, note
-from updog.auto.gates import MAX_POSTPONE, Wishes
-from updog.daemon import running, view, wishes
+from updog.daemon import asked, running, view, wishes
+from updog.daemon.caller import caller
 from updog.errors import NotRunningError
 from updog.update_metadata.errors import TimeError
-from updog.update_metadata.times import parse_moment, readable_time
+from updog.update_metadata.times import parse_moment
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from updog.daemon.restart import HookResult
     from updog.daemon.wishes import Requests
@@ -54,16 +54,26 @@ def agent(context: click.Context) -> None:
         os.execv(sys.executable, program)  # noqa: S606 - the daemon does not carry the command line's imports
 
 
-def _ask(context: click.Context, sentence: str, *, as_json: bool, **changes: Any) -> None:
-    """Change what operators want, tell the daemon, and say so."""
+def _ask(
+    context: click.Context, change: Callable[..., Requests], *, otherwise: str = "", as_json: bool
+) -> None:
+    """Make a change of :mod:`~updog.daemon.asked`, tell the daemon, and print what was recorded.
 
-    def changed(requests: Requests) -> Requests:
-        return wishes.with_wishes(requests, **changes)
+    Args:
+        context: has the configuration.
+        change: gets the requests, ``now`` and ``by``.
+        otherwise: the answer if it changes nothing.
+        as_json: print JSON.
+    """
+    sentence = otherwise
 
-    _change(context, changed, sentence, as_json=as_json)
+    def changed(before: Requests) -> Requests:
+        nonlocal sentence
+        after = change(before, now=_now(), by=caller())
+        if after != before:
+            sentence = after.events[-1].sentence
+        return after
 
-
-def _change(context: click.Context, changed: Any, sentence: str, *, as_json: bool) -> None:
     wishes.change(context.obj.config.state_dir, changed)
     told = running.nudge()
     emit({"sentence": sentence, "agent_told": told}, sentence, as_json=as_json)
@@ -93,12 +103,7 @@ def status(context: click.Context, as_json: bool) -> None:
 @example("updog agent check")
 def check(context: click.Context, as_json: bool) -> None:
     """Ask the repository now, instead of at the next regular time."""
-    _change(
-        context,
-        lambda requests: replace(requests, check_at=_now()),
-        "The agent asks the repository now.",
-        as_json=as_json,
-    )
+    _ask(context, asked.check, as_json=as_json)
 
 
 @agent.command("permit")
@@ -116,17 +121,8 @@ def permit(
     Also outside windows and with users logged in; it ends a postponement, min_age and settle. It never opens
     the deny-list, a hold, an inhibitor or a blocker.
     """
-    _in_future(until)
-    sentence = f"Updates may install and restart until {readable_time(until)}."
-    _ask(
-        context,
-        sentence,
-        as_json=as_json,
-        permit=until,
-        even_frozen=even_frozen,
-        without_lock=without_lock,
-        postpone=None,
-    )
+    change = partial(asked.permit, until=until, even_frozen=even_frozen, without_lock=without_lock)
+    _ask(context, change, as_json=as_json)
 
 
 @agent.command("postpone")
@@ -139,10 +135,7 @@ def postpone(context: click.Context, until: datetime, as_json: bool) -> None:
 
     It is at most 7 days from now. A restart that was announced is taken back.
     """
-    _in_future(until)
-    if until > _now() + MAX_POSTPONE:
-        raise click.UsageError("TIME is more than 7 days from now; `updog agent hold REASON` has no end")
-    _ask(context, f"No restart before {readable_time(until)}.", as_json=as_json, postpone=until, permit=None)
+    _ask(context, partial(asked.postpone, until=until), as_json=as_json)
 
 
 @agent.command("hold")
@@ -152,15 +145,7 @@ def postpone(context: click.Context, until: datetime, as_json: bool) -> None:
 @example('updog agent hold "moving racks"')
 def hold(context: click.Context, reason: str, as_json: bool) -> None:
     """Install and restart nothing until `updog agent resume`."""
-    if not reason.strip():
-        raise click.UsageError("REASON is empty: whoever finds the hold wants to know why")
-    _ask(
-        context,
-        "Nothing is installed or restarted until `updog agent resume`.",
-        as_json=as_json,
-        hold=reason,
-        held_since=_now(),
-    )
+    _ask(context, partial(asked.hold, reason=reason), as_json=as_json)
 
 
 @agent.command("resume")
@@ -169,12 +154,7 @@ def hold(context: click.Context, reason: str, as_json: bool) -> None:
 @example("updog agent resume")
 def resume(context: click.Context, as_json: bool) -> None:
     """Take back a hold, a postponement and a permit."""
-    _change(
-        context,
-        lambda requests: replace(requests, wishes=Wishes()),
-        "The agent goes on as it is configured.",
-        as_json=as_json,
-    )
+    _ask(context, asked.resume, otherwise="Nothing was to be taken back.", as_json=as_json)
 
 
 @agent.command("release-lock")
@@ -183,12 +163,7 @@ def resume(context: click.Context, as_json: bool) -> None:
 @example("updog agent release-lock")
 def release_lock(context: click.Context, as_json: bool) -> None:
     """Release the fleet lock that is kept after a fallback."""
-    _change(
-        context,
-        lambda requests: replace(requests, release_lock_at=_now()),
-        "The agent releases the fleet lock.",
-        as_json=as_json,
-    )
+    _ask(context, asked.release_lock, as_json=as_json)
 
 
 @agent.command("restart")
@@ -231,8 +206,3 @@ def _hooks(results: Sequence[HookResult]) -> list[dict[str, str]]:
     return [
         {"name": result.name, "problem": result.problem, "last_line": result.last_line} for result in results
     ]
-
-
-def _in_future(moment: datetime) -> None:
-    if moment <= _now() + timedelta(seconds=1):
-        raise click.UsageError("TIME is in the past")

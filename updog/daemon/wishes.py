@@ -6,14 +6,17 @@ Rules:
 * a permit and a postponement end by themselves; a hold stays until it is taken back;
 * a request that is done once (check, release the lock) is a time: it is done if it is later than the last
   one that was done;
+* what was asked, and by whom, is kept with it as a bounded list of events: only the daemon writes its own;
 * a file that cannot be read or does not parse is a hold: nobody knows what an operator wanted.
+
+What each command does to the requests: :mod:`updog.daemon.asked`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from signpost import text
@@ -21,6 +24,7 @@ from signpost.errors import MediumError
 from signpost.medium import OsMedium
 from updog import durable
 from updog.auto.gates import Wishes
+from updog.state import Event
 from updog.update_metadata.times import format_optional, parse_optional
 
 if TYPE_CHECKING:
@@ -36,11 +40,13 @@ class Requests:
     Attributes:
         wishes: what the gates look at.
         check_at, release_lock_at: when a check, or the release of the lock, was last asked for.
+        events: what was asked, oldest first.
     """
 
     wishes: Wishes = field(default_factory=Wishes)
     check_at: datetime | None = None
     release_lock_at: datetime | None = None
+    events: tuple[Event, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the requests as JSON values."""
@@ -54,8 +60,9 @@ class Requests:
             "held_since": format_optional(wishes.held_since),
             "check_at": format_optional(self.check_at),
             "release_lock_at": format_optional(self.release_lock_at),
+            "events": [event.to_json() for event in self.events],
         }
-        return {name: value for name, value in document.items() if value not in {None, False}}
+        return {name: value for name, value in document.items() if value not in (None, False, [])}
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
@@ -73,6 +80,7 @@ class Requests:
             ),
             check_at=parse_optional(value.get("check_at")),
             release_lock_at=parse_optional(value.get("release_lock_at")),
+            events=tuple(Event.from_json(event) for event in value.get("events", ())),
         )
 
 
@@ -116,8 +124,3 @@ def _lock_file(folder: Path) -> Path:
     if not os.path.lexists(path):
         path.touch(0o600)
     return path
-
-
-def with_wishes(requests: Requests, **changes: Any) -> Requests:
-    """Return the requests with other wishes."""
-    return replace(requests, wishes=replace(requests.wishes, **changes))

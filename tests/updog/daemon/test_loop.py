@@ -21,7 +21,7 @@ from updog.auto.gates import Inhibitor, Objection, UserSession
 from updog.auto.policy import Mode, Policy
 from updog.auto.table import Notice, Phase
 from updog.auto.windows import Window, Windows
-from updog.daemon import wishes
+from updog.daemon import asked, wishes
 from updog.daemon.children import Children
 from updog.daemon.loop import ORPHAN_WAIT, Daemon, Edges
 from updog.daemon.memory import Memory, MemoryStore
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 NOON = now().replace(hour=12, minute=0, second=0, microsecond=0)
 SECONDS = 60
+BY = "uid 1000 (anna), pid 4711, bash"
 
 
 @dataclass(kw_only=True)
@@ -184,7 +185,7 @@ def test_a_release_that_is_held_while_it_waits_is_taken_back_by_the_next_look(no
 
 def test_what_an_operator_holds_is_neither_installed_nor_restarted(node: Node) -> None:
     agent = Agent(node=node, policy=Policy(mode=Mode.RESTART, warn=timedelta()))
-    wishes.change(agent.folder, lambda asked: wishes.with_wishes(asked, hold="racks", held_since=NOON))
+    wishes.change(agent.folder, lambda before: asked.hold(before, "racks", now=NOON, by=BY))
     agent.go_on()
     agent.go_on(minutes=20)
     assert (agent.phase(), agent.closed) == (Phase.READY, ["hold"])
@@ -200,7 +201,7 @@ def test_a_restart_that_was_announced_is_taken_back_when_it_is_postponed(node: N
     agent.go_on(minutes=20)
     assert agent.phase() is Phase.LEAVING
     until = agent.moment + timedelta(hours=2)
-    wishes.change(agent.folder, lambda asked: wishes.with_wishes(asked, postpone=until))
+    wishes.change(agent.folder, lambda before: asked.postpone(before, until, now=agent.moment, by=BY))
     agent.go_on(minutes=1)
     assert (agent.phase(), agent.closed) == (Phase.STAGED, ["postpone"])
     assert node.flags(Slot.B).priority == 0
