@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from updog.update_metadata.content import Content
 from updog.update_metadata.errors import ManifestError, MigrationError, TimeError
+from updog.update_metadata.fields import MAX_SENTENCE
 from updog.update_metadata.manifest import Contents, Hold, Images, Manifest, Update
 from updog.update_metadata.migrations import Migrations, find_migrations
 from updog.update_metadata.times import format_time, parse_time
@@ -32,6 +33,7 @@ versions = st.builds(
 )
 times = st.datetimes(timezones=st.just(UTC))
 names = st.text("aZ0._é-", min_size=1, max_size=4)
+sentences = st.text("aZ .\"\\é", min_size=1, max_size=MAX_SENTENCE).filter(lambda text: not text.isspace())
 waves = st.dictionaries(st.integers(0, 2100) | st.integers(0, MAX_KEY), times, max_size=5).map(Waves.of)
 
 values = st.recursive(
@@ -64,6 +66,8 @@ updates = st.builds(
     contents=st.none() | contents,
     floor=st.none() | st.just(Version(major=0, minor=0, patch=0, prerelease=("0",))),
     hold=st.none() | st.builds(Hold, since=times, reason=st.just("") | names, extra=extras),
+    urgent=st.just("") | sentences,
+    published=st.none() | times,
     extra=extras,
 ).filter(lambda update: update.floor is None or update.floor < update.version)
 hops: st.SearchStrategy[Migrations] = st.dictionaries(
@@ -128,6 +132,26 @@ def test_any_bytes_are_a_manifest_or_one_error(data: bytes) -> None:
     with contextlib.suppress(ManifestError):
         read = Manifest.from_json(data)
         assert Manifest.from_json(read.to_json()) == read
+
+
+@given(manifests, versions, st.data())
+def test_what_an_update_says_of_itself_survives_every_change_of_another_member(
+    manifest: Manifest, version: Version, data: st.DataObject
+) -> None:
+    writable = [update for update in manifest.updates if not update.waves.order_faults()]
+    if not writable:
+        return
+    one = data.draw(st.sampled_from(writable))
+    changed = [
+        manifest.with_max_version(one.variant, one.arch, version),
+        manifest.with_waves(*one.key, Waves()),
+        manifest.with_hold(*one.key, None),
+        manifest.with_holds({one.key: Hold(since=datetime(2026, 1, 1, tzinfo=UTC))}),
+    ]
+    for other in changed:
+        after = Manifest.from_json(other.to_json()).find(*one.key)
+        assert after is not None
+        assert (after.urgent, after.published, after.extra) == (one.urgent, one.published, one.extra)
 
 
 @given(manifests, st.data())

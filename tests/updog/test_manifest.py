@@ -18,7 +18,7 @@ from updog.update_metadata.errors import (
     ManifestError,
     UnknownUpdateError,
 )
-from updog.update_metadata.fields import MAX_DEPTH, MAX_EXCERPT
+from updog.update_metadata.fields import MAX_DEPTH, MAX_EXCERPT, MAX_SENTENCE
 from updog.update_metadata.manifest import (
     MAX_IMAGE_BYTES,
     MAX_MANIFEST_BYTES,
@@ -78,6 +78,7 @@ def test_a_published_upstream_manifest_is_read_to_the_letter() -> None:
     assert [start.seed for start in published.waves.starts] == [0, 20, 102, 307, 819, 1228, 1843]
     assert published.images.root.endswith("-root.ext4.lz4")
     assert (published.contents, published.floor, published.hold) == (None, None, None)
+    assert (published.urgent, published.published) == ("", None)
     assert len(manifest.migrations) == 3
 
 
@@ -125,6 +126,8 @@ def test_our_additions_are_read() -> None:
     assert held.hold == Hold(
         since=datetime(2026, 10, 25, 20, 30, tzinfo=UTC), reason="boots fail on wide NVMe"
     )
+    assert held.urgent == "fixes a vulnerability that is exploited"
+    assert held.published == datetime(2026, 10, 25, 17, 59, 30, tzinfo=UTC)
 
 
 def test_unknown_members_are_kept_on_every_level() -> None:
@@ -140,7 +143,9 @@ def test_unknown_members_are_kept_on_every_level() -> None:
 
 
 def test_our_additions_may_be_absent_or_null() -> None:
-    data = json.dumps(document(floor=None, hold=None, contents=None)).encode()
+    data = json.dumps(
+        document(floor=None, hold=None, contents=None, urgent=None, published=None)
+    ).encode()
     assert Manifest.from_json(data) == Manifest.from_json(json.dumps(document()).encode())
 
 
@@ -226,6 +231,34 @@ def test_an_update_twice_is_named_with_both_places() -> None:
 def test_a_floor_no_node_can_pass_is_a_fault() -> None:
     (fault,) = faults_of(json.dumps(document(floor="1.0.0")).encode())
     assert fault.startswith("updates[0].floor: 1.0.0 is not below 1.0.0")
+
+
+@pytest.mark.parametrize(
+    ("urgent", "problem"),
+    [
+        ("", 'expected printable text, found ""'),
+        ("  ", 'expected a sentence, found "  "'),
+        ("two\nlines", 'expected printable text, found "two\\nlines"'),
+        ("\x1b[2J", 'expected printable text, found "\\u001b[2J"'),
+        ("\u202eesrever", 'expected printable text, found "\\u202eesrever"'),
+        ("x" * (MAX_SENTENCE + 1), "201 characters; the limit is 200"),
+        (["a", "b"], 'expected printable text, found ["a", "b"]'),
+    ],
+)
+def test_what_is_not_a_sentence_is_no_reason_to_be_urgent(urgent: object, problem: str) -> None:
+    assert faults_of(json.dumps(document(urgent=urgent)).encode()) == [f"updates[0].urgent: {problem}"]
+
+
+def test_the_longest_sentence_is_read() -> None:
+    (read,) = Manifest.from_json(json.dumps(document(urgent="é" * MAX_SENTENCE)).encode()).updates
+    assert read.urgent == "é" * MAX_SENTENCE
+
+
+@pytest.mark.parametrize("published", ["", "2026-13-01T00:00:00Z", 1761415170, "2026-10-25"])
+def test_a_bad_time_of_publication_is_named(published: object) -> None:
+    (fault,) = faults_of(json.dumps(document(published=published)).encode())
+    assert fault.startswith("updates[0].published: ")
+    assert str(published) in fault
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from signpost.text import FOREIGN_CHARACTERS
 from updog.update_metadata.errors import Fault, FaultsError, TimeError, VersionError
 from updog.update_metadata.times import parse_time
 from updog.update_metadata.version import Version
@@ -29,6 +30,9 @@ MAX_DEPTH = 32
 
 MAX_EXCERPT = 80
 """Characters of a bad value that a fault repeats."""
+
+MAX_SENTENCE = FOREIGN_CHARACTERS
+"""Characters of a publisher's sentence: as many as a node repeats in a sentence of its own."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -191,6 +195,19 @@ def text(value: object) -> str:
     if not isinstance(value, str) or not value or not value.isprintable():
         raise invalid(f"expected printable text, found {excerpt(value)}")
     return value
+
+
+def sentence(value: object) -> str:
+    """Return a printable text of 1 to :data:`MAX_SENTENCE` characters that are not all blank.
+
+    Raises FaultsError.
+    """
+    found = text(value)
+    if found.isspace():
+        raise invalid(f"expected a sentence, found {excerpt(value)}")
+    if len(found) > MAX_SENTENCE:
+        raise invalid(f"{len(found)} characters; the limit is {MAX_SENTENCE}")
+    return found
 
 
 def whole_number(value: object) -> int:

@@ -2,7 +2,8 @@
 
 Rules:
 * The format is Bottlerocket's. This project adds members that its readers ignore: ``contents`` (size and
-  SHA-256 of each raw image), ``packs`` (how to fetch parts of them), ``floor`` and ``hold`` of an update.
+  SHA-256 of each raw image), ``packs`` (how to fetch parts of them), ``floor``, ``hold``, ``urgent`` and
+  ``published`` of an update.
 * A held update is written under ``held`` instead of ``updates``: a reader that does not support holds does
   not see it at all, whatever its seed and whether or not it ignores waves. In :class:`Manifest` it is one of
   the updates, after those that are not held.
@@ -91,6 +92,9 @@ class Update:
         packs: how to fetch only parts of the images; None if they can only be fetched as a whole.
         floor: a node below this version must first update to it, or to a later one.
         hold: since when and why it is held; None if it is not.
+        urgent: why its publisher marked it urgent, one printable sentence; empty if it is not. Nodes that
+            update by themselves then pass the gates that their operators named for it.
+        published: when it was published first; None from an upstream publisher.
         extra: members of a later format.
     """
 
@@ -104,6 +108,8 @@ class Update:
     packs: Packs | None = None
     floor: Version | None = None
     hold: Hold | None = None
+    urgent: str = ""
+    published: datetime | None = None
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __str__(self) -> str:
@@ -300,6 +306,8 @@ def _update(value: object) -> Update:
         packs=members.optional("packs", packs_from_json),
         floor=members.optional("floor", fields.version),
         hold=members.optional("hold", _hold),
+        urgent=members.optional("urgent", fields.sentence) or "",
+        published=members.optional("published", fields.time),
         extra=members.extra(),
     )
     members.raise_faults()
@@ -355,4 +363,8 @@ def update_to_json(update: Update) -> dict[str, Any]:
     if update.hold is not None:
         reason = {"reason": update.hold.reason} if update.hold.reason else {}
         document["hold"] = {"since": format_time(update.hold.since), **reason, **update.hold.extra}
+    if update.urgent:
+        document["urgent"] = update.urgent
+    if update.published is not None:
+        document["published"] = format_time(update.published)
     return document | dict(update.extra)
