@@ -33,7 +33,7 @@ versions = st.builds(
 )
 times = st.datetimes(timezones=st.just(UTC))
 names = st.text("aZ0._é-", min_size=1, max_size=4)
-sentences = st.text("aZ .\"\\é", min_size=1, max_size=MAX_SENTENCE).filter(lambda text: not text.isspace())
+sentences = st.text('aZ ."\\é', min_size=1, max_size=MAX_SENTENCE).filter(lambda text: not text.isspace())
 waves = st.dictionaries(st.integers(0, 2100) | st.integers(0, MAX_KEY), times, max_size=5).map(Waves.of)
 
 values = st.recursive(

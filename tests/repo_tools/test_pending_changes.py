@@ -87,6 +87,7 @@ def test_what_is_not_in_force_says_so_and_ends_in_3(
         ("promote", "1.1.0", "--from", "dev", "--to", "lts"),
         ("waves", "hold", "1.0.0", "--reason", "smoke", *where),
         ("waves", "set", "1.0.0", "--waves", "ohno", *where),
+        ("waves", "mark", "1.0.0", "--urgent", "CVE-1 is exploited", *where),
         ("withdraw", "1.0.0", *where),
         ("publish", "--variant", "x", "--arch", "a", "--version", "9.0.0", *images, "--level", "1", *where),
     ):

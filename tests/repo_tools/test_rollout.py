@@ -179,6 +179,20 @@ def test_withdrawing_falls_past_what_is_held(repository: SmallRepository) -> Non
         ([], ["waves", "resume", "1.1.0", "--start-at", "in 2 days"], 2, "--start-at requires --waves"),
         ([], ["waves", "hold", "1.1.0", "--reason", "two\nlines"], 2, "not one printable line"),
         ([], ["withdraw", "1.1.0", "--reason", "\x1b[2J"], 2, "not one printable line"),
+        ([], ["waves", "mark", "9.0.0", "--urgent", "why"], 2, "9.0.0 is not published"),
+        ([], ["waves", "mark", "1.1.0", "--not-urgent"], 3, "is not urgent"),
+        (
+            ["waves", "mark", "1.1.0", "--urgent", "why"],
+            ["waves", "mark", "1.1.0", "--urgent", "why"],
+            3,
+            "is marked urgent for this reason already",
+        ),
+        (["withdraw", "1.1.0"], ["waves", "mark", "1.1.0", "--urgent", "why"], 3, "is withdrawn"),
+        ([], ["waves", "mark", "1.1.0"], 2, "either --urgent WHY or --not-urgent"),
+        ([], ["waves", "mark", "1.1.0", "--urgent", "why", "--not-urgent"], 2, "either --urgent WHY or"),
+        ([], ["waves", "mark", "1.1.0", "--urgent", ""], 2, 'expected printable text, found ""'),
+        ([], ["waves", "mark", "1.1.0", "--urgent", "two\nlines"], 2, "expected printable text"),
+        ([], ["waves", "mark", "1.1.0", "--urgent", "x" * 201], 2, "201 characters; the limit is 200"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_changes_nothing(
@@ -205,6 +219,12 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(
         ([], ["waves", "open", "1.1.0"], "it is open to the whole fleet now"),
         ([], ["waves", "set", "1.1.0", "--waves", "ohno"], "to all of it on"),
         ([], ["withdraw", "1.1.0"], "nodes above 1.0.0 go back to 1.0.0"),
+        ([], ["waves", "mark", "1.1.0", "--urgent", "CVE-1 is exploited"], "names. CVE-1 is exploited"),
+        (
+            ["waves", "mark", "1.1.0", "--urgent", "CVE-1 is exploited"],
+            ["waves", "mark", "1.1.0", "--not-urgent"],
+            "it was urgent: CVE-1 is exploited",
+        ),
     ],
 )
 def test_a_dry_run_says_what_the_command_then_does(

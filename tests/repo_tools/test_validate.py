@@ -290,6 +290,11 @@ def _without_key(repository: SmallRepository) -> None:
         pytest.param(_waves(_0="2027-01-01", _20="2050-01-01"), "waves-far waves-gap", id="a-wave-too-far"),
         pytest.param(_waves(_0="2062-01-01"), "waves-far", id="all-waves-too-far"),
         pytest.param(_hold("2050-01-01"), "hold-ahead", id="held-in-the-future"),
+        pytest.param(
+            _update(1, published="2050-01-01T00:00:00Z"), "published-ahead", id="published-in-the-future"
+        ),
+        pytest.param(_update(1, urgent="two\nlines"), "manifest-invalid", id="urgent-without-a-sentence"),
+        pytest.param(_update(1, published="yesterday"), "manifest-invalid", id="published-at-no-time"),
         pytest.param(_key_mode(0o644), "key-exposed", id="key-for-all-to-read"),
         pytest.param(_key_mode(0o620), "key-exposed", id="key-for-the-group-to-write"),
         pytest.param(_without_key, "key-missing", id="key-file-gone"),

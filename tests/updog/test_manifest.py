@@ -143,9 +143,7 @@ def test_unknown_members_are_kept_on_every_level() -> None:
 
 
 def test_our_additions_may_be_absent_or_null() -> None:
-    data = json.dumps(
-        document(floor=None, hold=None, contents=None, urgent=None, published=None)
-    ).encode()
+    data = json.dumps(document(floor=None, hold=None, contents=None, urgent=None, published=None)).encode()
     assert Manifest.from_json(data) == Manifest.from_json(json.dumps(document()).encode())
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repo_tools.quantities import parse_share, parse_span
-from repo_tools.repository.change_log import checked_reason
+from repo_tools.repository.change_log import checked_reason, checked_urgent
 from signpost.console import Parsed
 from signpost.errors import ExitStatus
 from updog.update_metadata.sizes import parse_size
@@ -30,6 +30,7 @@ SPAN = Parsed("span", parse_span)
 SHARE = Parsed("share", parse_share)
 SIZE = Parsed("size", parse_size)
 REASON = Parsed("reason", checked_reason)
+URGENT = Parsed("why", checked_urgent)
 PATH = click.Path(path_type=Path)
 
 

@@ -12,6 +12,7 @@ from repo_tools.cli.options import (
     PATH,
     REASON,
     TIME,
+    URGENT,
     VERSION,
     ask_secrets,
     channel_option,
@@ -58,6 +59,12 @@ if TYPE_CHECKING:
     type=VERSION,
     help="Also make a delta from this release; can be repeated.",
 )
+@click.option(
+    "--urgent",
+    type=URGENT,
+    metavar="WHY",
+    help="Nodes pass the gates that their auto.urgent names, and say WHY: one sentence.",
+)
 @channel_option
 @click.option("--reason", type=REASON, default="", help="Why: one line, for the log of changes.")
 @DRY_RUN
@@ -79,6 +86,7 @@ def publish(
     compression: str | None,
     level: int | None,
     dry_run: bool,
+    urgent: str | None,
     quiet: bool,
     as_json: bool,
     **facts: Any,
@@ -101,7 +109,12 @@ def publish(
     if (hash_image is None) is not verity:
         raise click.UsageError("pass either --hash FILE or --verity")
     release = NewRelease(
-        boot=boot, root=root, hash=hash_image, packing=_packing(repo, compression, level), **facts
+        boot=boot,
+        root=root,
+        hash=hash_image,
+        packing=_packing(repo, compression, level),
+        urgent=urgent or "",
+        **facts,
     )
     if dry_run:
         now = current_time()

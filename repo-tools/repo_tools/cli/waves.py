@@ -10,6 +10,7 @@ import click
 from repo_tools.cli.options import (
     REASON,
     TIME,
+    URGENT,
     VERSION,
     ask_secrets,
     channel_option,
@@ -293,6 +294,43 @@ def waves_open(
     from repo_tools.releases.rollout import opening
 
     decide = _decision(which, partial(opening, reason=reason), for_every=for_every)
+    _change_rollout(repo, decide, **how)
+
+
+@waves.command("mark")
+@rollout_options
+@click.option("--urgent", type=URGENT, metavar="WHY", help="It is urgent: one sentence for nodes.")
+@click.option("--not-urgent", is_flag=True, help="It is not urgent any more.")
+@ALL
+@click.pass_obj
+@example(
+    'repo-tools waves mark 1.1.0 --urgent "fixes an exploited vulnerability"',
+    "repo-tools waves mark 1.1.0 --not-urgent",
+)
+def waves_mark(
+    repo: Path,
+    /,
+    *,
+    which: ReleaseName,
+    urgent: str | None,
+    not_urgent: bool,
+    reason: str,
+    for_every: bool,
+    **how: Any,
+) -> None:
+    """Mark a published release as urgent, or as not urgent any more.
+
+    Nodes that update by themselves pass the gates that their operators named in auto.urgent, and say WHY.
+    Its waves do not open by that: `waves open` does it.
+
+    Exit status: 0 done, 1 failed, 2 no such release, 3 it is marked like this already, or withdrawn, or NOT
+    in force yet: other holders must sign, 75 busy.
+    """
+    from repo_tools.releases.rollout import marking
+
+    if (urgent is None) is not not_urgent:
+        raise click.UsageError("pass either --urgent WHY or --not-urgent")
+    decide = _decision(which, partial(marking, urgent=urgent or "", reason=reason), for_every=for_every)
     _change_rollout(repo, decide, **how)
 
 

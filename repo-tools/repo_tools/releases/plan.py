@@ -87,6 +87,7 @@ class ReleasePlan:
             "version": str(update.version),
             "max_version": str(update.max_version),
             "waves": update.waves.to_json(),
+            "urgent": update.urgent or None,
             "images": [image.target for image in self.images.values()],
             "deltas_from": sorted(
                 {str(base.version) for image in self.images.values() for base in image.deltas_from}
@@ -124,6 +125,8 @@ def plan_release(session: Session, release: NewRelease, *, now: datetime) -> Rel
         waves=waves_of(policy, release.start_at or now),
         images=targets,
         floor=_floor(session.manifest, release),
+        urgent=release.urgent,
+        published=now.replace(microsecond=0),
     )
     added = add_release(session.manifest, draft, release.max_version)
     _require_unused(session, draft, beginning=f"{name}-{ImageKind.BOOT}")

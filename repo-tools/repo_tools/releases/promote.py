@@ -6,8 +6,8 @@ Rules:
   manifest says what they unpack to. The holders of the first channel's keys can change neither afterwards;
 * before that, every file is read and compared with what the first channel signed;
 * a release that is held, withdrawn, or already in the target channel is refused;
-* its waves in the target channel are its own; floor, images, deltas and the migrations that lead to it are
-  the same.
+* its waves in the target channel are its own; floor, images, deltas, the migrations that lead to it, its
+  urgency and when it was first published are the same.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ class Promoted:
             "from": role_of(self.promotion.source),
             "to": role_of(self.promotion.target),
             "waves": self.update.waves.to_json(),
+            "urgent": self.update.urgent or None,
             "targets": [
                 {"name": name, "length": item.length, "sha256": item.hashes["sha256"]}
                 for name, item in sorted(self.targets.items())

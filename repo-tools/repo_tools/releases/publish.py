@@ -8,7 +8,8 @@ Rules:
   the first image is read;
 * nobody waits while images are compressed: the lock is taken afterwards. The release is then planned again
   on what is published by then, and refused if what was compressed does not fit that any more;
-* its waves start when it is signed, which is when readers can see it, not when compressing starts;
+* it is published, and its waves start, when it is signed, which is when readers can see it, not when
+  compressing starts;
 * the manifest says what every image unpacks to, so that a node can compare a slot with it.
 """
 

@@ -24,7 +24,7 @@ from signpost.errors import MediumError
 from signpost.toml_file import read_text
 from updog.update_metadata.manifest import Manifest, Update
 from updog.update_metadata.seeds import MAX_SEED
-from updog.update_metadata.times import readable_time
+from updog.update_metadata.times import format_optional, readable_time
 from updog.update_metadata.version import Version
 from updog.update_metadata.waves import BUILT_IN_POLICIES, WavePolicy, Waves
 
@@ -59,6 +59,7 @@ class NewRelease:
         packing: compression and level; None for those in repo.toml.
         deltas: from how many of the last releases deltas are made; None for the number in repo.toml.
         delta_from: further releases to make deltas from.
+        urgent: why nodes pass the gates that their operators named for urgent releases; empty: they do not.
         reason: why, for the log of changes.
         channel: where it is offered; None for the top-level manifest.
     """
@@ -77,6 +78,7 @@ class NewRelease:
     packing: Packing | None = None
     deltas: int | None = None
     delta_from: tuple[Version, ...] = ()
+    urgent: str = ""
     reason: str = ""
     channel: str | None = None
 
@@ -156,6 +158,8 @@ class ReleaseChange:
             "version": str(self.update.version),
             "max_version": str(self.update.max_version),
             "waves": self.update.waves.to_json(),
+            "urgent": self.update.urgent or None,
+            "published": format_optional(self.update.published),
             **self.committed.to_json(),
         }
         if self.targets:
@@ -186,6 +190,7 @@ class AddedRelease:
         return (
             f"{on}: {reach_sentence(self.update, now)}" if on else reach_sentence(self.update, now),
             *cautions(self.update, now),
+            *((urgent_sentence(self.update),) if self.update.urgent else ()),
             *((f"nodes below {self.update.floor} must pass through it first",) if self.update.floor else ()),
             *(f"removed the withdrawn {version} from the manifest" for version in self.dropped),
         )
@@ -259,6 +264,11 @@ def reach_sentence(update: Update, now: datetime) -> str:
         return f"it is open to {share(update, now)} of the fleet now"
     last = max(start.at for start in update.waves.starts)
     return f"it is open to {share(update, now)} of the fleet now, to all of it on {readable_time(last)}"
+
+
+def urgent_sentence(update: Update) -> str:
+    """Return what it does to the fleet that a release is urgent, and why it is."""
+    return f"it is urgent: nodes pass the gates that their auto.urgent names. {update.urgent}"
 
 
 @contextmanager

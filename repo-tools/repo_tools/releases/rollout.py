@@ -1,4 +1,4 @@
-"""A release after publishing: set its waves, hold it, resume it, open it to all, withdraw it.
+"""A release after publishing: set its waves, hold it, resume it, open it to all, mark it, withdraw it.
 
 Rules:
 
@@ -9,6 +9,9 @@ Rules:
 * the waves of a held release are not changed; ``resume`` can give it others instead;
 * withdrawing lowers ``max_version`` to the release below: nodes above it go back to the highest release
   below that is not held. Only the newest release on offer can be withdrawn; nodes skip an older one anyway;
+* a release that is marked urgent is not opened by that: its waves, a hold and its floor count as before;
+* a release that loses its waves is as old as before: it counts as published when the first of them opened, if
+  that is later than it was;
 * a step for all variants and architectures of a version is one change: done for all of them, or for none;
 * each step is recorded in the log of changes.
 """
@@ -22,8 +25,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from repo_tools.errors import NothingToWithdrawError, ReleaseError, RolloutUnchangedError
 from repo_tools.keys.signers import Secrets, no_secrets
 from repo_tools.readable import readable_medium
-from repo_tools.releases.release import cautions, reach_sentence, share
-from repo_tools.repository.change_log import HOLD, Change, checked_reason
+from repo_tools.releases.release import cautions, reach_sentence, share, urgent_sentence
+from repo_tools.repository.change_log import HOLD, Change, checked_reason, checked_urgent
 from repo_tools.repository.channel_session import writing_channel
 from updog.update_metadata.manifest import Hold
 from updog.update_metadata.times import format_time, readable_duration, readable_time
@@ -88,6 +91,7 @@ class RolloutStep:
             "max_version": str(self.after.max_version),
             "waves": self.after.waves.to_json(),
             "held_since": format_time(hold.since) if hold else None,
+            "urgent": self.after.urgent or None,
             "effects": list(self.effects),
             "reason": self.reason,
             **self.facts,
@@ -252,7 +256,7 @@ def resuming(which: ReleaseName, *, waves: Waves | None = None, reason: str = ""
             raise RolloutUnchangedError(f"{update} is not held")
         until = max(now.replace(microsecond=0), update.hold.since)
         chosen = update.waves.paused(update.hold.since, until) if waves is None else waves
-        after = replace(update, hold=None, waves=chosen)
+        after = _with_other_waves(replace(update, hold=None), chosen, now)
         paused = f"it was held for {readable_duration(until - update.hold.since)}"
         clock = "its waves move by that" if waves is None else "it gets other waves"
         return RolloutStep(
@@ -299,7 +303,7 @@ def _not_held(which: ReleaseName, manifest: Manifest) -> Update:
 def _with_waves(
     action: str, manifest: Manifest, update: Update, waves: Waves, reason: str, now: datetime
 ) -> RolloutStep:
-    after = replace(update, waves=waves)
+    after = _with_other_waves(update, waves, now)
     was = f"it was open to {share(update, now)} of the fleet: nodes that took it keep it"
     return RolloutStep(
         action=action,
@@ -309,6 +313,46 @@ def _with_waves(
         effects=(was, reach_sentence(after, now), *cautions(after, now)),
         reason=checked_reason(reason),
     )
+
+
+def _with_other_waves(update: Update, waves: Waves, now: datetime) -> Update:
+    """Return a release with these waves; where it loses all of them, with the time of the first one."""
+    if waves.starts or not update.waves.starts:
+        return replace(update, waves=waves)
+    opened = min(now.replace(microsecond=0), *(start.at for start in update.waves.starts))
+    return replace(update, waves=waves, published=max(opened, update.published or opened))
+
+
+def marking(which: ReleaseName, urgent: str, *, reason: str = "") -> Decide:
+    """Return the decision to mark a release urgent because of ``urgent``; empty: not urgent any more.
+
+    It raises UsageError where nodes would not accept the sentence.
+    """
+
+    def decide(manifest: Manifest, now: datetime) -> RolloutStep:
+        update = which.of(manifest)
+        if update.urgent == urgent:
+            raise RolloutUnchangedError(
+                f"{update} is marked urgent for this reason already" if urgent else f"{update} is not urgent"
+            )
+        if urgent and update.version > update.max_version:
+            raise RolloutUnchangedError(f"{update} is withdrawn: no node takes it")
+        after = replace(update, urgent=checked_urgent(urgent) if urgent else "")
+        effects = (
+            urgent_sentence(after) if urgent else "nodes pass no gates for it any more",
+            *((f"it was urgent: {update.urgent}",) if update.urgent else ()),
+            reach_sentence(after, now),
+        )
+        return RolloutStep(
+            action="mark urgent" if urgent else "mark not-urgent",
+            manifest=manifest.with_changed(after),
+            before=update,
+            after=after,
+            effects=effects,
+            reason=checked_reason(reason),
+        )
+
+    return decide
 
 
 def withdrawing(which: ReleaseName, *, reason: str = "") -> Decide:

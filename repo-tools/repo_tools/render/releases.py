@@ -6,13 +6,14 @@ from collections import Counter
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from repo_tools.releases.release import urgent_sentence
 from repo_tools.releases.rollout import RolloutSteps
 from repo_tools.render.channels import committed_text
 from repo_tools.render.plot import mark, share_plot
 from repo_tools.text import share_text
 from signpost.text import counted, size_text, table
 from updog.update_metadata.seeds import MAX_SEED
-from updog.update_metadata.times import format_time, readable_time
+from updog.update_metadata.times import format_optional, format_time, readable_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -46,6 +47,7 @@ def published_text(outcome: ReleaseChange) -> str:
         else "open to all now"
     )
     lines += outcome.cautions
+    lines += [urgent_sentence(outcome.update)] if outcome.update.urgent else []
     lines += [f"removed the withdrawn {version} from the manifest" for version in outcome.dropped]
     lines += [f"dm-verity root hash: {outcome.root_hash}"] if outcome.root_hash else []
     return "\n".join([*lines, committed_text(outcome.committed)])
@@ -92,6 +94,8 @@ def release_row(update: Update, now: datetime) -> dict[str, Any]:
         "withdrawn": withdrawn,
         "held_since": format_time(update.hold.since) if update.hold else None,
         "hold_reason": update.hold.reason if update.hold else None,
+        "urgent": update.urgent or None,
+        "published": format_optional(update.published),
     }
 
 
@@ -99,8 +103,16 @@ def releases_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the list of all releases."""
     if not rows:
         return "nothing is published yet"
-    cells = [(row["variant"], row["arch"], row["version"], row["max_version"], _offer(row)) for row in rows]
-    return table([("variant", "arch", "version", "max version", "on offer to"), *cells])
+    cells = [
+        (row["variant"], row["arch"], row["version"], row["max_version"], _offer(row), _urgent(row))
+        for row in rows
+    ]
+    head = ("variant", "arch", "version", "max version", "on offer to", "")
+    return table([head, *cells])
+
+
+def _urgent(row: Mapping[str, Any]) -> str:
+    return f"urgent: {row['urgent']}" if row["urgent"] else ""
 
 
 def _offer(row: Mapping[str, Any]) -> str:
@@ -147,9 +159,10 @@ def waves_text(update: Update, now: datetime) -> str:
     row = release_row(update, now)
     hidden = row["withdrawn"] or row["held_since"]
     head = f"{update}: {_offer(row)}" if hidden else f"{update}: open to {_offer(row)} now"
+    head += f"\nurgent: {update.urgent}" if update.urgent else ""
     waves = _waves_of(update)
     if not waves:
-        return head
+        return f"{head}\npublished {readable_time(update.published)}" if update.published else head
     stop = update.waves.stop.at if update.waves.stop else None
     cells = [
         (

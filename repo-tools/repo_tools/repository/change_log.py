@@ -48,6 +48,17 @@ def checked_reason(reason: str) -> str:
     return reason
 
 
+def checked_urgent(why: str) -> str:
+    """Return why a release is urgent, if nodes accept it as a sentence. Raises UsageError."""
+    try:
+        return fields.sentence(why)
+    except FaultsError as error:
+        raise UsageError(
+            f"--urgent: {error.faults[0]}",
+            next_step=f"Say why in one line of at most {fields.MAX_SENTENCE} characters.",
+        ) from error
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
     """A change that was made.

@@ -121,6 +121,10 @@ CODES: Mapping[str, tuple[Severity, str]] = MappingProxyType(
         "verity-mismatch": (_E, "Nodes cannot mount the root image of this release: " + _PUBLISH),
         "waves-unordered": (_E, "Set new waves: `repo-tools waves set VERSION --waves default`."),
         "waves-far": (_W, "If it is a typing error: `repo-tools waves set VERSION --waves default`."),
+        "published-ahead": (
+            _W,
+            "Check the clock of the machine that published it: nodes with a min_age may wait longer.",
+        ),
         "hold-ahead": (_W, "Check the clock of the machine that held it; resume it, and hold it again."),
         "waves-gap": (_W, "Set new waves: `repo-tools waves set VERSION --waves default`."),
         "max-version-mixed": (

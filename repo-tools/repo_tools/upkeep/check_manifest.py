@@ -31,7 +31,7 @@ LONGEST_LEAD = timedelta(days=366)
 """Longest usual time from now to a wave."""
 
 CLOCK_DIFFERENCE = timedelta(hours=1)
-"""How far the clock of the publisher that held a release may be ahead of this one."""
+"""How far the clock of the publisher that published or held a release may be ahead of this one."""
 
 
 def faults(
@@ -43,7 +43,7 @@ def faults(
         manifest: the manifest.
         listed: names of the signed targets.
         slots: image → size in bytes of the nodes' partition for it, where declared.
-        now: what the times of waves and holds are compared with.
+        now: what the times of waves, holds and publications are compared with.
     """
     for update in manifest.updates:
         place = _place_of(manifest, update)
@@ -52,6 +52,9 @@ def faults(
         yield from _far_waves(update, place, now)
         if update.hold and update.hold.since > now + CLOCK_DIFFERENCE:
             yield hold_ahead(update.hold, f"{place}.hold.since")
+        if update.published and update.published > now + CLOCK_DIFFERENCE:
+            message = f"was published at {format_time(update.published)}, which is in the future"
+            yield Finding(code="published-ahead", place=f"{place}.published", message=message)
         yield from _floor(manifest, update, place)
     for key in dict.fromkeys((update.variant, update.arch) for update in manifest.updates):
         family = manifest.updates_of(*key)
