@@ -16,6 +16,7 @@ import click
 from signpost import app, console, streams
 from signpost.errors import LayoutError, UsageError
 from signpost.gptprio import LIMIT
+from signpost.journal import start_logging
 from signpost.medium import OsMedium
 from signpost.sets import Slot
 from signpost.state import Command, describe
@@ -91,7 +92,7 @@ def program(log_level: str) -> None:
     if (
         log_level != "warning"
     ):  # signpost has nothing to warn of: `logging` need not be imported at each start
-        console.start_logging(log_level)
+        start_logging(log_level)
 
 
 program.add_command(console.completion)

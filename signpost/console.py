@@ -226,29 +226,6 @@ class LazyGroup(QuickGroup):
         return found
 
 
-def start_logging(level: str) -> None:
-    """Send log records of ``level`` and above to stderr, each with its severity, a word or the journal's."""
-    import logging  # not for programs that log nothing
-
-    in_journal = journal.is_connected()
-
-    logging.basicConfig(stream=sys.stderr, level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
-    if in_journal:
-
-        class JournalFormatter(logging.Formatter):
-            def format(self, record: logging.LogRecord) -> str:
-                return marked(super().format(record), _severity_of_log(record.levelno))
-
-        for handler in logging.getLogger().handlers:
-            handler.setFormatter(JournalFormatter("%(name)s: %(message)s"))
-
-
-def _severity_of_log(level: int) -> Severity:
-    """Return the severity of a level of ``logging``, whose levels are multiples of ten."""
-    by_tens = {0: Severity.DEBUG, 1: Severity.DEBUG, 2: Severity.INFO, 3: Severity.WARNING}
-    return by_tens.get(level // 10, Severity.ERROR)
-
-
 def commands_of(group: click.Group) -> Iterator[tuple[str, click.Command]]:
     """Yield the name and the command of each member of a group; imports those of a lazy group."""
     context = click.Context(group)

@@ -19,6 +19,7 @@ from repo_tools.trust.findings import CODES as FINDINGS
 from signpost.cli import program as signpost
 from signpost.console import commands_of
 from signpost.errors import ExitStatus, ToolError
+from signpost.journal import Severity
 from signpost.progress import ACTIONS, EVENTS
 from tools import python_api
 from updog import errors as updog_errors
@@ -26,9 +27,10 @@ from updog.auto.table import ROWS, Phase, Row
 from updog.auto_keys import AUTO_KEYS
 from updog.cli import program as updog
 from updog.config import KEYS
+from updog.event_journal import MESSAGE_IDS
 from updog.failed_boot.cause import CAUSES
 from updog.metrics import METRICS
-from updog.state import CODES
+from updog.state import CODES, SEVERITIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -159,7 +161,11 @@ def _phases(row: Row) -> str:
 
 def _codes() -> str:
     """Return the codes of events and the causes of failed boots."""
-    codes = "".join(f"| `{code.value}` | {meaning} |\n" for code, meaning in CODES.items())
+    codes = "".join(
+        f"| `{code.value}` | {meaning} | {severity.name.lower()} | `{MESSAGE_IDS[code]}` |\n"
+        for code, meaning in CODES.items()
+        for severity in [SEVERITIES.get(code, Severity.INFO)]
+    )
     causes = "".join(f"| `{cause}` | {meaning} |\n" for cause, meaning in CAUSES.items())
     return f"""{_GENERATED}# Codes of the history
 
@@ -167,8 +173,10 @@ def _codes() -> str:
 lines](outcome-line.md) use these codes. A code keeps its name and its meaning. New codes may be added, so
 readers must ignore those that they do not know.
 
-| code | what happened |
-|---|---|
+In the [journal](../how-to/health.md#the-journal) an event has this priority and this id:
+
+| code | what happened | priority | `MESSAGE_ID` |
+|---|---|---|---|
 {codes}
 ## Causes
 

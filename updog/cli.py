@@ -28,7 +28,7 @@ from signpost.console import (
     quiet_option,
 )
 from signpost.errors import ExitStatus
-from signpost.journal import Severity
+from signpost.journal import Severity, start_logging, takes_fields
 from signpost.sets import Slot
 from updog import config as configuration
 from updog.auto_keys import AUTO_KEYS
@@ -178,7 +178,7 @@ def program(
     Exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 nothing to do, 4 refused to protect the
     node, 5 repository unreachable, 75 busy.
     """
-    console.start_logging(log_level)
+    start_logging(log_level)
     context.obj = _Context(
         path=config,
         disk=disk,
@@ -474,6 +474,8 @@ def boot_record(context: click.Context, as_json: bool) -> None:
     standing = outcome.standing.value
     events = [event.to_json() for event in outcome.events]
     emit({"standing": standing, "events": events}, f"standing: {standing}", as_json=as_json)
+    if takes_fields():  # it has the events already
+        return
     for event in outcome.events:
         note(f"{event.code.value}: {event.sentence}", SEVERITIES.get(event.code, Severity.INFO))
 

@@ -65,6 +65,7 @@ class Session:
             if self.must_save:
                 raise
             log.warning("not recorded: %s", error)
+            self.store.tell(state)
         self.state = state
 
     def holds(self, update: Update) -> bool:

@@ -8,6 +8,7 @@ Rules it enforces:
   boots is in the partition table;
 * a file that cannot be read, or that a newer updog wrote, ends the command and is never replaced;
 * only its owner may read it: it quotes checks and servers, whose texts may contain secrets;
+* an event is sent to the journal once it is saved (:mod:`updog.event_journal`);
 * the folder is private (:mod:`updog.durable`): what another user could have written is neither read nor used.
 """
 
@@ -20,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from signpost.errors import DiskBusyError, MediumError
-from updog import durable
+from updog import durable, event_journal
 from updog.errors import BusyError, ConfigError
 from updog.state import Code, Event, NodeState
 
@@ -50,6 +51,7 @@ class StateStore:
         self._lock_path = folder / "lock"
         self._is_damaged = False
         self._is_unknown = False
+        self._told: tuple[Event, ...] = ()
         self._medium = medium
         self._clock = clock
 
@@ -110,6 +112,7 @@ class StateStore:
                 cause = str(error)
             else:
                 self._is_unknown = False
+                self._told = state.history
                 return state
         elif self._is_regular_file(self._damaged_path):
             cause = f"it was renamed to {self._damaged_path}"
@@ -151,3 +154,14 @@ class StateStore:
             self._medium.rename(str(self._path), str(self._damaged_path))
             self._is_damaged = False
         durable.write_json(self._medium, self._path, state.to_json(), mode=0o600)
+        self.tell(state)
+
+    def tell(self, state: NodeState) -> None:
+        """Send to the journal the events that were not in the file, once."""
+        if state.history == self._told:
+            return
+        known = frozenset(self._told)
+        self._told = state.history
+        for event in state.history:
+            if event not in known:
+                event_journal.send(event)

@@ -14,13 +14,14 @@ import pytest
 
 from signpost import console
 from signpost.errors import DiskBusyError, ExitStatus, ToolError, UsageError
+from signpost.journal import start_logging
 
 
 @click.group("tool")
 @console.log_level_option
 def tool(log_level: str) -> None:
     """Do things."""
-    console.start_logging(log_level)
+    start_logging(log_level)
 
 
 @tool.command()
@@ -183,7 +184,7 @@ def test_completion_names_the_program(capsys: pytest.CaptureFixture[str]) -> Non
 )
 def test_logging_goes_to_stderr_at_the_level_asked_for(level: str, shown: list[str]) -> None:
     script = (
-        f"from signpost import console; console.start_logging({level!r}); import logging; "
+        f"from signpost.journal import start_logging; start_logging({level!r}); import logging; "
         "log = logging.getLogger('part'); log.debug('x'); log.info('x'); log.warning('x')"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

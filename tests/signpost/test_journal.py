@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NOTE = "from signpost.console import note, Severity; note('one\\ntwo', Severity.ERROR); note('three')"
-LOG = "from signpost.console import start_logging; start_logging('warning'); import logging; "
+LOG = "from signpost.journal import start_logging; start_logging('warning'); import logging; "
 LOG += "logging.getLogger('part').warning('w'); logging.getLogger('part').error('e'); "
 REPORT = (
     "import signpost.console as c, click; from signpost.errors import *; raising = (_ for _ in ()).throw; "

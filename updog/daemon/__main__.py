@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 
 from signpost import streams
 from signpost.errors import ToolError
-from signpost.journal import Severity, marked
+from signpost.journal import Severity, marked, start_logging
 from updog.daemon.service import serve
 
 
 def main(words: list[str]) -> int:
     """Run the daemon with the configuration file ``words[1]``; return the exit status."""
     streams.protect()
-    logging.basicConfig(stream=sys.stderr, level="INFO", format="%(levelname)s %(name)s: %(message)s")
+    start_logging("info")
     try:
         return serve(Path(words[1]))
     except ToolError as error:

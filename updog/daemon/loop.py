@@ -13,7 +13,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from signpost.errors import ExitStatus, ToolError
+from signpost.journal import Severity
 from signpost.text import duration_text
+from updog import event_journal
 from updog.auto.gates import Purpose, Readings, first_closed, judge
 from updog.auto.table import (
     Act,
@@ -29,7 +31,7 @@ from updog.auto.table import (
 )
 from updog.daemon.facts import CheckFacts, NodeFacts
 from updog.daemon.surroundings import MachineReadings
-from updog.state import Code, Event
+from updog.state import SEVERITIES, Code, Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -237,8 +239,9 @@ class Daemon:
         ended = self._children.collect(_LOCK)
         if ended is not None:
             self._last_lock = _ANSWERS.get(ended.status, LockCall.FAILED)
-            if self._last_lock is not LockCall.YES:
-                log.warning("the fleet lock: %s", ended.sentence)
+            if self._last_lock is not LockCall.YES:  # a no is how other nodes get their turn
+                level = logging.INFO if self._last_lock is LockCall.NO else logging.WARNING
+                log.log(level, "the fleet lock: %s", ended.sentence)
 
     def _job(self, ended: Ended) -> Job:
         """Return what became of a job, and remember what a check found."""
@@ -277,11 +280,14 @@ class Daemon:
     def _take(self, taken: Step) -> None:
         """Save the next state, then act; what an action fails with is a fact of the next look."""
         now, memory = self._clock(), replace(self.memory, state=taken.state)
-        for notice in taken.notices:
-            memory = memory.with_event(_event(notice, taken.state, self._policy, now))
+        events = [_event(notice, taken.state, self._policy, now) for notice in taken.notices]
+        for event in events:
+            memory = memory.with_event(event)
         if Act.REFRESH in taken.acts or Act.UNLOCK in taken.acts:
             memory = replace(memory, done=now)
         self._remember(memory)
+        for event in events:
+            _tell(event)
         self._last_lock = LockCall.NONE
         for act in taken.acts:
             self._act(act, taken.state)
@@ -377,3 +383,10 @@ def _event(notice: Notice, state: AutoState, policy: Policy, now: datetime) -> E
     group = policy.fleet_lock.group if policy.fleet_lock else "(none)"
     sentence = _SENTENCES[notice](state, group)
     return Event(time=now, code=Code(notice.value), version=state.version, sentence=sentence)
+
+
+def _tell(event: Event) -> None:
+    """Send an event to the journal; without it, write a line of the log."""
+    if not event_journal.send(event):
+        is_serious = SEVERITIES.get(event.code, Severity.INFO) <= Severity.WARNING
+        log.log(logging.WARNING if is_serious else logging.INFO, "%s: %s", event.code.value, event.sentence)

@@ -14,7 +14,8 @@ import click
 from repo_tools.cli.options import PATH
 from repo_tools.extras import DISTRIBUTION
 from signpost import streams
-from signpost.console import LazyGroup, example, log_level_option, run, start_logging
+from signpost.console import LazyGroup, example, log_level_option, run
+from signpost.journal import start_logging
 
 _COMMANDS = {
     "boot-stage": "repo_tools.cli.bootstage:boot_stage",
