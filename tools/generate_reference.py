@@ -144,8 +144,9 @@ stateDiagram-v2
 `updog agent status --json` has `state` (a state of the table), `since`, `mode`, `version`, `summary` and
 `checked_at` of the last check, `failed_checks` (in a row), `attempts`, `next` (`action`, `at`), `gates` (each
 with `gate`, `open`, `code`, `sentence`, `until`, `hard`), `lock` (`state`, `group`, `kept_for`,
-`failed_requests`), `permit`, `postpone`, `hold` (`reason`, `since`) and the agent's own `events`. The same is
-the member `auto` of `updog status --json` and `updog why --json`; null where the agent does not run.
+`failed_requests`), `permit`, `postpone`, `hold` (`reason`, `since`) and `events`: what the agent did and
+operators asked lately; `updog history` puts it together with all else ([codes](codes.md)). The same is the
+member `auto` of `updog status --json` and `updog why --json`; null where the agent does not run.
 """
 
 
@@ -178,6 +179,13 @@ In the [journal](../how-to/health.md#the-journal) an event has this priority and
 | code | what happened | priority | `MESSAGE_ID` |
 |---|---|---|---|
 {codes}
+## Who asked
+
+`by` is one line: user, process and command of who asked, such as `uid 1000 (anna), pid 4711, bash`. The
+user is who logged in, also behind sudo. It is there for what was asked with `updog agent`, for what was
+started by the agent's API, and for whatever else was run with the variable `UPDOG_BY`, whose text it is
+then. It helps to find who to talk to; it proves nothing.
+
 ## Causes
 
 `cause` says why a version was left. For `health-check-failed` it is the name of the first required check that

@@ -80,6 +80,7 @@ class Agent:
         clock: returns the current time, UTC.
         reporter: shows the progress of long work.
         medium: reads and writes disks and state.
+        by: who asks for what is done, for the history; None: that is not known.
     """
 
     def __init__(
@@ -90,11 +91,13 @@ class Agent:
         clock: Callable[[], datetime],
         reporter: ProgressReporter,
         medium: Medium | None = None,
+        by: str | None = None,
     ) -> None:
         self._config = config
         self._host = host
         self._clock = clock
         self._reporter = reporter
+        self._by = by
         self._medium = medium or OsMedium()
         self._store = StateStore(config.state_dir, medium=self._medium, clock=clock)
         self._reconciler = Reconciler(config, host, clock)
@@ -123,7 +126,7 @@ class Agent:
         return Status(running=running, view=view, state=state, standing=standing)
 
     def history(self) -> tuple[Event, ...]:
-        """Return what happened on this node, oldest first."""
+        """Return what updog did on this node, oldest first."""
         return self._store.load().history
 
     def verify(self, slot: Slot) -> tuple[ImageCheck, ...]:
@@ -258,7 +261,8 @@ class Agent:
             sentence = f"{update.version} was not installed: {error}."
             event = self._event(Code.INSTALL_FAILED, update.version, sentence)
             last = session.state.history[-1] if session.state.history else None
-            if last is None or replace(last, time=event.time) != event:  # once, however often it is tried
+            is_told = last is not None and replace(last, time=event.time, by=event.by) == event
+            if not is_told:  # once, however often it is tried
                 with suppress(ToolError):  # the original error matters more than one while recording it
                     session.save(session.state.with_event(event))
             raise
@@ -553,7 +557,7 @@ class Agent:
             if state.disk_guid in {None, view.disk_guid}:
                 raise NothingToDoError("this is already the node's own disk", next_step=_NO_ACTION_NEEDED)
             sentence = f"Disk {view.disk_guid} was accepted in place of {state.disk_guid}."
-            event = Event(time=self._clock(), code=Code.DISK_ACCEPTED, version=None, sentence=sentence)
+            event = self._event(Code.DISK_ACCEPTED, None, sentence)
             accepted = replace(state, disk_guid=view.disk_guid, slots={}, pending=None)
             self._store.save(accepted.with_event(event))
             return str(view.disk_guid)
@@ -572,7 +576,7 @@ class Agent:
                 message = "the clock is not behind the time at which the repository was signed"
                 raise NothingToDoError(message, next_step=_NO_ACTION_NEEDED)
             sentence = f"The clock at {readable_time(now)} was accepted, behind {readable_time(signed)}."
-            event = Event(time=now, code=Code.CLOCK_ACCEPTED, version=None, sentence=sentence)
+            event = self._event(Code.CLOCK_ACCEPTED, None, sentence)
             session.save(replace(session.state, signed_time=now).with_event(event))
             return now
 
@@ -663,12 +667,16 @@ class Agent:
             until = readable_time(self._config.accept_expired_until or self._clock())
             sentence = f"Metadata are accepted until {until} although {', '.join(repository.waived)}."
             if all(event.sentence != sentence for event in session.state.history):  # recorded once
-                event = Event(time=self._clock(), code=Code.EXPIRED_ACCEPTED, version=None, sentence=sentence)
+                event = self._event(Code.EXPIRED_ACCEPTED, None, sentence)
                 session.save(session.state.with_event(event))
         return repository
 
     def _signpost(self, running: RunningSlot) -> Signpost:
         return Signpost(self._medium, running.disk, running.slot)
 
-    def _event(self, code: Code, version: Version, sentence: str, *, cause: str | None = None) -> Event:
-        return Event(time=self._clock(), code=code, version=version, sentence=sentence, cause=cause)
+    def _event(
+        self, code: Code, version: Version | None, sentence: str, *, cause: str | None = None
+    ) -> Event:
+        """Return the event of something that was asked for; what is only found has nobody who asked."""
+        now = self._clock()
+        return Event(time=now, code=code, version=version, sentence=sentence, cause=cause, by=self._by)

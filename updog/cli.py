@@ -5,6 +5,7 @@ Of updog, only this module, ``drill/cli`` and ``daemon/lock_cli`` print, and onl
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from contextlib import contextmanager
@@ -94,7 +95,8 @@ def _agent(context: click.Context, *, as_json: bool = False) -> Agent:
 
     options: _Context = context.obj
     reporter = reporter_to(sys.stdout, sys.stderr, as_json=as_json, quiet=options.quiet)
-    return Agent(options.config, options.host, clock=clock, reporter=reporter)
+    by = os.environ.get("UPDOG_BY")
+    return Agent(options.config, options.host, clock=clock, reporter=reporter, by=by)
 
 
 def _request(version: Version | None, *, ignore_waves: bool, max_bytes: int | None = None) -> UpdateRequest:
@@ -518,11 +520,13 @@ def motd(context: click.Context, as_json: bool) -> None:
 def history(context: click.Context, as_json: bool) -> None:
     """Show what happened on this node, oldest first.
 
-    The history is shared by both slots.
+    Shows what updog did, what `updog agent` did by itself, and what operators asked of it. The history is
+    shared by both slots.
     """
     from updog import render
+    from updog.daemon.history import whole
 
-    events = _agent(context).history()
+    events = whole(context.obj.config.state_dir, _agent(context).history())
     emit([event.to_json() for event in events], render.history_text(events), as_json=as_json)
 
 

@@ -202,8 +202,12 @@ def _trouble(state: NodeState) -> list[str]:
 
 
 def history_text(events: Sequence[Event]) -> str:
-    """Return the history, oldest first, one line for each event."""
-    return "\n".join(f"{_moment(event)}  {event.code.value:20}  {event.sentence}" for event in events)
+    """Return the history, oldest first, one line for each event, and who asked for it."""
+    return "\n".join(
+        f"{_moment(event)}  {event.code.value:20}  {event.sentence}"
+        + (f" By {event.by}." if event.by else "")
+        for event in events
+    )
 
 
 def _moment(event: Event) -> str:

@@ -74,6 +74,8 @@ class Code(StrEnum):
     LOCK_RELEASED = "lock-released"
     GIVEN_UP = "given-up"
     RESTART_FAILED = "restart-failed"
+    HOOK_PASSED = "hook-passed"
+    HOOK_FAILED = "hook-failed"
     PERMITTED = "permitted"
     POSTPONED = "postponed"
     HELD_BY_HAND = "held-by-hand"
@@ -113,6 +115,8 @@ CODES = {
     Code.LOCK_RELEASED: "the agent released the fleet lock",
     Code.GIVEN_UP: "the agent could not install a version for max_attempts times and does not try it again",
     Code.RESTART_FAILED: "the restart into an update failed or did not happen; the update does not boot next",
+    Code.HOOK_PASSED: "an executable in pre-restart.d or post-confirm.d passed; what it said last",
+    Code.HOOK_FAILED: "an executable in post-confirm.d failed, or one in pre-restart.d: no restart then",
     Code.PERMITTED: "an operator let updates install and restart until a given time",
     Code.POSTPONED: "an operator postponed the restart until a given time",
     Code.HELD_BY_HAND: "an operator held updates of this node, with a reason",
@@ -133,6 +137,7 @@ SEVERITIES = {
     Code.LOCK_KEPT: Severity.WARNING,
     Code.GIVEN_UP: Severity.WARNING,
     Code.RESTART_FAILED: Severity.WARNING,
+    Code.HOOK_FAILED: Severity.WARNING,
 }
 """How serious an event is in the journal; informational, if it is not listed."""
 

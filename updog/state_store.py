@@ -26,7 +26,7 @@ from updog.errors import BusyError, ConfigError
 from updog.state import Code, Event, NodeState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
     from pathlib import Path
 
@@ -123,6 +123,19 @@ class StateStore:
         sentence = f"The state file could not be read ({cause}); history and deny-list are empty again."
         event = Event(time=self._clock(), code=Code.STATE_LOST, version=None, sentence=sentence)
         return NodeState().with_event(event)
+
+    def record(self, events: Iterable[Event]) -> None:
+        """Add events to the history, and change nothing else.
+
+        Raises:
+            BusyError: another updog is at work.
+            MediumError, StateFormatError: as :meth:`load` and :meth:`save`.
+        """
+        with self.locked():
+            state = self.load()
+            for event in events:
+                state = state.with_event(event)
+            self.save(state)
 
     @staticmethod
     def _is_regular_file(path: Path) -> bool:

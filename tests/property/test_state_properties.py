@@ -47,7 +47,12 @@ pendings = st.builds(
     PendingUpdate, version=versions, slot=slots, previous=versions, boot_id=st.none() | texts
 )
 events = st.builds(
-    Event, time=moments, code=st.sampled_from(Code), version=st.none() | versions, sentence=texts
+    Event,
+    time=moments,
+    code=st.sampled_from(Code),
+    version=st.none() | versions,
+    sentence=texts,
+    by=st.none() | texts,
 )
 denials = st.lists(events.filter(lambda event: event.version is not None), max_size=4).map(
     lambda found: {event.version: event for event in found}

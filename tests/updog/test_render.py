@@ -99,10 +99,10 @@ def test_an_unconfirmed_slot_is_marked(tmp_path: Path) -> None:
 
 
 def test_the_history_is_a_line_an_event_in_utc() -> None:
-    events = (FAILED, replace(FAILED, code=Code.STATE_LOST, version=None, sentence="Lost."))
-    assert history_text(events).splitlines() == [
+    held = replace(FAILED, code=Code.HELD_BY_HAND, version=None, sentence="Held.", by="uid 1000, pid 7")
+    assert history_text((FAILED, held)).splitlines() == [
         "2026-11-24 09:05 UTC  boot-failed           It went down at stage init.",
-        "2026-11-24 09:05 UTC  state-lost            Lost.",
+        "2026-11-24 09:05 UTC  held-by-hand          Held. By uid 1000, pid 7.",
     ]
     assert history_text(()) == ""
 

@@ -9,6 +9,7 @@
 :mod:`.wishes`        what operators ask of it (``wishes.json``), written by the commands
 :mod:`.asked`         what each of them does to that, for the commands and the API
 :mod:`.caller`        who asks, as one line for the history
+:mod:`.history`       what updog and the agent did, and what was asked, as one history
 :mod:`.running`       the running daemon as the commands see it
 :mod:`.view`          how things stand, for operators and programs
 :mod:`.notify`        what systemd is told (sd_notify)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,17 +13,23 @@ import click
 
 from signpost import console
 from signpost.console import Parsed, emit, emit_last, example, json_option, note
+from signpost.errors import ToolError
+from signpost.journal import Severity
+from signpost.medium import OsMedium
 from updog.daemon import asked, running, view, wishes
 from updog.daemon.caller import caller
-from updog.errors import NotRunningError
+from updog.errors import BusyError, NotRunningError
 from updog.update_metadata.errors import TimeError
 from updog.update_metadata.times import parse_moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from updog.config import Config
     from updog.daemon.restart import HookResult
     from updog.daemon.wishes import Requests
+
+_RECORD_SECONDS = 10.0  # for another updog that is at work, such as the confirm before post-confirm.d
 
 
 def _now() -> datetime:
@@ -173,13 +180,16 @@ def release_lock(context: click.Context, as_json: bool) -> None:
 def restart(context: click.Context, as_json: bool) -> None:
     """Run the hooks in pre-restart.d, then reboot.
 
-    The agent does this; an operator may.
+    The agent does this; an operator may. How each hook ended is in the history.
     """
+    from updog.daemon.restart import PRE_RESTART, require_passed, run_pre_restart
     from updog.daemon.restart import restart as restart_machine
-    from updog.daemon.restart import run_pre_restart
 
     config = context.obj.config
-    hooks = run_pre_restart(config.auto.hooks_dir, config.auto.hook_timeout.total_seconds())
+    hooks_dir = config.auto.hooks_dir
+    hooks = run_pre_restart(hooks_dir, config.auto.hook_timeout.total_seconds())
+    _record(config, PRE_RESTART, hooks)
+    require_passed(hooks_dir, hooks)
     restart_machine(config.reboot_command)
     emit_last({"sentence": "Restarting.", "hooks": _hooks(hooks)}, "Restarting.", as_json=as_json)
 
@@ -191,15 +201,36 @@ def restart(context: click.Context, as_json: bool) -> None:
 def post_confirm(context: click.Context, as_json: bool) -> None:
     """Run the hooks in post-confirm.d.
 
-    The agent does this after a confirm; an operator may.
+    The agent does this after a confirm; an operator may. How each hook ended is in the history.
     """
-    from updog.daemon.restart import run_post_confirm
+    from updog.daemon.restart import POST_CONFIRM, run_post_confirm
 
-    policy = context.obj.config.auto
-    hooks = run_post_confirm(policy.hooks_dir, policy.hook_timeout.total_seconds())
+    config = context.obj.config
+    hooks = run_post_confirm(config.auto.hooks_dir, config.auto.hook_timeout.total_seconds())
+    _record(config, POST_CONFIRM, hooks)
     failed = [f"{hook.name} {hook.problem}" for hook in hooks if hook.problem]
     sentence = f"Failed: {'; '.join(failed)}." if failed else "All hooks passed."
     emit_last({"sentence": sentence, "hooks": _hooks(hooks)}, sentence, as_json=as_json)
+
+
+def _record(config: Config, folder: str, results: Sequence[HookResult]) -> None:
+    """Add the results of hooks to the history; one that cannot be written is a warning and stops nothing."""
+    from updog.state_store import StateStore
+
+    events = [result.event(folder, _now()) for result in results]
+    store = StateStore(config.state_dir, medium=OsMedium(), clock=_now)
+    end = time.monotonic() + _RECORD_SECONDS
+    while events:
+        try:
+            store.record(events)
+        except BusyError as error:
+            if time.monotonic() < end:
+                time.sleep(_RECORD_SECONDS / 50)
+                continue
+            note(f"not recorded: {error.message}", Severity.WARNING)
+        except ToolError as error:
+            note(f"not recorded: {error.message}", Severity.WARNING)
+        break
 
 
 def _hooks(results: Sequence[HookResult]) -> list[dict[str, str]]:

@@ -187,17 +187,29 @@ class MemoryStore:
             MediumError: the file is there and cannot be read, or others can write to the folder.
             StateFormatError: a newer updog wrote it.
         """
-        if os.path.lexists(self._folder):
-            durable.require_private(self._folder)
-        if not os.path.lexists(self.path):
+        data = self._read()
+        if data is None:
             return Memory.new(now)
-        data = durable.read_own(self._medium, self.path)
         try:
             return Memory.from_json(data)
         except ConfigError as error:
             log.warning("%s: %s", self.path, error)
             self._medium.rename(str(self.path), f"{self.path}.damaged")
             return Memory.new(now)
+
+    def events(self) -> tuple[Event, ...]:
+        """Return what the agent did, oldest first; changes nothing, whatever is there.
+
+        Raises:
+            MediumError, StateFormatError: as :meth:`load`. ConfigError: the file is damaged.
+        """
+        data = self._read()
+        return () if data is None else Memory.from_json(data).events
+
+    def _read(self) -> bytes | None:
+        if os.path.lexists(self._folder):
+            durable.require_private(self._folder)
+        return durable.read_own(self._medium, self.path) if os.path.lexists(self.path) else None
 
     def save(self, memory: Memory) -> None:
         """Replace the file, durably. Raises MediumError."""

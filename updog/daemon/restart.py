@@ -5,6 +5,8 @@ Rules it enforces:
 * hooks are executables, run one after the other in the order of their names, each with its time limit, as
   health checks are. The first one before a restart that fails (or cannot be run) ends it: the node is not
   restarted. Those after a confirm are all run, and only reported;
+* how each hook ended is an event of the history, with the last line of its output; those before a restart are
+  on the disk before the machine goes down. A history that cannot be written stops no restart;
 * a restart by systemctl respects the locks of other programs (``--check-inhibitors=yes``) where systemctl has
   that option: without a terminal it ignores them otherwise;
 * a sentinel that another program wrote is neither changed nor removed: it asks for a restart of its own.
@@ -27,9 +29,11 @@ from signpost.text import FOREIGN_CHARACTERS, line
 from updog.daemon.small_files import UnreadError, read_small
 from updog.durable import write_bytes
 from updog.errors import HookError, HostError
+from updog.state import Code, Event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
 PRE_RESTART, POST_CONFIRM = "pre-restart.d", "post-confirm.d"
 _WITH_CHECK_INHIBITORS = 248  # systemd's NEWS: "systemctl --check-inhibitors=true may now be used"
@@ -45,24 +49,35 @@ _SENTINEL_STEP = "Check the key `sentinel` and its folder."
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HookResult:
-    """The result of a hook: its name, why it failed (empty: it did not), and the last line of its output."""
+    """The result of a hook: its name, why it failed (empty: it did not), and the last line of its output.
+
+    ``name`` is empty where the folder of the hooks cannot be read.
+    """
 
     name: str
     problem: str
     last_line: str
 
+    def event(self, folder: str, now: datetime) -> Event:
+        """Return it as an event of the history; ``folder`` is the name of the folder with the hook."""
+        place = f"{folder}/{self.name}" if self.name else folder
+        end = self.problem or "passed"
+        if self.last_line.removesuffix("…") not in end:
+            end = f"{end}: {self.last_line}"
+        code = Code.HOOK_FAILED if self.problem else Code.HOOK_PASSED
+        return Event(time=now, code=code, version=None, sentence=f"{place} {end.rstrip('.')}.")
+
 
 def run_pre_restart(hooks_dir: Path, timeout: float) -> tuple[HookResult, ...]:
-    """Run the hooks before a restart, each for at most ``timeout`` seconds, up to the first that fails.
+    """Run the hooks before a restart, each for at most ``timeout`` seconds, up to the first that fails."""
+    return _run_hooks(hooks_dir / PRE_RESTART, timeout, all_of_them=False)
 
-    Raises:
-        HookError: names the hook that failed; the node must not be restarted.
-    """
-    results = _run_hooks(hooks_dir / PRE_RESTART, timeout, all_of_them=False)
+
+def require_passed(hooks_dir: Path, results: Sequence[HookResult]) -> None:
+    """Raise HookError, which names the hook before a restart that failed: the node must not be restarted."""
     if results and results[-1].problem:
         failed = results[-1]
         raise HookError(f"not restarted: {hooks_dir / PRE_RESTART / failed.name} {failed.problem}")
-    return results
 
 
 def run_post_confirm(hooks_dir: Path, timeout: float) -> tuple[HookResult, ...]:

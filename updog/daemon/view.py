@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from updog.auto.gates import first_closed
 from updog.auto.table import Lock, Phase
+from updog.daemon.history import merged
+from updog.daemon.memory import MAX_EVENTS
 from updog.update_metadata.times import format_optional, format_time, parse_time, readable_time
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ def document(
         "permit": format_optional(wishes.permit),
         "postpone": format_optional(wishes.postpone),
         "hold": {"reason": wishes.hold, "since": format_optional(wishes.held_since)} if wishes.hold else None,
-        "events": [event.to_json() for event in memory.events],
+        "events": [event.to_json() for event in merged(requests.events, memory.events)[-MAX_EVENTS:]],
     }
 
 

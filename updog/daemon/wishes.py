@@ -20,10 +20,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from signpost import text
-from signpost.errors import MediumError
+from signpost.errors import MediumError, ToolError
 from signpost.medium import OsMedium
-from updog import durable
+from updog import durable, event_journal
 from updog.auto.gates import Wishes
+from updog.errors import ConfigError
 from updog.state import Event
 from updog.update_metadata.times import format_optional, parse_optional
 
@@ -84,22 +85,32 @@ class Requests:
         )
 
 
-def read(folder: Path) -> Requests:
-    """Return what operators asked for; a hold if that is not known."""
+def load(folder: Path) -> Requests:
+    """Return what operators asked for.
+
+    Raises:
+        MediumError: the file cannot be read. ConfigError: it does not parse.
+    """
     path = folder / "wishes.json"
     if not os.path.lexists(path):
         return Requests()
+    data = durable.read_own(OsMedium(), path)
     try:
-        return Requests.from_json(durable.read_own(OsMedium(), path))
-    except MediumError as error:
-        problem = error.message
+        return Requests.from_json(data)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        problem = repr(error)
-    return Requests(wishes=Wishes(hold=f"{path} cannot be read: {problem}"))
+        raise ConfigError(f"{path} cannot be read: {error!r}") from error
+
+
+def read(folder: Path) -> Requests:
+    """Return what operators asked for; a hold if that is not known."""
+    try:
+        return load(folder)
+    except ToolError as error:
+        return Requests(wishes=Wishes(hold=text.line(error.message)))
 
 
 def change(folder: Path, changed: Callable[[Requests], Requests]) -> Requests:
-    """Replace the requests by what ``changed`` makes of them, and return that.
+    """Replace the requests by what ``changed`` makes of them, tell the journal, and return them.
 
     What cannot be read is replaced: an operator says now what is wanted.
 
@@ -114,8 +125,12 @@ def change(folder: Path, changed: Callable[[Requests], Requests]) -> Requests:
     medium = OsMedium()
     with durable.opened_own(medium, _lock_file(folder), write=True) as descriptor:
         medium.lock(descriptor)
-        requests = changed(read(folder))
+        before = read(folder)
+        requests = changed(before)
         durable.write_json(medium, folder / "wishes.json", requests.to_json(), mode=0o600)
+    for event in requests.events:
+        if event not in before.events:
+            event_journal.send(event)
     return requests
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
 from signpost.errors import MediumError
+from signpost.medium import OsMedium
+from tests.support.nodes import Node, make_node
 from tests.support.patience import eventually, stretched, took_less
 from updog.daemon.restart import (
     HookResult,
     remove_sentinel,
+    require_passed,
     restart,
     restart_command,
     run_post_confirm,
@@ -21,11 +25,13 @@ from updog.daemon.restart import (
     write_sentinel,
 )
 from updog.errors import HookError, HostError
+from updog.state_store import StateStore
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 PATIENCE = 60.0
+NOON = datetime(2026, 12, 1, 12, tzinfo=UTC)
 
 
 def script(path: Path, body: str, mode: int = 0o755) -> Path:
@@ -132,6 +138,7 @@ def test_hooks_run_in_order_and_keep_the_last_line_of_their_output(tmp_path: Pat
         HookResult(name="20-deregister", problem="", last_line="gone"),
     )
     assert (tmp_path / "order").read_text() == "10\n20\n"
+    require_passed(tmp_path, run_pre_restart(tmp_path, stretched(PATIENCE)))
 
 
 @pytest.mark.parametrize("kind", ["fails", "killed", "hangs", "not executable", "link to nothing"])
@@ -145,8 +152,9 @@ def test_a_hook_that_fails_stops_the_restart_and_is_named(tmp_path: Path, kind: 
         script(hook, bodies.get(kind, "exit 0"), mode=0o644 if kind == "not executable" else 0o755)
     script(tmp_path / "pre-restart.d/20-next", f"touch {tmp_path}/ran")
     began = time.monotonic()
+    results = run_pre_restart(tmp_path, stretched(1 if kind == "hangs" else PATIENCE))
     with pytest.raises(HookError, match=r"not restarted: .*10-drain ") as raised:
-        run_pre_restart(tmp_path, stretched(1 if kind == "hangs" else PATIENCE))
+        require_passed(tmp_path, results)
     assert took_less(began, PATIENCE)
     assert not (tmp_path / "ran").exists()
     assert ("no room" in raised.value.message) == (kind == "fails")
@@ -157,7 +165,7 @@ def test_no_hooks_are_no_obstacle_and_a_folder_that_cannot_be_read_is_one(tmp_pa
     assert run_pre_restart(tmp_path / "none", 1) == ()
     (tmp_path / "pre-restart.d").write_text("")
     with pytest.raises(HookError, match=r"pre-restart\.d cannot be read: Not a directory"):
-        run_pre_restart(tmp_path, 1)
+        require_passed(tmp_path, run_pre_restart(tmp_path, 1))
 
 
 def test_hooks_after_a_confirm_are_all_run(tmp_path: Path) -> None:
@@ -170,6 +178,99 @@ def test_hooks_after_a_confirm_are_all_run(tmp_path: Path) -> None:
         ),
         HookResult(name="20-next", problem="", last_line="registered"),
     )
+
+
+@pytest.mark.parametrize(
+    ("result", "code", "sentence"),
+    [
+        (("10-drain", "", "12 pods moved."), "hook-passed", "pre-restart.d/10-drain passed: 12 pods moved."),
+        (("10-drain", "", ""), "hook-passed", "pre-restart.d/10-drain passed."),
+        (
+            ("10-drain", "exited with status 1: pods left", "pods left"),
+            "hook-failed",
+            "pre-restart.d/10-drain exited with status 1: pods left.",
+        ),
+        (
+            ("10-drain", "did not finish in 60 s", "waiting for db-0"),
+            "hook-failed",
+            "pre-restart.d/10-drain did not finish in 60 s: waiting for db-0.",
+        ),
+        (
+            ("", "cannot be read: Not a directory", ""),
+            "hook-failed",
+            "pre-restart.d cannot be read: Not a directory.",
+        ),
+    ],
+)
+def test_how_a_hook_ended_is_an_event_with_the_last_line_of_its_output(
+    result: tuple[str, str, str], code: str, sentence: str
+) -> None:
+    name, problem, last_line = result
+    event = HookResult(name=name, problem=problem, last_line=last_line).event("pre-restart.d", NOON)
+    assert (event.code.value, event.sentence, event.time) == (code, sentence, NOON)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    """A node whose restart notes how much of the history was on the disk before it."""
+    history = tmp_path / "node/state/state.json"
+    command = ["sh", "-c", f"cp {history} {tmp_path}/at-the-restart 2>&- || touch {tmp_path}/at-the-restart"]
+    return make_node(tmp_path, reboot_command=command, health_checks=[])
+
+
+def _with_hooks(node: Node, *bodies: str, folder: str = "pre-restart.d") -> None:
+    for number, body in enumerate(bodies):
+        script(node.folder / "hooks" / folder / f"{number}0-hook", body)
+    text = node.config.read_text(encoding="utf-8")
+    node.config.write_text(f'{text}\n[auto.hooks]\ndir = "hooks"\n', encoding="utf-8")
+
+
+def test_the_hooks_of_a_restart_are_in_the_history_before_the_machine_goes_down(
+    node: Node, tmp_path: Path
+) -> None:
+    _with_hooks(node, "echo 12 pods moved", "echo deregistered")
+    assert node.updog("agent", "restart").status == 0
+    assert [event["sentence"] for event in node.updog("history", "--json").document] == [
+        "pre-restart.d/00-hook passed: 12 pods moved.",
+        "pre-restart.d/10-hook passed: deregistered.",
+    ]
+    assert "deregistered" in (tmp_path / "at-the-restart").read_text()
+
+
+def test_a_hook_that_stops_the_restart_is_in_the_history(node: Node, tmp_path: Path) -> None:
+    _with_hooks(node, "echo pods are left; exit 1")
+    assert node.updog("agent", "restart").status == 4
+    assert node.codes() == ["hook-failed"]
+    assert node.state().history[-1].sentence.endswith("exited with status 1: pods are left.")
+    assert not (tmp_path / "at-the-restart").exists()
+
+
+def test_the_hooks_after_a_confirm_are_in_the_history(node: Node) -> None:
+    _with_hooks(node, "exit 3", "echo registered", folder="post-confirm.d")
+    assert node.updog("agent", "post-confirm").status == 0
+    assert node.codes() == ["hook-failed", "hook-passed"]
+
+
+def test_a_history_that_cannot_be_written_stops_no_restart(node: Node, tmp_path: Path) -> None:
+    _with_hooks(node, "exit 0")
+    (node.folder / "state/state.json").unlink(missing_ok=True)
+    (node.folder / "state/state.json").mkdir()
+    done = node.updog("agent", "restart")
+    assert done.status == 0
+    assert "not recorded: " in done.err
+    assert (tmp_path / "at-the-restart").exists()
+
+
+def test_another_updog_at_work_is_waited_for_before_the_history_is_written(node: Node) -> None:
+    _with_hooks(node, f"touch {node.folder}/ran")
+    store = StateStore(node.folder / "state", medium=OsMedium(), clock=lambda: NOON)
+    with store.locked():
+        restarting = node.updog_process("agent", "restart")
+        assert eventually((node.folder / "ran").exists)
+        time.sleep(0.5)  # it finds the lock taken
+    restarting.communicate()
+    assert restarting.returncode == 0
+    assert node.codes() == ["hook-passed"]
 
 
 # -- the sentinel
