@@ -141,7 +141,8 @@ stateDiagram-v2
 | row | in | when | leads to |
 |---|---|---|---|
 {rows}
-`updog agent status --json` has `state` (a state of the table), `since`, `mode`, `version`, `summary` and
+`updog agent status --json` has `state` (a state of the table), `since`, `mode`, `version`, `urgent` (why its
+publisher marked it so, or null), `summary` and
 `checked_at` of the last check, `failed_checks` (in a row), `attempts`, `next` (`action`, `at`), `gates` (each
 with `gate`, `open`, `code`, `sentence`, `until`, `hard`), `lock` (`state`, `group`, `kept_for`,
 `failed_requests`), `permit`, `postpone`, `hold` (`reason`, `since`) and `events`: what the agent did and

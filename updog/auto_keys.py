@@ -170,7 +170,8 @@ AUTO_KEYS: tuple[Key, ...] = (
         convert=to_duration(_ZERO, _YEAR),
         takes=_DURATION,
         default="0m",
-        meaning="install no release before it has been offered for this long, counted from its first wave",
+        meaning="install no release before it has been offered for this long, counted from its first wave, "
+        "or without waves from its publication",
     ),
     Key(
         name="auto.settle",

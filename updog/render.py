@@ -272,6 +272,7 @@ def plan_document(plan: UpdatePlan) -> Json:
         "arch": update.arch,
         "path": [str(plan.running), str(update.version)],
         "slot": plan.slot.value,
+        "urgent": update.urgent or None,
         "images": [need.to_json() for need in plan.needs],
         "total": sum(need.total for need in plan.needs),
         "flags": {
@@ -308,7 +309,8 @@ def plan_text(plan: UpdatePlan) -> str:
         )
     )
     head = f"{plan.running} -> {plan.update.version} in slot {plan.slot}: {total} bytes from the network"
-    return f"{head} ({traffic_text(total)})\n\n{table(rows)}\n\n{flags}"
+    urgent = f"\nurgent: {plan.update.urgent}" if plan.update.urgent else ""
+    return f"{head} ({traffic_text(total)}){urgent}\n\n{table(rows)}\n\n{flags}"
 
 
 def _need_cells(need: Estimate, sources: Sequence[ChunkSource]) -> list[str]:

@@ -136,9 +136,8 @@ def _verdict(update: Update, node: Node, now: datetime) -> ReleaseVerdict:
         sentence = reason(case)
         if sentence:
             return ReleaseVerdict(update=update, code=code, sentence=sentence, ready_at=ready_at)
-    return ReleaseVerdict(
-        update=update, code=VerdictCode.CHOSEN, sentence=_why_chosen(case), ready_at=ready_at
-    )
+    sentence = _why_chosen(case) + _why_urgent(update)
+    return ReleaseVerdict(update=update, code=VerdictCode.CHOSEN, sentence=sentence, ready_at=ready_at)
 
 
 def _not_forced(case: _Case) -> str | None:
@@ -208,6 +207,7 @@ def _waiting(case: _Case) -> str | None:
     return (
         f"{case.update.version} opens for this node (seed {seed}, wave {wave.number} of {wave.count}) on "
         f"{readable_time(ready_at)}, in {readable_duration(ready_at - case.now)}."
+        f"{_why_urgent(case.update)}"
     )
 
 
@@ -252,6 +252,11 @@ def _why_chosen(case: _Case) -> str:
     if version < node.running:
         return f"{version} is chosen: {node.running}, which this node runs, has been withdrawn."
     return f"{version} is chosen: it is the highest version open to this node, which runs {node.running}."
+
+
+def _why_urgent(update: Update) -> str:
+    """Return a sentence to follow another: that the publisher marked the update urgent, and why."""
+    return f" Its publisher marked it urgent: {update.urgent.rstrip('.')}." if update.urgent else ""
 
 
 def _superseded(verdict: ReleaseVerdict, chosen: ReleaseVerdict) -> ReleaseVerdict:

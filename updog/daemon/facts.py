@@ -54,21 +54,26 @@ class CheckFacts:
     Attributes:
         offer: the release that is chosen for this node, if any. summary: why, or why none.
         offered: the versions that the publisher offers: neither held nor withdrawn.
+        urgent: those of them that it marked urgent → why, as a sentence.
     """
 
     offer: Offer | None
     summary: str
     offered: frozenset[Version]
+    urgent: Mapping[Version, str]
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> CheckFacts:
         """Return the facts in such a document. Raises KeyError, TypeError or ValueError."""
         releases = {Version.parse(release["version"]): release for release in document["releases"]}
         chosen = document["chosen"]
+        offered = frozenset(version for version, release in releases.items() if _is_offered(release))
+        sentences = {version: _urgent(releases[version]) for version in offered}
         return cls(
             offer=_offer(releases[Version.parse(chosen)]) if chosen else None,
             summary=text.line(str(document["summary"])),
-            offered=frozenset(version for version, release in releases.items() if _is_offered(release)),
+            offered=offered,
+            urgent={version: sentence for version, sentence in sentences.items() if sentence},
         )
 
 
@@ -82,9 +87,8 @@ def _offer(release: Mapping[str, Any]) -> Offer:
     waves = [parse_time(start) for start in release["waves"].values()]
     published = release.get("published")
     since = min(waves) if waves else parse_time(published) if published else None
-    urgent = release.get("urgent", "")
-    return Offer(
-        version=Version.parse(release["version"]),
-        since=since,
-        urgent=text.line(urgent) if isinstance(urgent, str) else "",
-    )
+    return Offer(version=Version.parse(release["version"]), since=since, urgent=_urgent(release))
+
+
+def _urgent(release: Mapping[str, Any]) -> str:
+    return text.line(str(release.get("urgent") or ""))

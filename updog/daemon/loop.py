@@ -17,6 +17,7 @@ from signpost.journal import Severity
 from signpost.text import duration_text
 from updog import event_journal
 from updog.auto.gates import Purpose, Readings, first_closed, judge
+from updog.auto.policy import GateName
 from updog.auto.table import (
     Act,
     AutoState,
@@ -167,6 +168,7 @@ class Daemon:
         readings = self._readings(node, requests, now)
         policy = self._policy
         install = judge(Purpose.INSTALL, readings, policy, now)
+        readings = replace(readings, offer=memory.in_work)  # a restart runs what is staged, not a later offer
         restart = judge(Purpose.RESTART, readings, policy, now)
         if memory.state.phase in _WITH_GATES - {Phase.READY} and first_closed(restart) is None:
             objections = self._surroundings.objections()
@@ -268,6 +270,7 @@ class Daemon:
                 memory,
                 offer=found.offer,
                 offered=found.offered,
+                urgent=found.urgent,
                 summary=found.summary,
                 checked_at=now,
                 failed_checks=0,
@@ -308,7 +311,8 @@ class Daemon:
                     self._last_job = Job.FAILED
             self._node = None
         elif act is Act.WARN:
-            self._surroundings.warn(_warning(state, self._policy))
+            offer = self.memory.in_work
+            self._surroundings.warn(_warning(state, self._policy, offer.urgent if offer else ""))
         else:
             self._tell_program(act, state)
 
@@ -347,17 +351,18 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
     return (status.st_ino, status.st_mtime_ns, status.st_size)
 
 
-def _warning(state: AutoState, policy: Policy) -> str:
-    """Return what the users are told."""
+def _warning(state: AutoState, policy: Policy, urgent: str) -> str:
+    """Return what the users are told; ``urgent`` is why the publisher marked the release so, or empty."""
+    because = f", which is urgent: {urgent.rstrip('.')}" if urgent else ""
+    what = f"for the update to {state.version}{because}."
     if state.phase is Phase.LEAVING:
-        when = duration_text(policy.warn.total_seconds())
-        what = f"This machine restarts in {when} for the update to {state.version}."
-        return f"{what} `updog agent postpone 2h` postpones it."
-    when = duration_text(policy.sessions.grace.total_seconds())
-    return (
-        f"This machine must restart for the update to {state.version}. It waits up to {when} for you to log "
-        "out; `updog agent postpone 2h` postpones it."
-    )
+        sentence = f"This machine restarts in {duration_text(policy.warn.total_seconds())} {what}"
+    else:
+        when = duration_text(policy.sessions.grace.total_seconds())
+        sentence = f"This machine must restart {what} It waits up to {when} for you to log out."
+    if urgent and GateName.POSTPONE in policy.urgent:
+        return sentence
+    return f"{sentence} `updog agent postpone 2h` postpones it."
 
 
 _SENTENCES: Mapping[Notice, Callable[[AutoState, str], str]] = {

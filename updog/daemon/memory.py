@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from signpost.medium import OsMedium
@@ -26,6 +26,7 @@ from updog.update_metadata.times import format_optional, format_time, parse_opti
 from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -44,7 +45,8 @@ class Memory:
     Attributes:
         state: of the table.
         offer: what the last check that ended well chose. offered: what the publisher offered then, neither
-            held nor withdrawn; None: no check ended well yet. summary: its sentence. checked_at: when it was.
+            held nor withdrawn; None: no check ended well yet. urgent: which of that it marked urgent → why.
+        summary: its sentence. checked_at: when it was.
         failed_checks: how many ended badly in a row since.
         done: operators' requests up to this time were carried out.
         events: what the agent did, oldest first.
@@ -53,6 +55,7 @@ class Memory:
     state: AutoState
     offer: Offer | None = None
     offered: frozenset[Version] | None = None
+    urgent: Mapping[Version, str] = field(default_factory=dict, hash=False)
     summary: str = ""
     checked_at: datetime | None = None
     failed_checks: int = 0
@@ -67,6 +70,12 @@ class Memory:
     def with_event(self, event: Event) -> Memory:
         """Return the memory with one more event of a bounded number."""
         return replace(self, events=(*self.events, event)[-MAX_EVENTS:])
+
+    @property
+    def in_work(self) -> Offer | None:
+        """The release in work, as its publisher describes it now; another one may be offered by now."""
+        version = self.state.version
+        return None if version is None else Offer(version=version, urgent=self.urgent.get(version, ""))
 
     def to_json(self) -> dict[str, Any]:
         """Return the memory as JSON values; members without a value are left out."""
@@ -99,6 +108,7 @@ class Memory:
                 "urgent": offer.urgent,
             },
             "offered": None if self.offered is None else sorted(str(version) for version in self.offered),
+            "urgent": {str(version): why for version, why in self.urgent.items()} or None,
             "summary": self.summary,
             "checked_at": format_optional(self.checked_at),
             "failed_checks": self.failed_checks,
@@ -149,6 +159,7 @@ class Memory:
                 if offer
                 else None,
                 offered=None if offered is None else frozenset(Version.parse(text) for text in offered),
+                urgent={Version.parse(text): str(why) for text, why in value.get("urgent", {}).items()},
                 summary=str(value.get("summary", "")),
                 checked_at=parse_optional(value.get("checked_at")),
                 failed_checks=int(value.get("failed_checks", 0)),

@@ -31,6 +31,9 @@ _NEXT = {
 }
 """What comes next in a phase, where that is known."""
 
+_WITH_RELEASE = frozenset(Phase) - {Phase.START, Phase.OFF, Phase.IDLE, Phase.CHECKING, Phase.TRIAL}
+"""Phases in which the version of the state is what the agent works on."""
+
 
 def document(
     policy: Policy, memory: Memory, gates: Sequence[Gate], requests: Requests, *, wake: datetime | None
@@ -53,6 +56,7 @@ def document(
         "state": state.phase.value,
         "since": format_time(state.since),
         "version": str(state.version) if state.version else None,
+        "urgent": _why_urgent(memory),
         "summary": memory.summary,
         "checked_at": format_optional(memory.checked_at),
         "failed_checks": memory.failed_checks,
@@ -70,6 +74,12 @@ def document(
         "hold": {"reason": wishes.hold, "since": format_optional(wishes.held_since)} if wishes.hold else None,
         "events": [event.to_json() for event in merged(requests.events, memory.events)[-MAX_EVENTS:]],
     }
+
+
+def _why_urgent(memory: Memory) -> str | None:
+    """Return why the release in work is urgent; a version that is only remembered is not in work."""
+    offer = memory.in_work
+    return offer.urgent or None if offer and memory.state.phase in _WITH_RELEASE else None
 
 
 def _gate(gate: Gate) -> Json:
@@ -103,7 +113,11 @@ _STATES = {
 def text(agent: Mapping[str, Any]) -> str:
     """Return ``agent.json`` for people: what the agent does, and everything that it waits for."""
     lines = [f"agent     mode {agent['mode']}; {_STATES[agent['state']].format(version=agent['version'])}"]
-    closed = [gate for gate in agent["gates"] if not gate["open"]] if agent["next"] else []
+    if agent.get("urgent"):  # a daemon that runs may be older
+        lines.append(f"urgent    {agent['urgent']}")
+    gates = agent["gates"] if agent["next"] else []
+    lines.extend(f"passed    {gate['sentence']}" for gate in gates if gate["open"] and gate["sentence"])
+    closed = [gate for gate in gates if not gate["open"]]
     lines.extend(
         f"{'waits for' if number == 0 else 'then':9} {gate['sentence']}" for number, gate in enumerate(closed)
     )

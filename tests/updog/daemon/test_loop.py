@@ -1,13 +1,11 @@
-"""The agent drives a real node: children, disk and repository are real; the clock is the test's."""
+"""The agent drives a real node on a real machine, whose folders and clock are the test's."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-import time
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,108 +13,30 @@ import pytest
 from repo_tools.releases import rollout
 from repo_tools.releases.release import ReleaseName
 from signpost.sets import Slot
+from tests.support.agents import NOON, AgentOnNode, replace_wall
 from tests.support.nodes import NEWER, Node, make_node, now
-from tests.support.patience import stretched
-from updog.auto.gates import Inhibitor, Objection, UserSession
 from updog.auto.policy import Mode, Policy
 from updog.auto.table import Notice, Phase
 from updog.auto.windows import Window, Windows
 from updog.daemon import asked, wishes
 from updog.daemon.children import Children
-from updog.daemon.loop import ORPHAN_WAIT, Daemon, Edges
+from updog.daemon.loop import ORPHAN_WAIT
 from updog.daemon.memory import Memory, MemoryStore
-from updog.daemon.surroundings import MachineReadings
 from updog.state import CODES
 from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-NOON = now().replace(hour=12, minute=0, second=0, microsecond=0)
-SECONDS = 60
 BY = "uid 1000 (anna), pid 4711, bash"
 
 
-@dataclass(kw_only=True)
-class Machine:
-    """A machine whose users and objections the test sets; it keeps what it was told to show."""
-
-    sessions: tuple[UserSession, ...] = ()
-    inhibitors: tuple[Inhibitor, ...] = ()
-    objecting: tuple[Objection, ...] = ()
-    warnings: list[str] = field(default_factory=list)
-    sentinel: str | None = None
-
-    def read(self, now: datetime) -> MachineReadings:
-        del now
-        return MachineReadings(sessions=self.sessions, inhibitors=self.inhibitors)
-
-    def objections(self) -> tuple[Objection, ...]:
-        return self.objecting
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
-
-    def write_sentinel(self, message: str) -> None:
-        self.sentinel = message
-
-    def remove_sentinel(self) -> None:
-        self.sentinel = None
-
-
-@dataclass(kw_only=True)
-class Agent:
-    """A daemon, started anew with :meth:`start`, and its clock."""
-
-    node: Node
-    policy: Policy
-    machine: Machine = field(default_factory=Machine)
-    moment: datetime = NOON
-    daemon: Daemon = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.start()
-
-    @property
-    def folder(self) -> Path:
-        return self.node.folder / "state"
-
-    def start(self) -> None:
-        program = [sys.executable, "-m", "updog", "--config", str(self.node.config)]
-        edges = Edges(
-            store=MemoryStore(self.folder),
-            children=Children(program, self.node.folder / "run"),
-            surroundings=self.machine,
-            requests=lambda: wishes.read(self.folder),
-            state_file=self.node.state_file,
-            clock=lambda: self.moment,
-            jitter=lambda: 0.0,
-        )
-        self.daemon = Daemon(self.policy, 0, edges)
-
-    def go_on(self, **later: float) -> datetime:
-        """Let time pass, then look until nothing is under way; return when it wants to look again."""
-        self.moment += timedelta(**later)
-        end = time.monotonic() + stretched(SECONDS)
-        wake = self.daemon.look()
-        while not self.daemon.is_idle:
-            assert time.monotonic() < end, self.daemon.memory.state
-            time.sleep(0.02)
-            wake = self.daemon.look()
-        return wake
-
-    def phase(self) -> Phase:
-        return self.daemon.memory.state.phase
-
-    @property
-    def closed(self) -> list[str]:
-        return [gate.name.value for gate in self.daemon.gates if not gate.is_open]
-
-
 @pytest.fixture
-def node(tmp_path: Path) -> Node:
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     rebooted = tmp_path / "rebooted"
-    return make_node(tmp_path, reboot_command=["touch", str(rebooted)], health_checks=[])
+    node = make_node(tmp_path, reboot_command=["touch", str(rebooted)], health_checks=[])
+    replace_wall(node, monkeypatch)
+    return node
 
 
 def _is_rebooted(node: Node) -> bool:
@@ -124,7 +44,7 @@ def _is_rebooted(node: Node) -> bool:
 
 
 def test_a_node_stages_at_once_and_restarts_without_gates(node: Node) -> None:
-    agent = Agent(node=node, policy=Policy(mode=Mode.RESTART, warn=timedelta()))
+    agent = AgentOnNode(node=node, policy=Policy(mode=Mode.RESTART, warn=timedelta()))
     agent.go_on()
     assert agent.phase() is Phase.IDLE  # the first check is minutes away: a whole fleet may have started
     agent.go_on(minutes=20)
@@ -138,14 +58,14 @@ def test_it_waits_for_its_window_and_flips_no_flag_before(node: Node) -> None:
         days=frozenset(range(7)), start=(NOON + timedelta(hours=11)).time(), length=timedelta(hours=1)
     )
     policy = Policy(mode=Mode.RESTART, windows=Windows(windows=(window,)), warn=timedelta(minutes=5))
-    agent = Agent(node=node, policy=policy)
+    agent = AgentOnNode(node=node, policy=policy)
     agent.go_on()
     agent.go_on(minutes=20)
     assert (agent.phase(), agent.closed) == (Phase.STAGED, ["window"])
     assert node.flags(Slot.B).priority == 0
     agent.go_on(hours=11)
     assert agent.phase() is Phase.LEAVING
-    assert agent.machine.warnings
+    assert agent.warnings
     assert not _is_rebooted(node)
     agent.go_on(minutes=5)
     assert agent.phase() is Phase.GONE
@@ -160,31 +80,31 @@ def test_it_waits_for_its_window_and_flips_no_flag_before(node: Node) -> None:
 
 
 def test_users_are_warned_and_waited_for_then_the_node_restarts(node: Node) -> None:
-    agent = Agent(node=node, policy=Policy(mode=Mode.RESTART, warn=timedelta()))
-    agent.machine.sessions = (UserSession(user="anna", terminal="pts/0"),)
+    agent = AgentOnNode(node=node, policy=Policy(mode=Mode.RESTART, warn=timedelta()))
+    agent.log_in("anna", "pts/0")
     agent.go_on()
     agent.go_on(minutes=20)
     assert (agent.phase(), agent.closed) == (Phase.STAGED, ["sessions"])
-    assert len(agent.machine.warnings) == 1
+    assert len(agent.warnings) == 1
     agent.go_on(minutes=11)
     assert agent.phase() is Phase.GONE
 
 
 def test_a_release_that_is_held_while_it_waits_is_taken_back_by_the_next_look(node: Node) -> None:
-    agent = Agent(node=node, policy=Policy(mode=Mode.RESTART))
-    agent.machine.inhibitors = (Inhibitor(source="backup", why="a backup runs"),)
+    agent = AgentOnNode(node=node, policy=Policy(mode=Mode.RESTART))
+    agent.inhibit("a backup runs")
     agent.go_on()
     agent.go_on(minutes=20)
     assert (agent.phase(), agent.closed) == (Phase.STAGED, ["inhibitors"])
     rollout.hold(node.repository.folder, ReleaseName(version=Version.parse(NEWER)), now=now())
-    agent.machine.inhibitors = ()
+    agent.stop_inhibiting()
     agent.go_on(hours=2)
     assert agent.phase() is Phase.IDLE
     assert not _is_rebooted(node)
 
 
 def test_what_an_operator_holds_is_neither_installed_nor_restarted(node: Node) -> None:
-    agent = Agent(node=node, policy=Policy(mode=Mode.RESTART, warn=timedelta()))
+    agent = AgentOnNode(node=node, policy=Policy(mode=Mode.RESTART, warn=timedelta()))
     wishes.change(agent.folder, lambda before: asked.hold(before, "racks", now=NOON, by=BY))
     agent.go_on()
     agent.go_on(minutes=20)
@@ -196,7 +116,7 @@ def test_what_an_operator_holds_is_neither_installed_nor_restarted(node: Node) -
 
 
 def test_a_restart_that_was_announced_is_taken_back_when_it_is_postponed(node: Node) -> None:
-    agent = Agent(node=node, policy=Policy(mode=Mode.RESTART, warn=timedelta(minutes=5)))
+    agent = AgentOnNode(node=node, policy=Policy(mode=Mode.RESTART, warn=timedelta(minutes=5)))
     agent.go_on()
     agent.go_on(minutes=20)
     assert agent.phase() is Phase.LEAVING
@@ -211,7 +131,7 @@ def test_a_restart_that_was_announced_is_taken_back_when_it_is_postponed(node: N
 
 
 def test_an_agent_that_was_killed_before_the_restart_takes_it_back_and_begins_again(node: Node) -> None:
-    agent = Agent(node=node, policy=Policy(mode=Mode.RESTART, warn=timedelta(minutes=5)))
+    agent = AgentOnNode(node=node, policy=Policy(mode=Mode.RESTART, warn=timedelta(minutes=5)))
     agent.go_on()
     agent.go_on(minutes=20)
     assert agent.phase() is Phase.LEAVING
@@ -219,14 +139,14 @@ def test_an_agent_that_was_killed_before_the_restart_takes_it_back_and_begins_ag
     agent.go_on()
     assert node.codes()[-2:] == ["reverted", "applied"]
     assert agent.phase() is Phase.LEAVING
-    assert len(agent.machine.warnings) == 2  # the users get the whole time again
+    assert len(agent.warnings) == 2  # the users get the whole time again
     assert not _is_rebooted(node)
 
 
 def test_the_child_of_an_agent_that_was_killed_is_waited_for(node: Node) -> None:
-    children = Children([sys.executable, "-c", "import time; time.sleep(60)"], node.folder / "run")
+    children = Children([sys.executable, "-c", "import time; time.sleep(60)"], node.folder / "run/updog")
     children.start("job", ())
-    agent = Agent(node=node, policy=Policy(mode=Mode.RESTART))
+    agent = AgentOnNode(node=node, policy=Policy(mode=Mode.RESTART))
     assert agent.daemon.look() == NOON + ORPHAN_WAIT
     assert agent.phase() is Phase.START
     os.kill(children.pid("job"), signal.SIGKILL)
@@ -236,12 +156,12 @@ def test_the_child_of_an_agent_that_was_killed_is_waited_for(node: Node) -> None
 
 
 def test_a_blocker_that_objects_is_asked_again_and_holds_the_restart_up(node: Node) -> None:
-    agent = Agent(node=node, policy=Policy(mode=Mode.RESTART, warn=timedelta()))
-    agent.machine.objecting = (Objection(name="20-raid", problem="a disk is rebuilt"),)
+    agent = AgentOnNode(node=node, policy=Policy(mode=Mode.RESTART, warn=timedelta()))
+    agent.block("20-raid", "a disk is rebuilt")
     agent.go_on()
     agent.go_on(minutes=20)
     assert (agent.phase(), agent.closed) == (Phase.STAGED, ["blockers"])
-    agent.machine.objecting = ()
+    agent.stop_blocking("20-raid")
     agent.go_on(minutes=5)
     assert agent.phase() is Phase.GONE
 
@@ -249,22 +169,23 @@ def test_a_blocker_that_objects_is_asked_again_and_holds_the_restart_up(node: No
 def test_with_a_sentinel_another_program_restarts_and_a_withdrawn_release_removes_it(
     node: Node, tmp_path: Path
 ) -> None:
-    agent = Agent(node=node, policy=Policy(mode=Mode.RESTART, sentinel=tmp_path / "reboot-required"))
+    sentinel = tmp_path / "reboot-required"
+    agent = AgentOnNode(node=node, policy=Policy(mode=Mode.RESTART, sentinel=sentinel))
     agent.go_on()
     agent.go_on(minutes=20)
     assert agent.phase() is Phase.INSTALLED
-    assert agent.machine.sentinel == f"updog: {NEWER} is installed\n"
+    assert sentinel.read_text() == f"updog: {NEWER} is installed\n"
     assert node.flags(Slot.B).priority > node.flags(Slot.A).priority
     rollout.hold(node.repository.folder, ReleaseName(version=Version.parse(NEWER)), now=now())
     agent.go_on(hours=2)
-    assert agent.machine.sentinel is None
+    assert not sentinel.exists()
     assert node.flags(Slot.B).priority == 0
     assert not _is_rebooted(node)
 
 
 def test_with_mode_off_it_does_nothing(node: Node) -> None:
     before = node.disk_digest()
-    agent = Agent(node=node, policy=Policy())
+    agent = AgentOnNode(node=node, policy=Policy())
     agent.go_on()
     agent.go_on(hours=3)
     assert agent.phase() is Phase.OFF
@@ -273,7 +194,7 @@ def test_with_mode_off_it_does_nothing(node: Node) -> None:
 
 
 def test_a_repository_that_cannot_be_reached_is_counted_and_stops_nothing(node: Node) -> None:
-    agent = Agent(node=node, policy=Policy(mode=Mode.RESTART))
+    agent = AgentOnNode(node=node, policy=Policy(mode=Mode.RESTART))
     agent.go_on()
     node.lose_repository()
     agent.go_on(minutes=20)
@@ -283,8 +204,8 @@ def test_a_repository_that_cannot_be_reached_is_counted_and_stops_nothing(node: 
 
 
 def test_what_it_remembers_is_read_as_it_was_written(node: Node) -> None:
-    agent = Agent(node=node, policy=Policy(mode=Mode.RESTART))
-    agent.machine.inhibitors = (Inhibitor(source="backup", why="a backup runs"),)
+    agent = AgentOnNode(node=node, policy=Policy(mode=Mode.RESTART))
+    agent.inhibit("a backup runs")
     agent.go_on()
     agent.go_on(minutes=20)
     memory = agent.daemon.memory
