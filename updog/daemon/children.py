@@ -100,10 +100,11 @@ class Children:
 
     def collect(self, kind: str) -> Ended | None:
         """Return the child for ``kind`` that has ended since the last look; None if there is none."""
-        if kind not in self._running:
-            return None
-        is_over = self._running[kind][1].poll() is not None
-        return self.wait(kind) if is_over else None
+        return self.wait(kind) if self.has_ended(kind) else None
+
+    def has_ended(self, kind: str) -> bool:
+        """Return whether a child for ``kind`` has ended and is to be collected."""
+        return kind in self._running and self._running[kind][1].poll() is not None
 
     def wait(self, kind: str) -> Ended:
         """Return the child for ``kind`` once it has ended."""

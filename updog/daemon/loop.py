@@ -153,6 +153,11 @@ class Daemon:
         """Whether nothing is under way, so that the process may end where the mode is off."""
         return not any(self._children.is_running(kind) for kind in (_JOB, _LOCK))
 
+    @property
+    def has_news(self) -> bool:
+        """Whether a child has ended that no look has collected yet."""
+        return any(self._children.has_ended(kind) for kind in (_JOB, _LOCK))
+
     # -- facts
 
     def _step(self) -> Step | None:

@@ -38,7 +38,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_TIMERS = Path("etc/systemd/system/timers.target.wants")
+_UNIT_FOLDERS = (
+    Path("etc/systemd/system"),
+    Path("run/systemd/system"),
+    Path("usr/local/lib/systemd/system"),
+    Path("usr/lib/systemd/system"),
+    Path("lib/systemd/system"),
+)
+"""Where systemd looks for units, systemd.unit(5); the first that has one decides."""
+
 _TIMER = "updog-update.timer"
 _AFTER_ERROR = timedelta(minutes=1)
 _LOCK_SECONDS = 1.0  # a command that looks whether a daemon runs holds the lock for a moment
@@ -75,7 +83,7 @@ def serve(path: Path, *, root: Path = Path("/")) -> int:
             if _is_over(daemon, config):
                 return 0
             seconds = max((wake - now()).total_seconds(), 0.0)
-            signals = _wait(wakeup, min(seconds, watchdog_seconds() or seconds))
+            signals = _wait(wakeup, min(seconds, watchdog_seconds() or seconds), daemon)
             notify("WATCHDOG=1")
             if signal.SIGTERM in signals or signal.SIGINT in signals:
                 notify("STOPPING=1")
@@ -86,12 +94,21 @@ def serve(path: Path, *, root: Path = Path("/")) -> int:
 
 def refuse_timer(config: Config, root: Path) -> None:
     """Refuse to run beside the timer that installs and restarts by itself. Raises ConfigError."""
-    timer = root / _TIMERS / _TIMER
-    if config.auto.mode is not Mode.OFF and os.path.lexists(timer):
+    if config.auto.mode is not Mode.OFF and _is_enabled(_TIMER, root):
         raise ConfigError(
             f"{_TIMER} is enabled, and auto.mode is {config.auto.mode.value}: both would install updates",
             next_step=f"Run `systemctl disable --now {_TIMER}`, or set auto.mode to off.",
         )
+
+
+def _is_enabled(timer: str, root: Path) -> bool:
+    """Return whether a timer is enabled, by an operator or by the image, and not masked."""
+    folders = [root / folder for folder in _UNIT_FOLDERS]
+    unit = next((folder / timer for folder in folders if os.path.lexists(folder / timer)), None)
+    is_masked = unit is not None and os.path.realpath(unit) == os.devnull
+    return not is_masked and any(
+        os.path.lexists(folder / "timers.target.wants" / timer) for folder in folders
+    )
 
 
 def _is_sound(path: Path) -> bool:
@@ -141,10 +158,17 @@ def _listen() -> int:
     return reads
 
 
-def _wait(descriptor: int, seconds: float) -> set[int]:
-    """Wait for signals, at most so long; return which have come."""
-    ready, _, _ = select.select([descriptor], [], [], seconds)
-    return set(os.read(descriptor, 4096)) if ready else set()
+def _wait(descriptor: int, seconds: float, daemon: Daemon) -> set[int]:
+    """Wait for signals, at most so long; return which have come.
+
+    The end of a child that the last look has waited for is no reason for the next look: that would never end.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        ready, _, _ = select.select([descriptor], [], [], max(end - time.monotonic(), 0.0))
+        signals = set(os.read(descriptor, 4096)) if ready else set()
+        if signals != {signal.SIGCHLD} or daemon.has_news:
+            return signals
 
 
 def _daemon(config: Config, path: Path, run: Path) -> Daemon:

@@ -8,7 +8,9 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +111,39 @@ def test_a_hook_that_fails_stops_the_restart_and_is_named(node: Node) -> None:
         assert not is_rebooted(node)
 
 
+WINDOW_FAR_AWAY = """
+[auto.windows]
+time_zone = "UTC"
+[[auto.window]]
+start_time = "{start:%H:%M}"
+length_minutes = 10
+"""
+
+
+def last_look() -> tuple[int, int]:
+    """Return what changes with every look of the daemon."""
+    written = (Path(os.environ["RUNTIME_DIRECTORY"]) / "agent.json").stat()
+    return written.st_ino, written.st_mtime_ns
+
+
+def test_where_it_waits_it_does_nothing_between_two_looks(node: Node) -> None:
+    """Each look asks `updog status`, a child: the end of that child is not a reason for the next look."""
+    start = datetime.now(UTC) + timedelta(hours=12)
+    with node.config.open("a", encoding="utf-8") as file:
+        file.write(WINDOW_FAR_AWAY.format(start=start))
+    with daemon_of(node):
+        node.updog("agent", "check")
+        assert eventually(lambda: state(node) == "staged")
+        assert eventually(lambda: is_quiet(stretched(3)))
+
+
+def is_quiet(seconds: float) -> bool:
+    """Whether there is no look in so many seconds."""
+    before = last_look()
+    time.sleep(seconds)
+    return last_look() == before
+
+
 def test_a_second_one_is_refused(node: Node) -> None:
     with daemon_of(node):
         assert (Path(os.environ["RUNTIME_DIRECTORY"]) / "agent.lock").stat().st_mode & 0o777 == 0o644
@@ -154,12 +189,28 @@ def test_with_mode_off_it_ends_by_itself_and_status_says_which_file_says_so(node
     assert "off" in done.err
 
 
-def test_beside_the_timer_that_updates_it_refuses_to_start(node: Node, tmp_path: Path) -> None:
-    wants = tmp_path / "root/etc/systemd/system/timers.target.wants"
-    wants.mkdir(parents=True)
-    (wants / "updog-update.timer").symlink_to("/usr/lib/systemd/system/updog-update.timer")
+def link(path: Path, target: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(target)
+
+
+@pytest.mark.parametrize("folder", ["etc/systemd/system", "run/systemd/system", "usr/lib/systemd/system"])
+def test_beside_the_timer_that_updates_it_refuses_to_start(node: Node, tmp_path: Path, folder: str) -> None:
+    """The image may have enabled it too, and that is not in /etc."""
+    timer = "/usr/lib/systemd/system/updog-update.timer"
+    link(tmp_path / "root" / folder / "timers.target.wants/updog-update.timer", timer)
     with pytest.raises(ConfigError, match="both would install updates"):
         refuse_timer(configuration.load(node.config), tmp_path / "root")
+
+
+def test_beside_a_timer_that_is_masked_it_starts(node: Node, tmp_path: Path) -> None:
+    units = tmp_path / "root/usr/lib/systemd/system"
+    link(units / "timers.target.wants/updog-update.timer", "../updog-update.timer")
+    (units / "updog-update.timer").touch()
+    with pytest.raises(ConfigError):
+        refuse_timer(configuration.load(node.config), tmp_path / "root")
+    link(tmp_path / "root/etc/systemd/system/updog-update.timer", "/dev/null")
+    refuse_timer(configuration.load(node.config), tmp_path / "root")
 
 
 def test_idle_it_is_small_and_has_none_of_the_heavy_modules(
