@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -19,9 +20,11 @@ from tests.support import fake_qemu
 from tests.support.fake_qemu import GOING_DOWN, TAKING_A, TAKING_B, confirmed
 from tests.support.nodes import disk_bytes, make_node
 from tests.support.patience import eventually
+from updog import config as configuration
+from updog.auto.policy import Mode
 from updog.drill.console import CONFIRMED, NOTHING_LEFT, NodeConsole, status_of, wait_until_judged
 from updog.drill.drill_file import Kind, Until, parse
-from updog.drill.emulated import EmulatedMachine
+from updog.drill.emulated import EmulatedMachine, configure
 from updog.drill.machine import DrillReleases
 from updog.drill.qemu import Hardware
 from updog.drill.shell import GoneError
@@ -57,7 +60,7 @@ def test_a_boot_is_judged_by_the_answers(node: Path, console: NodeConsole) -> No
     assert console.wait_until_up()
     assert wait_until_judged(console) == {"running": {"slot": "A", "confirmed": True}}
     asked = (node / "asked").read_text().splitlines()
-    assert asked[0].startswith("stop updog-check.timer updog-update.timer")
+    assert {"updog-check.timer", "updog-update.timer", "updog-agent.service"} < set(asked[0].split())
     assert asked[1:] == ["list-jobs --no-legend --no-pager --plain"]
 
 
@@ -172,6 +175,23 @@ def test_a_machine_that_does_not_start_says_why(node: Path, console: NodeConsole
     (node / "broken").touch()
     with pytest.raises(DrillFailedError, match=r"QEMU ended as it started(.|\n)*something is wrong"):
         console.switch_on()
+
+
+def test_a_node_under_drill_keeps_its_own_settings_but_for_the_repository_and_the_tries(
+    tmp_path: Path,
+) -> None:
+    own, new = tmp_path / "updog.toml", tmp_path / "drill.toml"
+    own.write_text(
+        'metadata_base_url = "https://updates.example.com/metadata/"\n'
+        'targets_base_url = "https://updates.example.com/targets/"\n'
+        'seed = 7\n[auto]\nmode = "restart"\n[auto.fleet_lock]\nbase_url = "https://lock.example.com/"\n'
+    )
+    command = configure("http://10.0.2.2:8000", 3, own=str(own), new=str(new))
+    subprocess.run(["sh", "-c", command], check=True)
+    config = configuration.load(new)
+    assert (str(config.metadata_base_url), config.tries) == ("http://10.0.2.2:8000/metadata/", 3)
+    assert (config.seed, config.auto.mode) == (7, Mode.RESTART)
+    assert config.auto.fleet_lock is not None
 
 
 def test_a_machine_goes_on_from_a_saved_state_and_restarts(node: Path, tmp_path: Path) -> None:

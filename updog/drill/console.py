@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from updog.drill.qemu import Hardware
 
-TIMERS = "updog-check.timer updog-update.timer updog-check.service updog-update.service"
+UPDATERS = "updog-check.timer updog-update.timer updog-check.service updog-update.service updog-agent.service"
 """Stopped at every start: the drill decides when the node updates."""
 
 TAKING = re.compile(r"taking slot [AB]\b")
@@ -52,11 +52,16 @@ _STARTS = re.compile(f"{TAKING.pattern}|{NOTHING_LEFT.pattern}")
 class NodeConsole:
     """An emulator and the shell in it, over any number of starts.
 
+    Args:
+        hardware: of the machine. disk: its disk image. log: for its console.
+        stopped: units that are stopped at every start.
+
     Attributes:
         emulator: the machine.
     """
 
-    def __init__(self, hardware: Hardware, disk: Path, log: Path) -> None:
+    def __init__(self, hardware: Hardware, disk: Path, log: Path, *, stopped: str = UPDATERS) -> None:
+        self._stopped = stopped
         self._sockets = Path(tempfile.mkdtemp(prefix="drill-"))  # a socket's path has to be short
         self.emulator = Emulator(hardware, [disk], log, self._sockets / "shell")
         self._starts = 0  # lines of the boot stage on the console when a system was last waited for
@@ -134,7 +139,8 @@ class NodeConsole:
                     return False
             try:
                 if self.shell.greet() and not self.is_gone():
-                    self.ask(f"systemctl stop {TIMERS}")
+                    if self._stopped:
+                        self.ask(f"systemctl stop {self._stopped}")
                     return True
             except GoneError:
                 self.shell.forget()

@@ -49,11 +49,6 @@ _HELD_RESPONSES = (2, 3, 4)
 _HOST = "10.0.2.2"  # where QEMU's user network shows the host
 _OWN_CONFIG = "/etc/updog.toml"
 _CONFIG = "/run/updog-drill.toml"
-_CONFIGURE = (
-    "grep -vE '^(metadata_base_url|targets_base_url|tries|https_proxy) *=' {own} >{new}; "
-    'printf \'metadata_base_url = "{url}/metadata/"\\ntargets_base_url = "{url}/targets/"\\n'
-    "tries = {tries}\\n' >>{new}"
-)
 _COMMANDS = {
     NodeCommand.UPDATE: "updog --config {config} update --now --image {version} --json",
     NodeCommand.INSTALL: "updog --config {config} update-image --now --image {version} --json",
@@ -215,8 +210,7 @@ class EmulatedMachine:
         """Write this boot's configuration, the node's own with our URLs and tries; return the command."""
         self._status = None
         url = f"http://{_HOST}:{self._proxy.port}"
-        command = _CONFIGURE.format(own=_OWN_CONFIG, new=_CONFIG, url=url, tries=self._drill.tries)
-        self._console.ask(f"{command}; systemctl start network-online.target")
+        self._console.ask(f"{configure(url, self._drill.tries)}; systemctl start network-online.target")
         return _COMMANDS[order.command].format(config=_CONFIG, version=order.version, unit=CONFIRM_UNIT)
 
     def _run_and_kill(self, order: Order, command: str) -> None:
@@ -254,6 +248,16 @@ class EmulatedMachine:
     def _random_moment(self, order: Order) -> float:
         """Return a random number of seconds within the usual time of a command."""
         return self._dice.uniform(0.0, self._emulation.seconds[order.command])
+
+
+def configure(url: str, tries: int, *, own: str = _OWN_CONFIG, new: str = _CONFIG) -> str:
+    """Return the command that writes the node's own configuration with our URLs and tries. PURE.
+
+    Ours come first: at the end of the file they would belong to its last table, such as ``[auto]``.
+    """
+    ours = f'metadata_base_url = "{url}/metadata/"\\ntargets_base_url = "{url}/targets/"\\ntries = {tries}\\n'
+    others = "grep -vE '^(metadata_base_url|targets_base_url|tries|https_proxy) *='"
+    return f"printf '{ours}' >{new}; {others} {own} >>{new}"
 
 
 def written(said: str) -> float:
