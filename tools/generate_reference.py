@@ -29,7 +29,7 @@ from updog.cli import program as updog
 from updog.config import KEYS
 from updog.event_journal import MESSAGE_IDS
 from updog.failed_boot.cause import CAUSES
-from updog.metrics import METRICS
+from updog.metrics import AGENT_METRICS, NODE_METRICS, Metric
 from updog.state import CODES, SEVERITIES
 
 if TYPE_CHECKING:
@@ -146,8 +146,10 @@ publisher marked it so, or null), `summary` and
 `checked_at` of the last check, `failed_checks` (in a row), `attempts`, `next` (`action`, `at`), `gates` (each
 with `gate`, `open`, `code`, `sentence`, `until`, `hard`), `lock` (`state`, `group`, `kept_for`,
 `failed_requests`), `permit`, `postpone`, `hold` (`reason`, `since`) and `events`: what the agent did and
-operators asked lately; `updog history` puts it together with all else ([codes](codes.md)). The same is the
-member `auto` of `updog status --json` and `updog why --json`; null where the agent does not run.
+operators asked lately; `updog history` puts it together with all else ([codes](codes.md)). It also has `time`
+(when this was written), `waiting_since` (a release has been ready since then and does not run yet) and
+`counts` (`checks` by result, `restarts`, `postponed`), for the [metrics](metrics.md). The same is the member
+`auto` of `updog status --json` and `updog why --json`; null where the agent does not run.
 """
 
 
@@ -198,17 +200,35 @@ failed; for `boot-failed` it is one of these:
 
 
 def _metrics() -> str:
-    """Return the table of the metrics."""
-    rows = "".join(f"| `{m.name}` | {', '.join(m.labels)} | {m.meaning} |\n" for m in METRICS)
+    """Return the tables of the metrics."""
+    head = "| metric | labels | what |\n|---|---|---|\n"
+
+    def table(metrics: tuple[Metric, ...]) -> str:
+        return head + "".join(f"| `{m.name}` | {', '.join(m.labels)} | {m.meaning} |\n" for m in metrics)
+
     return f"""{_GENERATED}# Metrics
 
-After every command that may change something, `metrics_file` of [updog.toml](updog.toml.md) is replaced in
-one step, for node_exporter's textfile collector. All metrics are gauges; a metric without a value is left
-out. `code` and `cause` are those of [codes](codes.md).
+With `metrics_file` of [updog.toml](updog.toml.md), such as `updog.prom`, there are two files for
+node_exporter's textfile collector, since two processes write: the commands one, and the [agent](agent.md)
+another one, `updog-agent.prom`, in the same folder. Each is replaced in one step. What ends in `_total` is a
+counter, which also grows over restarts of the agent and the node; all others are gauges. A metric without a
+value is left out. `code` and `cause` are those of [codes](codes.md), `mode`, `state` and `gate` those of the
+[agent](agent.md), `result` also those of [errors](exit-status.md#errors).
 
-| metric | labels | what |
-|---|---|---|
-{rows}"""
+Names that end in `_seconds` are Unix times, but for `updog_auto_waiting_seconds`: `time() -
+updog_last_check_seconds` is how long ago a repository was verified. What to alert on:
+[health](../how-to/health.md#alerts).
+
+## The node
+
+`metrics_file` is replaced after every command that may change something.
+
+{table(NODE_METRICS)}
+## The agent
+
+The agent replaces its file at least every five minutes, and removes it when it ends.
+
+{table(AGENT_METRICS)}"""
 
 
 def _findings() -> str:

@@ -1,19 +1,21 @@
-"""The state of a node as metrics, in Prometheus' text format for node_exporter's textfile collector. PURE.
+"""The state of a node as metrics, in Prometheus' text format. PURE: JSON documents in, text out.
 
-Names and meanings are in :data:`METRICS` alone; ``docs/reference/metrics.md`` is generated from it. A label
-has few values: no sentence is one, since each value makes another time series.
+The documents are those of ``updog status --json`` and ``updog agent status --json``. Names and meanings are
+in :data:`NODE_METRICS` and :data:`AGENT_METRICS` alone; ``docs/reference/metrics.md`` is generated from them.
+A label has few values: no sentence is one, since each value makes another time series.
+
+The commands and the agent are two processes, and each writes a file of its own for node_exporter
+(:mod:`updog.status_files`): no metric is in both tables.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from updog.update_metadata.times import parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from signpost.app import SlotView
-    from updog.state import Event
-    from updog.views import Status
+    from collections.abc import Callable, Iterable, Mapping
 
 
 class Sample(NamedTuple):
@@ -24,21 +26,46 @@ class Sample(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """A gauge: its name and meaning, the labels of its samples, and how a node's status gives them."""
+    """A metric: its name and meaning, the labels of its samples, and how a document gives them.
+
+    ``kind`` is ``gauge``, or ``counter`` for what only grows, also over a restart of the agent or the node.
+    """
 
     name: str
     meaning: str
     labels: tuple[str, ...]
-    samples: Callable[[Status], list[Sample]]
+    samples: Callable[[Mapping[str, Any]], list[Sample]]
+    kind: str = "gauge"
 
 
-def text(status: Status) -> str:
-    """Return the whole file; a metric without a sample is left out."""
+def text(status: Mapping[str, Any], agent: Mapping[str, Any] | None) -> str:
+    """Return all metrics.
+
+    Args:
+        status: the document of ``updog status --json``.
+        agent: that of ``updog agent status --json``; None: the agent does not run.
+    """
+    return node_text(status) + (agent_text(agent) if agent is not None else "")
+
+
+def node_text(status: Mapping[str, Any]) -> str:
+    """Return the metrics of the node, from the document of ``updog status --json``."""
+    return _text(NODE_METRICS, status)
+
+
+def agent_text(agent: Mapping[str, Any]) -> str:
+    """Return the metrics of the agent, from the document of ``updog agent status --json``."""
+    return _text(AGENT_METRICS, agent)
+
+
+def _text(metrics: Iterable[Metric], document: Mapping[str, Any]) -> str:
+    """Return the lines of these metrics; one without a sample is left out."""
     lines: list[str] = []
-    for metric in METRICS:
-        samples = [_sample(metric.name, sample) for sample in metric.samples(status)]
+    for metric in metrics:
+        samples = [_sample(metric.name, sample) for sample in metric.samples(document)]
         if samples:
-            lines += [f"# HELP {metric.name} {metric.meaning}", f"# TYPE {metric.name} gauge", *samples]
+            head = [f"# HELP {metric.name} {metric.meaning}", f"# TYPE {metric.name} {metric.kind}"]
+            lines += [*head, *samples]
     return "\n".join([*lines, ""])
 
 
@@ -53,53 +80,58 @@ def _escaped(value: str) -> str:
     return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
-def _of_slots(status: Status, value: Callable[[SlotView], float]) -> list[Sample]:
-    return [Sample({"slot": slot.value}, value(seen)) for slot, seen in status.view.slots.items()]
+def _of_slots(member: str) -> Callable[[Mapping[str, Any]], list[Sample]]:
+    """Return what gives a sample for each slot from a member of its facts."""
+    return lambda status: [Sample({"slot": slot}, facts[member]) for slot, facts in status["slots"].items()]
 
 
-def _at(event: Event) -> Sample:
-    """Return the Unix time of an event (seconds), labelled with its code, cause and version."""
-    version = str(event.version) if event.version else ""
-    labels = {"code": event.code.value, "cause": event.cause or "", "version": version}
-    return Sample(labels, int(event.time.timestamp()))
+def _label(member: str) -> Callable[[Mapping[str, Any]], list[Sample]]:
+    """Return what gives one sample with the value 1, whose label is a member of the document."""
+    return lambda document: [Sample({member: document[member]}, 1)]
+
+
+def _unix(time: str) -> int:
+    """Return a time of a document as Unix time, in whole seconds."""
+    return int(parse_time(time).timestamp())
+
+
+def _event(event: Mapping[str, Any] | None) -> list[Sample]:
+    """Return the Unix time of an event, labelled with its code, cause and version."""
+    if event is None:
+        return []
+    labels = {"code": event["code"], "cause": event.get("cause") or "", "version": event["version"] or ""}
+    return [Sample(labels, _unix(event["time"]))]
 
 
 _EVENT = ("code", "cause", "version")
-METRICS = (
+NODE_METRICS = (
     Metric(
         "updog_info",
         "What runs, always 1.",
         ("variant", "version", "slot"),
         lambda status: [
-            Sample(
-                {
-                    "variant": status.running.variant,
-                    "version": str(status.running.version),
-                    "slot": status.running.slot.value,
-                },
-                1,
-            )
+            Sample({name: status["running"][name] for name in ("variant", "version", "slot")}, 1),
         ],
     ),
     Metric(
         "updog_confirmed",
         "1 if the running slot is confirmed.",
         (),
-        lambda status: [Sample({}, status.confirmed)],
+        lambda status: [Sample({}, status["running"]["confirmed"])],
     ),
     Metric(
         "updog_standing",
         "The standing of the pending update, always 1.",
         ("standing",),
-        lambda status: [Sample({"standing": status.standing.value}, 1)],
+        _label("standing"),
     ),
     Metric(
         "updog_pending",
         "The update that is installed and not confirmed.",
         ("version", "slot"),
         lambda status: [
-            Sample({"version": str(pending.version), "slot": pending.slot.value}, 1)
-            for pending in [status.state.pending]
+            Sample({"version": pending["version"], "slot": pending["slot"]}, 1)
+            for pending in [status["pending"]]
             if pending
         ],
     ),
@@ -108,70 +140,152 @@ METRICS = (
         "The version known to be in a slot, always 1.",
         ("slot", "version"),
         lambda status: [
-            Sample({"slot": slot.value, "version": str(version)}, 1)
-            for slot in status.view.slots
-            if (version := status.state.version_in(slot))
+            Sample({"slot": slot, "version": facts["version"]}, 1)
+            for slot, facts in status["slots"].items()
+            if facts["version"]
         ],
     ),
     Metric(
         "updog_slot_priority",
         "A slot's priority, 0 to 15; 0 never boots.",
         ("slot",),
-        lambda status: _of_slots(status, lambda seen: seen.flags.priority),
+        _of_slots("priority"),
     ),
     Metric(
         "updog_slot_tries",
         "Boots that a slot has left to prove itself.",
         ("slot",),
-        lambda status: _of_slots(status, lambda seen: seen.flags.tries),
+        _of_slots("tries_left"),
     ),
     Metric(
         "updog_slot_successful",
         "1 if a slot was confirmed.",
         ("slot",),
-        lambda status: _of_slots(status, lambda seen: seen.flags.successful),
+        _of_slots("successful"),
     ),
     Metric(
         "updog_slot_boots_next",
         "1 for the slot that boots next, else 0.",
         ("slot",),
-        lambda status: [Sample({"slot": slot.value}, slot is status.view.next) for slot in status.view.slots],
+        _of_slots("next"),
     ),
     Metric(
         "updog_table_faults",
         "Partition table faults; signpost repair fixes them.",
         (),
-        lambda status: [Sample({}, len(status.view.faults))],
+        lambda status: [Sample({}, len(status["disk"]["faults"]))],
     ),
     Metric(
         "updog_denied_versions",
         "Versions that failed here and are not installed again.",
         (),
-        lambda status: [Sample({}, len(status.state.denied))],
+        lambda status: [Sample({}, len(status["denied"]))],
     ),
     Metric(
         "updog_last_event_seconds",
         "Unix time of the last event.",
         _EVENT,
-        lambda status: [_at(event) for event in status.state.history[-1:]],
+        lambda status: _event(status["last_event"]),
     ),
     Metric(
         "updog_last_rollback_seconds",
         "Unix time of the last rollback.",
         _EVENT,
-        lambda status: [_at(rollback) for rollback in [status.state.last_rollback] if rollback],
+        lambda status: _event(status["last_rollback"]),
     ),
     Metric(
         "updog_last_check_seconds",
         "Unix time a repository was last verified.",
         (),
-        lambda status: [Sample({}, int(time.timestamp())) for time in [status.state.last_check] if time],
+        lambda status: [Sample({}, _unix(time)) for time in [status["checked_at"]] if time],
     ),
     Metric(
         "updog_outcomes_unsent",
         "Outcome lines waiting to be sent.",
         (),
-        lambda status: [Sample({}, len(status.state.outbox))],
+        lambda status: [Sample({}, status["outcomes_unsent"])],
     ),
 )
-"""Every metric, in the order of the file."""
+"""The metrics of the node, in the order of the file."""
+
+
+_USUAL_RESULTS = ("update", "no-update", "unreachable")
+"""Results of a check that are counted from 0: Prometheus does not see an increase from nothing to 1."""
+
+
+def _checks(agent: Mapping[str, Any]) -> list[Sample]:
+    counts = {**dict.fromkeys(_USUAL_RESULTS, 0), **agent["counts"]["checks"]}
+    return [Sample({"result": result}, number) for result, number in counts.items()]
+
+
+def _waiting(agent: Mapping[str, Any]) -> list[Sample]:
+    since = agent["waiting_since"]
+    return [Sample({}, max(_unix(agent["time"]) - _unix(since), 0) if since else 0)]
+
+
+AGENT_METRICS = (
+    Metric("updog_auto_mode", "How far the agent goes by itself, always 1.", ("mode",), _label("mode")),
+    Metric("updog_auto_state", "What the agent does, always 1.", ("state",), _label("state")),
+    Metric(
+        "updog_auto_gate_closed",
+        "1 for a gate that is closed, else 0.",
+        ("gate",),
+        lambda agent: [Sample({"gate": gate["gate"]}, not gate["open"]) for gate in agent["gates"]],
+    ),
+    Metric(
+        "updog_auto_waiting_seconds",
+        "Time for which a release has been ready and does not run yet; 0 if there is none.",
+        (),
+        _waiting,
+    ),
+    Metric(
+        "updog_auto_attempts",
+        "Failed installs in a row of the release in work.",
+        ("version",),
+        lambda agent: [Sample({"version": agent["version"]}, agent["attempts"])] if agent["version"] else [],
+    ),
+    Metric(
+        "updog_auto_lock",
+        "What is known of the fleet lock, always 1.",
+        ("state",),
+        lambda agent: [Sample({"state": agent["lock"]["state"]}, 1)],
+    ),
+    Metric(
+        "updog_auto_next_action_seconds",
+        "Unix time of the next action, if it is known.",
+        ("action",),
+        lambda agent: [
+            Sample({"action": action["action"]}, _unix(action["at"]))
+            for action in [agent["next"]]
+            if action and action["at"]
+        ],
+    ),
+    Metric(
+        "updog_auto_failed_checks",
+        "Checks that failed in a row.",
+        (),
+        lambda agent: [Sample({}, agent["failed_checks"])],
+    ),
+    Metric(
+        "updog_auto_checks_total",
+        "Checks by their result: update, no-update, or the code of the error.",
+        ("result",),
+        _checks,
+        kind="counter",
+    ),
+    Metric(
+        "updog_auto_restarts_total",
+        "Restarts that the agent ordered.",
+        (),
+        lambda agent: [Sample({}, agent["counts"]["restarts"])],
+        kind="counter",
+    ),
+    Metric(
+        "updog_auto_postponed_total",
+        "Postponements that operators asked for.",
+        (),
+        lambda agent: [Sample({}, agent["counts"]["postponed"])],
+        kind="counter",
+    ),
+)
+"""The metrics of the agent, in the order of the file."""

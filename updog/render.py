@@ -122,7 +122,10 @@ def status_document(status: Status) -> Json:
             {"version": str(version), "cause": event.to_json()} for version, event in state.denied.items()
         ],
         "last_rollback": rollback.to_json() if rollback else None,
+        "last_event": state.history[-1].to_json() if state.history else None,
         "confirmed_at": format_optional(state.confirmed_at),
+        "checked_at": format_optional(state.last_check),
+        "outcomes_unsent": len(state.outbox),
     }
 
 

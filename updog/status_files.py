@@ -2,6 +2,7 @@
 
 Rules it enforces:
 
+* each file has one writer: the commands one, the agent another one, since both may write at the same time;
 * each file is replaced as a whole, so that a reader never sees half of one;
 * updog never reads them, so a file that cannot be written is logged and fails nothing.
 """
@@ -10,12 +11,14 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from signpost.text import printable
 from updog import metrics, render
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from updog.config import Config
@@ -29,7 +32,25 @@ def post(config: Config, status: Status) -> None:
     if config.motd_file is not None:
         _replace(config.motd_file, render.login_text(status) + "\n")
     if config.metrics_file is not None:
-        _replace(config.metrics_file, metrics.text(status))
+        _replace(config.metrics_file, metrics.node_text(render.status_document(status)))
+
+
+def agent_metrics_file(metrics_file: Path) -> Path:
+    """Return the agent's file beside that of the commands: ``updog-agent.prom`` beside ``updog.prom``."""
+    return metrics_file.with_name(f"{metrics_file.stem}-agent{metrics_file.suffix}")
+
+
+def post_agent_metrics(config: Config, agent: Mapping[str, Any]) -> None:
+    """Write the agent's metrics from its document, if the configuration asks for metrics."""
+    if config.metrics_file is not None:
+        _replace(agent_metrics_file(config.metrics_file), metrics.agent_text(agent))
+
+
+def remove_agent_metrics(config: Config) -> None:
+    """Remove the agent's metrics, where it ends."""
+    if config.metrics_file is not None:
+        with suppress(OSError):
+            agent_metrics_file(config.metrics_file).unlink(missing_ok=True)
 
 
 def _replace(path: Path, text: str) -> None:

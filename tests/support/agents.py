@@ -126,9 +126,8 @@ class AgentOnNode:
     def shown(self) -> str:
         """What ``updog agent status`` shows."""
         requests = wishes.read(self.folder)
-        document = view.document(
-            self.policy, self.daemon.memory, self.daemon.gates, requests, wake=self.moment
-        )
+        daemon, moment = self.daemon, self.moment
+        document = view.document(self.policy, daemon.memory, daemon.gates, requests, now=moment, wake=moment)
         return view.text(document)
 
     # -- what happens on the machine -----------------------------------------------------------------

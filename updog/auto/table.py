@@ -336,6 +336,7 @@ class Row(NamedTuple):
     leads_to: tuple[Phase, ...]
 
 
+_WAITING = frozenset({Phase.READY, Phase.INSTALLING, Phase.STAGED, Phase.INSTALLED})
 _RESTARTING = frozenset({Phase.LOCKING, Phase.CLEARED, Phase.LEAVING, Phase.GONE})
 _KEEP_THE_LOCK = _RESTARTING | {Phase.START, Phase.TRIAL}
 _WITH_CHECKS = frozenset({Phase.IDLE, Phase.READY, Phase.STAGED, Phase.INSTALLED})
@@ -1070,6 +1071,12 @@ def _wake(taken: Step, now: datetime) -> datetime | None:
     if state.phase in _WITH_CHECKS:
         times.append(state.next_check)
     return min((each for each in times if each is not None and each > now), default=taken.wake)
+
+
+def is_waiting(state: AutoState) -> bool:
+    """Return whether a release is ready for this node and does not run yet."""
+    phase = state.back if state.phase is Phase.CHECKING else state.phase
+    return phase in _WAITING | _RESTARTING
 
 
 def restarted(state: AutoState) -> AutoState:

@@ -36,6 +36,12 @@ class Ended:
     document: Mapping[str, Any]
 
     @property
+    def code(self) -> str:
+        """The code of the error; ``failed`` if it printed none."""
+        error = self.document.get("error")
+        return str(error.get("code", "failed")) if isinstance(error, dict) else "failed"
+
+    @property
     def sentence(self) -> str:
         """The result or the error in one sentence; empty if it printed none."""
         error = self.document.get("error")

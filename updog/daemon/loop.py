@@ -135,6 +135,7 @@ class Daemon:
             return now + ORPHAN_WAIT  # what it does is not known before it ends
         self._forget_node()
         self._collect()
+        self._see_what_was_asked()
         for _ in range(_MAX_STEPS):
             taken = self._step()
             if taken is None:
@@ -236,7 +237,19 @@ class Daemon:
             self._node = None
         self._node_read = read
 
-    # -- what has ended
+    # -- what was asked, and what has ended
+
+    def _see_what_was_asked(self) -> None:
+        """Tell the journal what operators asked, also while no agent ran, and count it."""
+        memory, events = self.memory, self._requests().events
+        new = _after(events, memory.last_asked)
+        if not new:
+            return
+        postponed = memory.counts.postponed + sum(event.code is Code.POSTPONED for event in new)
+        counts = replace(memory.counts, postponed=postponed)
+        self._remember(replace(memory, last_asked=new[-1], counts=counts))
+        for event in new:
+            _tell(event)
 
     def _collect(self) -> None:
         ended = self._children.collect(_JOB)
@@ -268,7 +281,8 @@ class Daemon:
             found = CheckFacts.of(ended.document)
         except (KeyError, TypeError, ValueError) as error:
             log.warning("the check failed: %s", ended.sentence or repr(error))
-            self._remember(replace(memory, failed_checks=memory.failed_checks + 1))
+            counts = memory.counts.with_check(ended.code)
+            self._remember(replace(memory, failed_checks=memory.failed_checks + 1, counts=counts))
             return Job.FAILED
         self._remember(
             replace(
@@ -279,6 +293,7 @@ class Daemon:
                 summary=found.summary,
                 checked_at=now,
                 failed_checks=0,
+                counts=memory.counts.with_check("update" if found.offer else "no-update"),
             )
         )
         return Job.DONE
@@ -293,6 +308,8 @@ class Daemon:
             memory = memory.with_event(event)
         if Act.REFRESH in taken.acts or Act.UNLOCK in taken.acts:
             memory = replace(memory, done=now)
+        if Act.RESTART in taken.acts:
+            memory = replace(memory, counts=replace(memory.counts, restarts=memory.counts.restarts + 1))
         self._remember(memory)
         for event in events:
             _tell(event)
@@ -336,6 +353,13 @@ class Daemon:
         if memory != self.memory:
             self._store.save(memory)
             self.memory = memory
+
+
+def _after(events: tuple[Event, ...], last: Event | None) -> tuple[Event, ...]:
+    """Return the events that came after ``last``; if that was dropped, those that are newer."""
+    if last in events:
+        return events[len(events) - events[::-1].index(last) :]
+    return tuple(event for event in events if last is None or event.time > last.time)
 
 
 def _is_new(asked: datetime | None, done: datetime | None) -> bool:

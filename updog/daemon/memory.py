@@ -39,6 +39,37 @@ MAX_EVENTS = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Counts:
+    """What the metrics count; it only grows, also over a restart of the agent.
+
+    Attributes:
+        checks: by their result: ``update``, ``no-update``, or the code of the error.
+        restarts: that the agent ordered. postponed: by operators.
+    """
+
+    checks: Mapping[str, int] = field(default_factory=dict)
+    restarts: int = 0
+    postponed: int = 0
+
+    def with_check(self, result: str) -> Counts:
+        """Return the counts after one more check."""
+        return replace(self, checks={**self.checks, result: self.checks.get(result, 0) + 1})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts as JSON values."""
+        return {"checks": dict(self.checks), "restarts": self.restarts, "postponed": self.postponed}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Parse what :meth:`to_json` wrote. Raises TypeError, ValueError or AttributeError."""
+        return cls(
+            checks={str(result): int(number) for result, number in value.get("checks", {}).items()},
+            restarts=int(value.get("restarts", 0)),
+            postponed=int(value.get("postponed", 0)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Memory:
     """All that is kept.
 
@@ -48,8 +79,9 @@ class Memory:
             held nor withdrawn; None: no check ended well yet. urgent: which of that it marked urgent → why.
         summary: its sentence. checked_at: when it was.
         failed_checks: how many ended badly in a row since.
-        done: operators' requests up to this time were carried out.
-        events: what the agent did, oldest first.
+        done: operators' requests up to this time were carried out. last_asked: the newest event of an
+            operator that was seen.
+        events: what the agent did, oldest first. counts: how often, for the metrics.
     """
 
     state: AutoState
@@ -60,7 +92,9 @@ class Memory:
     checked_at: datetime | None = None
     failed_checks: int = 0
     done: datetime | None = None
+    last_asked: Event | None = None
     events: tuple[Event, ...] = ()
+    counts: Counts = field(default_factory=Counts)
 
     @classmethod
     def new(cls, now: datetime) -> Self:
@@ -113,7 +147,9 @@ class Memory:
             "checked_at": format_optional(self.checked_at),
             "failed_checks": self.failed_checks,
             "done": format_optional(self.done),
+            "last_asked": self.last_asked and self.last_asked.to_json(),
             "events": [event.to_json() for event in self.events],
+            "counts": self.counts.to_json(),
         }
         return {name: value for name, value in document.items() if value is not None}
 
@@ -132,7 +168,7 @@ class Memory:
             if value["format"] != FORMAT:
                 raise ConfigError(f"the format of auto.json, {value['format']!r}, is not {FORMAT}")
             state, offer = value["state"], value.get("offer")
-            offered = value.get("offered")
+            offered, last_asked = value.get("offered"), value.get("last_asked")
             return cls(
                 state=AutoState(
                     phase=Phase(state["phase"]),
@@ -164,7 +200,9 @@ class Memory:
                 checked_at=parse_optional(value.get("checked_at")),
                 failed_checks=int(value.get("failed_checks", 0)),
                 done=parse_optional(value.get("done")),
+                last_asked=Event.from_json(last_asked) if last_asked else None,
                 events=tuple(Event.from_json(event) for event in value["events"]),
+                counts=Counts.from_json(value.get("counts", {})),
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ConfigError(f"auto.json is damaged: {error!r}") from error

@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING
 
 from signpost.errors import MediumError, ToolError
 from updog import config as configuration
+from updog import status_files
 from updog.auto.policy import Mode
 from updog.auto.table import Lock, Phase
 from updog.daemon import view, wishes
@@ -81,15 +82,18 @@ def serve(path: Path, *, root: Path = Path("/")) -> int:
             wake = _look(daemon)
             _publish(daemon, config, run, wake)
             if _is_over(daemon, config):
-                return 0
+                break
             seconds = max((wake - now()).total_seconds(), 0.0)
             signals = _wait(wakeup, min(seconds, watchdog_seconds() or seconds), daemon)
             notify("WATCHDOG=1")
             if signal.SIGTERM in signals or signal.SIGINT in signals:
                 notify("STOPPING=1")
-                return 0
+                break
             if signal.SIGHUP in signals and _is_sound(path):
+                status_files.remove_agent_metrics(config)
                 os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - itself, with the same words
+        status_files.remove_agent_metrics(config)  # of an agent that does not run there is nothing to say
+    return 0
 
 
 def refuse_timer(config: Config, root: Path) -> None:
@@ -197,9 +201,9 @@ def _look(daemon: Daemon) -> datetime:
 
 def _publish(daemon: Daemon, config: Config, run: Path, wake: datetime) -> None:
     """Write how things stand; a file that cannot be written is logged and stops nothing."""
-    document = view.document(
-        config.auto, daemon.memory, daemon.gates, wishes.read(config.state_dir), wake=wake
-    )
+    requests = wishes.read(config.state_dir)
+    document = view.document(config.auto, daemon.memory, daemon.gates, requests, now=now(), wake=wake)
+    status_files.post_agent_metrics(config, document)
     temporary = run / ".agent.json.tmp"
     try:
         temporary.write_text(json.dumps(document), encoding="utf-8")

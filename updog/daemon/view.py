@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from updog.auto.gates import first_closed
-from updog.auto.table import Lock, Phase
+from updog.auto.table import Lock, Phase, is_waiting
 from updog.daemon.history import merged
 from updog.daemon.memory import MAX_EVENTS
 from updog.update_metadata.times import format_optional, format_time, parse_time, readable_time
@@ -36,7 +36,13 @@ _WITH_RELEASE = frozenset(Phase) - {Phase.START, Phase.OFF, Phase.IDLE, Phase.CH
 
 
 def document(
-    policy: Policy, memory: Memory, gates: Sequence[Gate], requests: Requests, *, wake: datetime | None
+    policy: Policy,
+    memory: Memory,
+    gates: Sequence[Gate],
+    requests: Requests,
+    *,
+    now: datetime,
+    wake: datetime | None,
 ) -> Json:
     """Return ``agent.json`` (docs/reference/agent.md).
 
@@ -45,6 +51,7 @@ def document(
         memory: what the agent remembers.
         gates: their last answers.
         requests: what operators ask for.
+        now: the time, UTC.
         wake: when the agent looks again at the latest.
     """
     state, wishes = memory.state, requests.wishes
@@ -52,11 +59,13 @@ def document(
     at = memory.state.next_check if state.phase is Phase.IDLE else closed.until if closed else wake
     lock = policy.fleet_lock
     return {
+        "time": format_time(now),
         "mode": policy.mode.value,
         "state": state.phase.value,
         "since": format_time(state.since),
         "version": str(state.version) if state.version else None,
         "urgent": _why_urgent(memory),
+        "waiting_since": format_optional(state.first_ready if is_waiting(state) else None),
         "summary": memory.summary,
         "checked_at": format_optional(memory.checked_at),
         "failed_checks": memory.failed_checks,
@@ -73,6 +82,7 @@ def document(
         "postpone": format_optional(wishes.postpone),
         "hold": {"reason": wishes.hold, "since": format_optional(wishes.held_since)} if wishes.hold else None,
         "events": [event.to_json() for event in merged(requests.events, memory.events)[-MAX_EVENTS:]],
+        "counts": memory.counts.to_json(),
     }
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 from signpost import text
 from signpost.errors import MediumError, ToolError
 from signpost.medium import OsMedium
-from updog import durable, event_journal
+from updog import durable
 from updog.auto.gates import Wishes
 from updog.errors import ConfigError
 from updog.state import Event
@@ -110,7 +110,7 @@ def read(folder: Path) -> Requests:
 
 
 def change(folder: Path, changed: Callable[[Requests], Requests]) -> Requests:
-    """Replace the requests by what ``changed`` makes of them, tell the journal, and return them.
+    """Replace the requests by what ``changed`` makes of them, and return that.
 
     What cannot be read is replaced: an operator says now what is wanted.
 
@@ -125,12 +125,8 @@ def change(folder: Path, changed: Callable[[Requests], Requests]) -> Requests:
     medium = OsMedium()
     with durable.opened_own(medium, _lock_file(folder), write=True) as descriptor:
         medium.lock(descriptor)
-        before = read(folder)
-        requests = changed(before)
+        requests = changed(read(folder))
         durable.write_json(medium, folder / "wishes.json", requests.to_json(), mode=0o600)
-    for event in requests.events:
-        if event not in before.events:
-            event_journal.send(event)
     return requests
 
 

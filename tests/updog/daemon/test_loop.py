@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -21,11 +22,12 @@ from updog.auto.windows import Window, Windows
 from updog.daemon import asked, wishes
 from updog.daemon.children import Children
 from updog.daemon.loop import ORPHAN_WAIT
-from updog.daemon.memory import Memory, MemoryStore
+from updog.daemon.memory import Counts, Memory, MemoryStore
 from updog.state import CODES
 from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
 BY = "uid 1000 (anna), pid 4711, bash"
@@ -201,6 +203,47 @@ def test_a_repository_that_cannot_be_reached_is_counted_and_stops_nothing(node: 
     agent.go_on(hours=2)
     assert agent.phase() is Phase.IDLE
     assert agent.daemon.memory.failed_checks == 2
+
+
+def test_what_is_counted_goes_on_after_a_restart_of_the_agent(node: Node) -> None:
+    agent = AgentOnNode(node=node, policy=Policy(mode=Mode.RESTART, warn=timedelta()))
+    until = NOON + timedelta(hours=1)
+    wishes.change(agent.folder, lambda before: asked.postpone(before, until, now=NOON, by=BY))
+    agent.go_on()
+    agent.go_on(minutes=20)
+    assert agent.daemon.memory.counts == Counts(checks={"update": 1}, restarts=0, postponed=1)
+    agent.start()
+    agent.go_on(hours=1)
+    assert agent.phase() is Phase.GONE
+    assert agent.daemon.memory.counts == Counts(checks={"update": 1}, restarts=1, postponed=1)
+
+
+def test_each_thing_that_was_asked_is_seen_once_also_after_the_oldest_was_dropped(node: Node) -> None:
+    agent = AgentOnNode(node=node, policy=Policy(mode=Mode.CHECK))
+
+    def postpone(moment: datetime) -> None:
+        until = moment + timedelta(hours=1)
+        wishes.change(agent.folder, lambda before: asked.postpone(before, until, now=moment, by=BY))
+
+    for number in range(asked.MAX_EVENTS):
+        postpone(NOON + timedelta(minutes=number))
+        if number in {0, 1}:
+            agent.go_on()
+            assert agent.daemon.memory.counts.postponed == number + 1
+    for _ in range(2):  # both within one second
+        postpone(NOON + timedelta(minutes=asked.MAX_EVENTS))
+    agent.go_on()
+    assert agent.daemon.memory.counts.postponed == asked.MAX_EVENTS + 2
+
+
+def test_the_memory_of_an_agent_that_counted_nothing_is_read(node: Node) -> None:
+    agent = AgentOnNode(node=node, policy=Policy(mode=Mode.CHECK))
+    agent.go_on()
+    store = MemoryStore(agent.folder)
+    document = json.loads(store.path.read_bytes())
+    del document["counts"]
+    store.path.write_text(json.dumps(document), encoding="utf-8")
+    assert store.load(NOON).counts == Counts()
 
 
 def test_what_it_remembers_is_read_as_it_was_written(node: Node) -> None:

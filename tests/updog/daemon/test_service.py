@@ -38,7 +38,12 @@ dir = "hooks"
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run"))
-    node = make_node(tmp_path, reboot_command=["touch", str(tmp_path / "rebooted")], health_checks=[])
+    node = make_node(
+        tmp_path,
+        reboot_command=["touch", str(tmp_path / "rebooted")],
+        health_checks=[],
+        metrics_file="metrics/updog.prom",
+    )
     node.config.write_text(node.config.read_text(encoding="utf-8") + AUTO, encoding="utf-8")
     return node
 
@@ -94,6 +99,26 @@ def test_what_an_operator_said_while_it_did_not_run_counts_when_it_starts(node: 
         assert said(node)["hold"]["reason"] == "moving racks"
         assert node.updog("agent", "resume").status == 0
         assert eventually(lambda: is_rebooted(node))
+
+
+def test_its_metrics_stand_in_a_file_of_their_own_while_it_runs(node: Node) -> None:
+    folder = node.folder / "metrics"
+
+    def tells(*lines: str) -> bool:
+        text = (folder / "updog-agent.prom").read_text(encoding="utf-8")
+        return set(lines) <= set(text.splitlines())
+
+    with daemon_of(node) as process:
+        assert eventually(lambda: tells('updog_auto_state{state="idle"} 1'))
+        node.updog("agent", "postpone", "2h")
+        node.updog("agent", "check")
+        assert eventually(lambda: tells('updog_auto_state{state="staged"} 1'))
+        assert tells('updog_auto_checks_total{result="update"} 1', "updog_auto_postponed_total 1")
+        assert tells('updog_auto_gate_closed{gate="postpone"} 1', "updog_auto_restarts_total 0")
+        assert {path.name for path in folder.iterdir()} == {"updog.prom", "updog-agent.prom"}
+        process.terminate()
+        process.wait()
+        assert [path.name for path in folder.iterdir()] == ["updog.prom"]
 
 
 def test_a_hook_that_fails_stops_the_restart_and_is_named(node: Node) -> None:
