@@ -439,8 +439,11 @@ def rollback(context: click.Context, reboot: bool, as_json: bool) -> None:
 def confirm(context: click.Context, as_json: bool) -> None:
     """Run the health checks, then confirm this boot or fall back.
 
-    To confirm is to mark the running slot as successful; a fallback is recorded with its cause.
+    To confirm is to mark the running slot as successful; a fallback is recorded with its cause. An agent
+    that runs is told, so that it releases its fleet lock at once.
     """
+    from updog.daemon import running
+
     agent = _agent(context)
     try:
         results = agent.confirm()
@@ -454,6 +457,7 @@ def confirm(context: click.Context, as_json: bool) -> None:
         except HostError as error:  # what made the node unhealthy is the more important error
             note(f"updog: {error.message}\n  next: {error.next_step}", Severity.ERROR)
         raise
+    running.nudge()
     agent.report()
     warnings = [f"{result.check}: {result.problem}" for result in results if result.problem]
     for warning in warnings:

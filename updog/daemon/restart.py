@@ -8,7 +8,8 @@ Rules it enforces:
 * how each hook ended is an event of the history, with the last line of its output; those before a restart are
   on the disk before the machine goes down. A history that cannot be written stops no restart;
 * a restart by systemctl respects the locks of other programs (``--check-inhibitors=yes``) where systemctl has
-  that option: without a terminal it ignores them otherwise;
+  that option: without a terminal it ignores them otherwise. It asks logind over the system bus; where there
+  is no bus there are no locks, and with the option the restart would fail;
 * a sentinel that another program wrote is neither changed nor removed: it asks for a restart of its own.
 """
 
@@ -40,6 +41,7 @@ _WITH_CHECK_INHIBITORS = 248  # systemd's NEWS: "systemctl --check-inhibitors=tr
 _INHIBITOR_OPTIONS = ("--check-inhibitors", "--ignore-inhibitors", "-i", "-ff", "--force", "-f")
 _VERSION = re.compile(r"^systemd ([0-9]{1,5})\b", re.MULTILINE)
 _VERSION_SECONDS, _VERSION_BYTES = 10.0, 1 << 14
+SYSTEM_BUS = Path("/run/dbus/system_bus_socket")
 RESTART_SECONDS = 60.0  # for the command, not for the machine
 _OUTPUT_BYTES = 2000
 _SENTINEL_BYTES = 1 << 12
@@ -130,10 +132,15 @@ def systemd_version(program: str = "systemctl") -> int | None:
     return int(match[1]) if match else None
 
 
-def restart(command: Sequence[str], *, check_inhibitors: bool = True) -> None:
+def restart(command: Sequence[str], *, check_inhibitors: bool = True, system_bus: Path = SYSTEM_BUS) -> None:
     """Restart this machine by the configured command, which returns before the machine goes down.
 
     What the command leaves running in the background is left alone: it may be what restarts.
+
+    Args:
+        command: its words.
+        check_inhibitors: whether locks of other programs stop the restart.
+        system_bus: the socket of D-Bus.
 
     Raises:
         HostError: no command is configured, or it failed; the node is not restarted.
@@ -142,7 +149,8 @@ def restart(command: Sequence[str], *, check_inhibitors: bool = True) -> None:
         message = "no reboot_command is configured, so the node is not restarted"
         raise HostError(message, next_step="Set `reboot_command`, or restart the node yourself.")
     is_systemctl = PurePath(command[0]).name == "systemctl"
-    version = systemd_version(command[0]) if check_inhibitors and is_systemctl else None
+    is_asked = check_inhibitors and is_systemctl and system_bus.exists()
+    version = systemd_version(command[0]) if is_asked else None
     words = restart_command(command, check_inhibitors=check_inhibitors, systemd=version)
     output = os.memfd_create("restart", os.MFD_CLOEXEC)  # not a pipe: nobody need read it
     try:

@@ -88,14 +88,17 @@ def test_without_systemctl_there_is_no_version(tmp_path: Path) -> None:
     assert systemd_version(str(tmp_path / "systemctl")) is None
 
 
-@pytest.mark.parametrize("check", [True, False])
-def test_a_restart_runs_the_command(tmp_path: Path, *, check: bool) -> None:
-    said = tmp_path / "said"
+@pytest.mark.parametrize(("check", "has_bus"), [(True, True), (True, False), (False, True)])
+def test_a_restart_runs_the_command(tmp_path: Path, *, check: bool, has_bus: bool) -> None:
+    """Without the bus, systemctl 252 fails: "Failed to connect to bus"."""
+    said, bus = tmp_path / "said", tmp_path / "system_bus_socket"
+    if has_bus:
+        bus.touch()
     program = script(
         tmp_path / "systemctl", f'[ "$1" = --version ] && echo "systemd 252" && exit\necho "$*" >> {said}'
     )
-    restart([str(program), "reboot"], check_inhibitors=check)
-    assert said.read_text() == ("--check-inhibitors=yes reboot\n" if check else "reboot\n")
+    restart([str(program), "reboot"], check_inhibitors=check, system_bus=bus)
+    assert said.read_text() == ("--check-inhibitors=yes reboot\n" if check and has_bus else "reboot\n")
 
 
 def test_a_command_that_fails_is_reported_with_its_last_line(tmp_path: Path) -> None:

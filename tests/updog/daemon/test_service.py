@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -167,6 +168,22 @@ def is_quiet(seconds: float) -> bool:
     before = last_look()
     time.sleep(seconds)
     return last_look() == before
+
+
+def test_a_confirm_is_noticed_at_once_and_not_at_the_next_look(node: Node) -> None:
+    """Else a fleet with one lock loses up to a minute at every node. This process is the daemon's double."""
+    told: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: told.append(number))
+    try:
+        Path(os.environ["RUNTIME_DIRECTORY"]).mkdir()
+        with (Path(os.environ["RUNTIME_DIRECTORY"]) / "agent.lock").open("w", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
+            assert node.updog("confirm").status == 0
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert told == [signal.SIGUSR1]
 
 
 def test_a_second_one_is_refused(node: Node) -> None:
