@@ -23,6 +23,7 @@ from signpost.journal import Severity
 from signpost.progress import ACTIONS, EVENTS
 from tools import python_api
 from updog import errors as updog_errors
+from updog.api_keys import API_KEYS
 from updog.auto.table import ROWS, Phase, Row
 from updog.auto_keys import AUTO_KEYS
 from updog.cli import program as updog
@@ -86,7 +87,7 @@ def _configuration() -> str:
     """Return the table of the configuration's keys."""
     rows = [
         f"| `{key.name}` | {key.takes} | {default} | {key.meaning}{' (upstream)' if key.upstream else ''} |\n"
-        for key in (*KEYS, *AUTO_KEYS)
+        for key in (*KEYS, *AUTO_KEYS, *API_KEYS)
         for default in ["required" if key.required else key.default_text and f"`{key.default_text}`"]
     ]
     head = (

@@ -32,6 +32,7 @@ from signpost.errors import ExitStatus
 from signpost.journal import Severity, start_logging, takes_fields
 from signpost.sets import Slot
 from updog import config as configuration
+from updog.api_keys import API_KEYS
 from updog.auto_keys import AUTO_KEYS
 from updog.errors import HealthError, HostError, NothingToDoError, NoWayBackError
 from updog.update_metadata.errors import TimeError, VersionError
@@ -606,7 +607,7 @@ def help_(context: click.Context, topic: str | None, as_json: bool) -> None:
     if topic is None:
         emit({"topics": ["configuration"]}, context.find_root().get_help(), as_json=as_json)
     else:
-        keys = (*configuration.KEYS, *AUTO_KEYS)
+        keys = (*configuration.KEYS, *AUTO_KEYS, *API_KEYS)
         emit(render.keys_document(keys), render.keys_text(keys), as_json=as_json)
 
 

@@ -10,7 +10,8 @@ Rules it enforces:
   query; no fault shows them either.
 
 The table :data:`KEYS` defines all names, types, defaults and meanings, but for those of automatic updates
-(:mod:`updog.auto_keys`); the reference page ``docs/reference/updog.toml.md`` is generated from both.
+(:mod:`updog.auto_keys`) and of the API (:mod:`updog.api_keys`); the reference page
+``docs/reference/updog.toml.md`` is generated from all three.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from signpost.errors import MediumError, UsageError
 from signpost.system_file import read_system_text
 from signpost.toml_file import parse_toml, read_text
+from updog.api_keys import ApiTable
 from updog.auto_keys import AutoSettings
 from updog.config_key import (
     BadValueError,
@@ -51,6 +53,7 @@ from updog.url import WEB, Url
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from updog.api_keys import ApiSettings
     from updog.auto.policy import Policy
 
 BUILTIN_CHECKS = ("failed-units", "default-route", "name-resolution", "free-space", "clock")
@@ -59,7 +62,7 @@ BUILTIN_CHECKS = ("failed-units", "default-route", "name-resolution", "free-spac
 DEFAULT_PATH = Path("/etc/updog.toml")
 _T = TypeVar("_T")
 _LATEST = "latest"
-_AUTO = "auto"
+_AUTO, _API = "auto", "api"
 _MAX_TRIES = 15  # the GPT attribute field has four bits for it
 
 
@@ -111,6 +114,7 @@ class Config:
     limit_rate: int
     download_tries: int
     auto: Policy
+    api: ApiSettings
 
     @property
     def manifest_name(self) -> str:
@@ -557,33 +561,34 @@ def parse(text: str, folder: Path) -> Config:
     Raises:
         ConfigError: lists every fault, each by its key.
     """
-    values, auto, _ = _read(text, folder)
-    return Config(**values, auto=auto.policy())
+    values, auto, api, _ = _read(text, folder)
+    return Config(**values, auto=auto.policy(), api=api.settings())
 
 
 def effective(text: str, folder: Path) -> tuple[Setting, ...]:
     """Return every key with its value, and whether ``text`` has it. Raises ConfigError as :func:`parse`."""
-    values, auto, given = _read(text, folder)
+    values, auto, api, given = _read(text, folder)
     return tuple(
         Setting(name=name, value=plain(value), is_from_file=name in given)
-        for name, value in (*values.items(), *auto.items())
+        for name, value in (*values.items(), *auto.items(), *api.items())
     )
 
 
-def _read(text: str, folder: Path) -> tuple[dict[str, Any], AutoSettings, set[str]]:
-    """Return the values of :data:`KEYS`, those of ``auto``, and the names that ``text`` has."""
+def _read(text: str, folder: Path) -> tuple[dict[str, Any], AutoSettings, ApiTable, set[str]]:
+    """Return the values of :data:`KEYS`, those of ``auto`` and ``api``, and the names that ``text`` has."""
     document = parse_toml(text, ConfigError)
-    found, faults = read_keys(document, {key.name: key for key in KEYS}, folder, below=[_AUTO])
+    found, faults = read_keys(document, {key.name: key for key in KEYS}, folder, below=[_AUTO, _API])
     values: dict[str, Any] = {key.name: key.default for key in KEYS} | found
     if values["client_key"] and not values["client_certificate"]:
         faults.append("client_key has no effect without client_certificate")
     auto = AutoSettings(document.get(_AUTO), folder)
-    faults += auto.faults
+    api = ApiTable(document.get(_API), folder)
+    faults += [*auto.faults, *api.faults]
     if len(faults) > 1:
         raise ConfigError("\n  - ".join([f"{len(faults)} faults:", *faults]))
     if faults:
         raise ConfigError(faults[0])
-    return values, auto, {*document, *auto.given}
+    return values, auto, api, {*document, *auto.given, *api.given}
 
 
 def load(path: Path) -> Config:

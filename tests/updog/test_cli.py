@@ -15,6 +15,7 @@ import pytest
 from signpost.console import commands_of
 from tests.support.http_server import HttpServer
 from tests.support.nodes import NEWER, Node, command_line, make_node
+from updog.api_keys import API_KEYS
 from updog.auto_keys import AUTO_KEYS
 from updog.cli import program
 from updog.config import KEYS
@@ -64,7 +65,7 @@ def test_help_explains_every_key_of_the_configuration_in_80_columns() -> None:
     said = command_line(["help", "configuration"])
     assert said.status == 0
     lines = said.out.splitlines()
-    keys = (*KEYS, *AUTO_KEYS)
+    keys = (*KEYS, *AUTO_KEYS, *API_KEYS)
     assert [key.name for key in keys if key.name not in lines] == []
     assert [line for line in lines if len(line) > 80] == []
     document = command_line(["help", "configuration", "--json"]).document
@@ -90,7 +91,7 @@ def test_config_checks_the_file_and_shows_where_each_value_comes_from(tmp_path: 
     found = effective.document["settings"]
     assert found["auto.mode"] == {"value": "check", "source": "file"}
     assert found["auto.check_every"] == {"value": "1h", "source": "default"}
-    assert {*found} >= {key.name for key in (*KEYS, *AUTO_KEYS) if key.name.count(".") == 0}
+    assert {*found} >= {key.name for key in (*KEYS, *AUTO_KEYS, *API_KEYS) if key.name.count(".") == 0}
     assert "hunter2" not in effective.out + said.out
     assert "s3cret" not in effective.out + said.out
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
+JOB = "job"
+"""The kind of automatic work; others may follow its output."""
+
 MAX_OUTPUT = 64 << 20  # bytes that are read of a child's output
 
 
@@ -67,8 +70,13 @@ class Children:
         """Return the children of a node with this configuration file."""
         return cls([sys.executable, "-m", "updog", "--config", str(config)], folder)
 
-    def start(self, kind: str, words: Sequence[str]) -> None:
+    def start(self, kind: str, words: Sequence[str], *, environment: Mapping[str, str] | None = None) -> None:
         """Start a child for ``kind`` of work, of which none may be running.
+
+        Args:
+            kind: of the work.
+            words: the command.
+            environment: variables that it gets besides the daemon's own.
 
         Raises:
             OSError: it cannot be started.
@@ -76,7 +84,7 @@ class Children:
         if kind in self._running:
             raise RuntimeError(f"a child for {kind} is running already")
         self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        path = self._output(kind)
+        path = self.output(kind)
         path.unlink(missing_ok=True)  # the former child, if it still runs, keeps its own file
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
         descriptor = os.open(path, flags, 0o600)
@@ -87,6 +95,7 @@ class Children:
                 stdin=subprocess.DEVNULL,
                 stdout=descriptor,
                 start_new_session=True,
+                env={**os.environ, **(environment or {})},
             )
         finally:
             os.close(descriptor)
@@ -102,7 +111,7 @@ class Children:
 
     def has_orphans(self, kinds: Collection[str]) -> bool:
         """Return whether a child that another daemon started for one of ``kinds`` still runs."""
-        return any(_is_locked(self._output(kind)) for kind in kinds if kind not in self._running)
+        return any(_is_locked(self.output(kind)) for kind in kinds if kind not in self._running)
 
     def collect(self, kind: str) -> Ended | None:
         """Return the child for ``kind`` that has ended since the last look; None if there is none."""
@@ -116,9 +125,14 @@ class Children:
         """Return the child for ``kind`` once it has ended."""
         words, process = self._running.pop(kind)
         status = process.wait()
-        return Ended(words=words, status=status, document=_last_document(self._output(kind)))
+        return Ended(words=words, status=status, document=self.last_document(kind))
 
-    def _output(self, kind: str) -> Path:
+    def last_document(self, kind: str) -> Mapping[str, Any]:
+        """Return the last document that a child for ``kind`` printed, also one of an earlier daemon."""
+        return _last_document(self.output(kind))
+
+    def output(self, kind: str) -> Path:
+        """Return the file that a child for ``kind`` writes its output to."""
         return self._folder / f"{kind}.ndjson"
 
 

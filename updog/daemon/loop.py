@@ -30,6 +30,7 @@ from updog.auto.table import (
     restarted,
     step,
 )
+from updog.daemon.children import JOB
 from updog.daemon.facts import CheckFacts, NodeFacts
 from updog.daemon.surroundings import MachineReadings
 from updog.state import SEVERITIES, Code, Event
@@ -50,7 +51,7 @@ log = logging.getLogger(__name__)
 
 LONGEST_WAIT = timedelta(minutes=5)
 ORPHAN_WAIT = timedelta(seconds=5)
-_JOB, _LOCK, _LOOK = "job", "lock", "look"  # kinds of children
+_LOCK, _LOOK = "lock", "look"  # kinds of children, besides JOB
 _MAX_STEPS = 32  # of one look; more would be a circle in the table
 _WITH_GATES = frozenset({Phase.READY, Phase.STAGED, Phase.LOCKING, Phase.CLEARED, Phase.LEAVING})
 _ANSWERS: Mapping[int, LockCall] = {ExitStatus.DONE: LockCall.YES, ExitStatus.NOTHING_TO_DO: LockCall.NO}
@@ -64,12 +65,12 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    Act.REFRESH: Command(_JOB, lambda _: ("why", "--json")),
-    Act.INSTALL: Command(_JOB, lambda state: ("update-image", "--image", str(state.version), "--json")),
-    Act.APPLY: Command(_JOB, lambda _: ("update-apply", "--json")),
-    Act.REVERT: Command(_JOB, lambda _: ("update-revert", "--json")),
-    Act.RESTART: Command(_JOB, lambda _: ("agent", "restart", "--json")),
-    Act.POST_CONFIRM: Command(_JOB, lambda _: ("agent", "post-confirm", "--json")),
+    Act.REFRESH: Command(JOB, lambda _: ("why", "--json")),
+    Act.INSTALL: Command(JOB, lambda state: ("update-image", "--image", str(state.version), "--json")),
+    Act.APPLY: Command(JOB, lambda _: ("update-apply", "--json")),
+    Act.REVERT: Command(JOB, lambda _: ("update-revert", "--json")),
+    Act.RESTART: Command(JOB, lambda _: ("agent", "restart", "--json")),
+    Act.POST_CONFIRM: Command(JOB, lambda _: ("agent", "post-confirm", "--json")),
     Act.LOCK: Command(_LOCK, lambda state: ("fleet-lock", "lock", "--to", str(state.version), "--json")),
     Act.UNLOCK: Command(_LOCK, lambda _: ("fleet-lock", "unlock", "--json")),
 }
@@ -131,7 +132,7 @@ class Daemon:
     def look(self) -> datetime:
         """Take all steps that can be taken now, and return when to look again at the latest."""
         now = self._clock()
-        if self._children.has_orphans((_JOB, _LOCK)):
+        if self._children.has_orphans((JOB, _LOCK)):
             return now + ORPHAN_WAIT  # what it does is not known before it ends
         self._forget_node()
         self._collect()
@@ -152,12 +153,12 @@ class Daemon:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way, so that the process may end where the mode is off."""
-        return not any(self._children.is_running(kind) for kind in (_JOB, _LOCK))
+        return not any(self._children.is_running(kind) for kind in (JOB, _LOCK))
 
     @property
     def has_news(self) -> bool:
         """Whether a child has ended that no look has collected yet."""
-        return any(self._children.has_ended(kind) for kind in (_JOB, _LOCK))
+        return any(self._children.has_ended(kind) for kind in (JOB, _LOCK))
 
     # -- facts
 
@@ -191,7 +192,7 @@ class Daemon:
             denied=node.denied,
             offer=memory.offer,
             offered=memory.offered,
-            job=Job.RUNNING if self._children.is_running(_JOB) else self._last_job,
+            job=Job.RUNNING if self._children.is_running(JOB) else self._last_job,
             lock_call=LockCall.RUNNING if self._children.is_running(_LOCK) else self._last_lock,
             install_gates=install,
             restart_gates=restart,
@@ -252,7 +253,7 @@ class Daemon:
             _tell(event)
 
     def _collect(self) -> None:
-        ended = self._children.collect(_JOB)
+        ended = self._children.collect(JOB)
         if ended is not None:
             self._last_job = self._job(ended)
             self._node = None

@@ -2,7 +2,7 @@
 
 * SIGTERM ends it; a child goes on. SIGHUP starts it again with a new configuration. SIGUSR1 makes it look at
   once, after an operator asked for something. SIGCHLD says that a child has ended.
-* Where the mode is off it ends once there is no lock to release.
+* Where the mode is off it ends once there is no lock to release, and no client at a socket of systemd.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from signpost.errors import MediumError, ToolError
 from updog import config as configuration
@@ -26,6 +26,7 @@ from updog import status_files
 from updog.auto.policy import Mode
 from updog.auto.table import Lock, Phase
 from updog.daemon import view, wishes
+from updog.daemon.api.door import open_door
 from updog.daemon.children import Children
 from updog.daemon.loop import Daemon, Edges
 from updog.daemon.machine import Machine
@@ -35,7 +36,12 @@ from updog.daemon.running import run_folder
 from updog.errors import BusyError, ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from socket import socket
+
     from updog.config import Config
+    from updog.daemon.api.door import Door
+    from updog.daemon.api.start import Api
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +55,8 @@ _UNIT_FOLDERS = (
 """Where systemd looks for units, systemd.unit(5); the first that has one decides."""
 
 _TIMER = "updog-update.timer"
+_LEAVE_LOOK = timedelta(seconds=10)
+_FIRST_CLIENT_SECONDS = 60.0
 _AFTER_ERROR = timedelta(minutes=1)
 _LOCK_SECONDS = 1.0  # a command that looks whether a daemon runs holds the lock for a moment
 
@@ -77,20 +85,32 @@ def serve(path: Path, *, root: Path = Path("/")) -> int:
     with _lock_file(run) as lock_file:
         _lock(lock_file.fileno())
         daemon = _daemon(config, path, run)
+        door = open_door(config.api, os.environ, is_off=config.auto.mode is Mode.OFF)
+        api: Api | None = None
+        started = time.monotonic()
         notify("READY=1")
         while True:
             wake = _look(daemon)
-            _publish(daemon, config, run, wake)
+            document = _publish(daemon, config, run, wake)
+            if api is not None:
+                api.tell(document)
             if _is_over(daemon, config):
-                break
+                is_wanted = api.is_wanted if api else time.monotonic() - started < _FIRST_CLIENT_SECONDS
+                if not door.is_activated or not is_wanted:
+                    break
+                wake = min(wake, now() + _LEAVE_LOOK)
             seconds = max((wake - now()).total_seconds(), 0.0)
-            signals = _wait(wakeup, min(seconds, watchdog_seconds() or seconds), daemon)
+            knocked = () if api else door.sockets
+            signals, has_client = _wait(wakeup, knocked, min(seconds, watchdog_seconds() or seconds), daemon)
             notify("WATCHDOG=1")
+            if has_client:
+                api = _api(daemon, config, path, run, door)
             if signal.SIGTERM in signals or signal.SIGINT in signals:
                 notify("STOPPING=1")
                 break
             if signal.SIGHUP in signals and _is_sound(path):
                 status_files.remove_agent_metrics(config)
+                door.leave_open()
                 os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - itself, with the same words
         status_files.remove_agent_metrics(config)  # of an agent that does not run there is nothing to say
     return 0
@@ -162,17 +182,19 @@ def _listen() -> int:
     return reads
 
 
-def _wait(descriptor: int, seconds: float, daemon: Daemon) -> set[int]:
-    """Wait for signals, at most so long; return which have come.
+def _wait(descriptor: int, door: Sequence[socket], seconds: float, daemon: Daemon) -> tuple[set[int], bool]:
+    """Wait for signals and clients, at most so long; return which signals have come, and whether a client.
 
     The end of a child that the last look has waited for is no reason for the next look: that would never end.
     """
     end = time.monotonic() + seconds
+    doors = [each.fileno() for each in door]
     while True:
-        ready, _, _ = select.select([descriptor], [], [], max(end - time.monotonic(), 0.0))
-        signals = set(os.read(descriptor, 4096)) if ready else set()
-        if signals != {signal.SIGCHLD} or daemon.has_news:
-            return signals
+        ready, _, _ = select.select([descriptor, *doors], [], [], max(end - time.monotonic(), 0.0))
+        signals = set(os.read(descriptor, 4096)) if descriptor in ready else set()
+        has_client = any(number in doors for number in ready)
+        if signals != {signal.SIGCHLD} or has_client or daemon.has_news:
+            return signals, has_client
 
 
 def _daemon(config: Config, path: Path, run: Path) -> Daemon:
@@ -190,6 +212,15 @@ def _daemon(config: Config, path: Path, run: Path) -> Daemon:
     return Daemon(config.auto, seed, edges)
 
 
+def _api(daemon: Daemon, config: Config, path: Path, run: Path, door: Door) -> Api:
+    """Start the API."""
+    from updog.daemon.api.start import Api  # not before somebody asks: it takes memory
+
+    api = Api(config, path, run, door, is_busy=lambda: not daemon.is_idle)
+    api.start()
+    return api
+
+
 def _look(daemon: Daemon) -> datetime:
     """Look, and return when to look again; where nothing can be saved nothing is done."""
     try:
@@ -199,8 +230,8 @@ def _look(daemon: Daemon) -> datetime:
         return now() + _AFTER_ERROR
 
 
-def _publish(daemon: Daemon, config: Config, run: Path, wake: datetime) -> None:
-    """Write how things stand; a file that cannot be written is logged and stops nothing."""
+def _publish(daemon: Daemon, config: Config, run: Path, wake: datetime) -> dict[str, Any]:
+    """Write how things stand, and return it; a file that cannot be written is logged and stops nothing."""
     requests = wishes.read(config.state_dir)
     document = view.document(config.auto, daemon.memory, daemon.gates, requests, now=now(), wake=wake)
     status_files.post_agent_metrics(config, document)
@@ -212,6 +243,7 @@ def _publish(daemon: Daemon, config: Config, run: Path, wake: datetime) -> None:
     except OSError as error:
         log.warning("cannot write %s: %s", run / "agent.json", error)
     notify(f"STATUS={view.text(document).splitlines()[0]}")
+    return document
 
 
 def _is_over(daemon: Daemon, config: Config) -> bool:

@@ -1,0 +1,167 @@
+"""The node as the API sees it: its status, history and last decision.
+
+Status and history are asked of a child, and again when something may have changed: the state files, the end
+of a job, or :data:`MAX_AGE` (the partition table may be changed by hand). Clients that ask at the same time
+share one child.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import zlib
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from signpost.errors import MediumError
+from signpost.medium import OsMedium
+from updog import durable
+from updog.daemon.api import problems
+from updog.daemon.api.documents import Decision
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from updog.daemon.children import Children
+
+log = logging.getLogger(__name__)
+
+MAX_AGE = 30.0
+"""Seconds after which the status is asked for again, even if nothing seems to have changed."""
+
+
+class _Answer:
+    """The document of one command, asked for again when it may have changed."""
+
+    def __init__(self, kind: str, words: Sequence[str], children: Children, watched: Sequence[Path]) -> None:
+        self._kind = kind
+        self._words = tuple(words)
+        self._children = children
+        self._watched = tuple(watched)
+        self._lock = threading.Lock()
+        self._changes = 0  # that were told; an answer from before one is not kept
+        self._document: Any = None  # None: not known; replaced as a whole, so any thread may read it
+        self._stamp: object = None
+        self._asked = 0.0
+
+    def forget(self) -> None:
+        """Let the next call ask again."""
+        self._changes += 1
+        self._document = None
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether nothing is known to have happened since it was asked."""
+        return self._document is not None and self._stamp == self._stamp_now()
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it can be given without asking."""
+        return self.is_unchanged and time.monotonic() - self._asked < MAX_AGE
+
+    def _stamp_now(self) -> tuple[object, ...]:
+        return tuple(stamp(path) for path in self._watched)
+
+    def get(self) -> Any:
+        """Return the document. Raises ApiError if the command failed."""
+        document = self._document
+        if document is not None and self.is_fresh:
+            return document
+        with self._lock:
+            if self.is_fresh:  # another thread asked meanwhile
+                return self._document
+            seen, asked, changes = self._stamp_now(), time.monotonic(), self._changes
+            try:
+                self._children.start(self._kind, self._words)
+            except OSError as error:
+                raise problems.of_document({}, f"cannot ask for the status: {error.strerror}") from error
+            ended = self._children.wait(self._kind)
+            if ended.status != 0:
+                raise problems.of_document(ended.document, f"`updog {self._words[0]}` failed")
+            document = msgspec.json.decode(self._children.output(self._kind).read_bytes())
+            if changes == self._changes:
+                self._document, self._stamp, self._asked = document, seen, asked
+            return document
+
+
+class NodeReader:
+    """Reads the node. Any thread may call.
+
+    Args:
+        children: ask for status and history; they are used here only.
+        state_dir: folder of the state.
+    """
+
+    def __init__(self, children: Children, state_dir: Path) -> None:
+        state, auto, asked = (state_dir / name for name in ("state.json", "auto.json", "wishes.json"))
+        self._status = _Answer("api-status", ("status", "--json"), children, [state])
+        self._history = _Answer("api-history", ("history", "--json"), children, [state, auto, asked])
+        self._decision_path = state_dir / "decision.json"
+        self._decision: tuple[object, Decision | None] | None = None
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether something has happened since status and history were read."""
+        return not (self._status.is_unchanged and self._history.is_unchanged)
+
+    def forget(self) -> None:
+        """Let status and history be read again: something has changed."""
+        self._status.forget()
+        self._history.forget()
+
+    def status(self) -> Mapping[str, Any]:
+        """Return the document of `updog status --json`. Raises ApiError."""
+        document: Mapping[str, Any] = self._status.get()
+        return document
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return the events of `updog history --json`, oldest first, each with an ``id``. Raises ApiError."""
+        return [{"id": _event_id(event), **event} for event in self._history.get()]
+
+    def decision(self) -> Decision | None:
+        """Return what the last check found; None before the first one, and if it cannot be read."""
+        now = stamp(self._decision_path)
+        if self._decision is None or self._decision[0] != now:
+            self._decision = (now, self._read_decision())
+        return self._decision[1]
+
+    def _read_decision(self) -> Decision | None:
+        try:
+            data = durable.read_own(OsMedium(), self._decision_path)
+            return msgspec.json.decode(data, type=Decision)
+        except (MediumError, msgspec.MsgspecError) as error:
+            if self._decision_path.exists():
+                log.warning("cannot read %s: %s", self._decision_path, error)
+            return None
+
+    def keep_decision(self, document: Mapping[str, Any]) -> None:
+        """Keep the document of `updog why --json` as the last decision. A failure is logged."""
+        try:
+            decision = Decision(
+                checked_at=datetime.now(UTC),
+                summary=document["summary"],
+                update=document["chosen"],
+                verdicts=document["releases"],
+            )
+            durable.write_json(OsMedium(), self._decision_path, msgspec.to_builtins(decision), mode=0o600)
+        except (KeyError, MediumError) as error:
+            log.warning("the decision is not kept: %s", error)
+
+
+def stamp(path: Path) -> tuple[int, ...] | None:
+    """Return what changes when a file is replaced; None if it cannot be looked at."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+def _event_id(event: Mapping[str, Any]) -> str:
+    """Return a name for an event: they have no numbers, and old ones are no longer kept."""
+    checksum = zlib.crc32(msgspec.json.encode(event, order="sorted"))  # hashlib would take 4 MB of memory
+    return f"{event['time']}-{checksum:08x}"

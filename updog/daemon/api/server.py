@@ -1,0 +1,208 @@
+"""The clients of the API: one thread for each connection, and one that accepts them.
+
+Rules:
+
+* a connection too many is answered with status 503 and never waits;
+* threads end with the process: a client that hangs holds nobody up.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from updog.daemon.api.access import Peer
+from updog.daemon.api.exchange import ClosedError, Exchange, error_response
+from updog.daemon.api.problems import ApiError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from updog.daemon.api.routes import Router
+
+log = logging.getLogger(__name__)
+
+_STACK_BYTES = 512 << 10
+_LINGER_SECONDS = 1.0
+_MAX_LINGERING = 64
+_ACCEPT_AGAIN_SECONDS = 0.1
+
+
+@dataclass(kw_only=True)
+class Listener:
+    """A socket and what answers there."""
+
+    socket: socket.socket
+    router: Router
+
+
+@dataclass(kw_only=True)
+class Server:
+    """Accepts clients and answers them.
+
+    Attributes:
+        listeners: where. max_clients: at the same time.
+    """
+
+    listeners: Sequence[Listener]
+    max_clients: int
+    _clients: int = field(default=0, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _idle_since: float = field(default_factory=time.monotonic, init=False)
+    _ended: bool = field(default=False, init=False)
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long there has been no client."""
+        with self._lock:
+            return 0.0 if self._clients else time.monotonic() - self._idle_since
+
+    def start(self) -> None:
+        """Begin to accept clients, in a thread."""
+        before = threading.stack_size(_STACK_BYTES)
+        threading.Thread(target=self._accept_all, name="api", daemon=True).start()
+        threading.stack_size(before)
+
+    def close(self) -> None:
+        """Accept no more clients."""
+        self._ended = True
+        for listener in self.listeners:
+            listener.socket.close()
+
+    def _accept_all(self) -> None:
+        selector = selectors.DefaultSelector()
+        lingering: dict[socket.socket, float] = {}
+        for listener in self.listeners:
+            listener.socket.setblocking(False)
+            selector.register(listener.socket, selectors.EVENT_READ, listener)
+        while not self._ended:
+            ready = selector.select(_LINGER_SECONDS if lingering else None)
+            for key, _ in ready:
+                if isinstance(key.data, Listener):
+                    self._accept(key.data, selector, lingering)
+                elif not _drain(key.fileobj):  # type: ignore[arg-type]
+                    lingering[key.fileobj] = 0.0  # type: ignore[index]
+            now = time.monotonic()
+            for connection in [each for each, end in lingering.items() if end <= now]:
+                del lingering[connection]
+                selector.unregister(connection)
+                connection.close()
+
+    def _accept(
+        self, listener: Listener, selector: selectors.BaseSelector, lingering: dict[socket.socket, float]
+    ) -> None:
+        try:
+            connection, _ = listener.socket.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:  # no more descriptors, or closed
+            if not self._ended:
+                log.warning("cannot accept a client: %s", error)
+                time.sleep(_ACCEPT_AGAIN_SECONDS)
+            return
+        if self._is_admitted():
+            thread = threading.Thread(
+                target=self._serve, args=(connection, listener.router), name="api-client", daemon=True
+            )
+            try:
+                thread.start()
+            except RuntimeError:  # the limit of threads, or of memory
+                self._left()
+            else:
+                return
+        _send_too_many(connection)
+        if len(lingering) < _MAX_LINGERING:
+            lingering[connection] = time.monotonic() + _LINGER_SECONDS
+            selector.register(connection, selectors.EVENT_READ)
+        else:
+            connection.close()
+
+    def _is_admitted(self) -> bool:
+        with self._lock:
+            if self._clients >= self.max_clients:
+                return False
+            self._clients += 1
+            return True
+
+    def _left(self) -> None:
+        with self._lock:
+            self._clients -= 1
+            self._idle_since = time.monotonic()
+
+    def _serve(self, connection: socket.socket, router: Router) -> None:
+        try:
+            with connection:
+                _converse(connection, router)
+                _linger(connection)
+        except Exception:  # one client must not end the daemon
+            log.exception("a client was left")
+        finally:
+            self._left()
+
+
+def _converse(connection: socket.socket, router: Router) -> None:
+    """Answer requests until the client has gone, or cannot be followed."""
+    try:
+        exchange = Exchange(connection, Peer.of(connection))
+    except OSError:
+        return
+    try:
+        while True:
+            request = exchange.next_request()
+            if request is None:
+                return
+            if not exchange.respond(router.answer(request)):
+                return
+    except ApiError as error:
+        with suppress(ClosedError):
+            exchange.refuse(error)
+    except ClosedError:
+        pass
+
+
+def _linger(connection: socket.socket) -> None:
+    """Let the client read the answer: to close with bytes unread would take it away."""
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(_LINGER_SECONDS)
+        end = time.monotonic() + _LINGER_SECONDS
+        while time.monotonic() < end and connection.recv(1 << 16):
+            pass
+
+
+def _drain(connection: socket.socket) -> bool:
+    """Throw away what a refused client sends; return False once it has ended."""
+    try:
+        return bool(connection.recv(1 << 16))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+def _send_too_many(connection: socket.socket) -> None:
+    """Tell a client that there are too many, as far as it can be told at once."""
+    response = error_response(
+        ApiError(
+            http=HTTPStatus.SERVICE_UNAVAILABLE,
+            code="too-many-clients",
+            message="there are as many clients as api.max_clients allows",
+            next_step="Ask again later.",
+        )
+    )
+    assert isinstance(response.body, bytes)  # noqa: S101 - for the type checker
+    head = (
+        f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {response.content_type}\r\n"
+        f"Content-Length: {len(response.body)}\r\nRetry-After: 5\r\nConnection: close\r\n\r\n"
+    )
+    with suppress(OSError):
+        connection.setblocking(False)
+        connection.send(head.encode() + response.body)
+        connection.shutdown(socket.SHUT_WR)

@@ -1,0 +1,130 @@
+"""The API of one daemon, put together."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from updog.api_keys import Grantee, Kind
+from updog.daemon.api.documents import Do, EventName
+from updog.daemon.api.events import Events
+from updog.daemon.api.jobs import JobRunner, tell
+from updog.daemon.api.node import NodeReader
+from updog.daemon.api.problems import ApiError
+from updog.daemon.api.routes import BOTTLEROCKET, ROUTES, Grants, Right, Router
+from updog.daemon.api.server import Listener, Server
+from updog.daemon.api.tail import Tail
+from updog.daemon.api.v1 import Node
+from updog.daemon.children import JOB, Children
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from updog.config import Config
+    from updog.daemon.api.documents import Job
+    from updog.daemon.api.door import Door
+
+log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 60.0
+"""Without automatic updates, a daemon that was started for a client ends so long after the last one."""
+
+_LOOK_SECONDS, _BUSY_LOOK_SECONDS = 1.0, 0.25
+_ANYBODY = (Grantee(kind=Kind.ANY),)  # the mode of the socket says who can open it
+
+
+class Api:
+    """Serves clients until the process ends.
+
+    Args:
+        config: of the node.
+        path: the configuration file.
+        run: folder of what is forgotten at a restart of the machine.
+        door: where clients come in.
+        is_busy: tells whether automatic work runs.
+    """
+
+    def __init__(
+        self, config: Config, path: Path, run: Path, door: Door, *, is_busy: Callable[[], bool]
+    ) -> None:
+        self._events = Events()
+        self._is_busy = is_busy
+        self._automatic = Tail(Children.of(path, run).output(JOB))
+        reader = NodeReader(Children.of(path, run), config.state_dir)
+        jobs = JobRunner(
+            Children.of(path, run), run / "jobs.json", self._events, is_busy=is_busy, on_end=self._after_job
+        )
+        self._node = Node(
+            config_path=path,
+            state_dir=config.state_dir,
+            os_release=config.os_release,
+            arch=config.arch,
+            reader=reader,
+            jobs=jobs,
+            events=self._events,
+        )
+        rights = {Right.READ: config.api.read, Right.CONTROL: config.api.control}
+        own = Router(ROUTES, self._node, Grants(by_right=rights))
+        upstream = Router(BOTTLEROCKET, self._node, Grants(by_right=dict.fromkeys(Right, _ANYBODY)))
+        listeners = [
+            *(Listener(socket=each, router=own) for each in door.own),
+            *(Listener(socket=each, router=upstream) for each in door.bottlerocket),
+        ]
+        self._server = Server(listeners=listeners, max_clients=config.api.max_clients)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._server.start()
+        threading.Thread(target=self._watch, name="api-watch", daemon=True).start()
+
+    def close(self) -> None:
+        """End the streams; accept nobody."""
+        self._server.close()
+        self._events.close()
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a client or a job needs the daemon, or did a short while ago."""
+        return self._node.jobs.running is not None or self._server.idle_seconds < IDLE_SECONDS
+
+    def tell(self, auto: Mapping[str, Any]) -> None:
+        """Take what the agent says of itself, and tell those who listen if it is new."""
+        if auto != self._node.auto:
+            self._node.auto = auto
+            self._events.add(EventName.AUTO, auto)
+
+    # -- what changes
+
+    def _after_job(self, job: Job, document: Mapping[str, Any]) -> None:
+        self._node.reader.forget()
+        if job.do is Do.REFRESH and "releases" in document:
+            self._node.reader.keep_decision(document)
+
+    def _watch(self) -> None:
+        """Tell those who listen of automatic work, and when the status or the history has changed."""
+        known: set[str] | None = None
+        before: Any = None
+        self._automatic.skip()
+        while True:
+            time.sleep(_BUSY_LOOK_SECONDS if self._is_busy() else _LOOK_SECONDS)
+            tell(self._events, self._automatic.lines(), None)
+            if not self._node.reader.is_changed:
+                continue
+            try:
+                status, history = self._node.reader.status(), self._node.reader.history()
+            except ApiError as error:
+                log.debug("the status is not known: %s", error)
+                continue
+            if known is not None:
+                for event in history:
+                    if event["id"] not in known:
+                        self._events.add(EventName.HISTORY, event)
+            known = {event["id"] for event in history}
+            if before is not None and status != before:
+                self._events.add(EventName.STATE, msgspec.to_builtins(self._node.status()))
+            before = status
