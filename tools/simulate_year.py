@@ -23,7 +23,7 @@ from zoneinfo import ZoneInfo
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from updog.auto.gates import Gate, Offer, Purpose, Readings, judge
+from updog.auto.gates import Gate, Offer, Purpose, Readings, first_closed, judge
 from updog.auto.policy import FleetLock, Mode, Policy
 from updog.auto.table import (
     Act,
@@ -154,8 +154,8 @@ class Year:
         while queue:
             moment, number = heapq.heappop(queue)
             node = self.nodes[number]
-            if moment != node.due or moment >= END:
-                continue
+            if moment >= END:
+                return
             self.now = moment
             self._happen(node)
             node.due = node.next_event()
@@ -206,7 +206,7 @@ class Year:
             self._start_daemon(node)
             return True
         for act in answer.acts:
-            self._carry_out(node, act, facts)
+            self._carry_out(node, act)
         return node.boots is None and (bool(answer.acts) or node.state != before)
 
     def _facts(self, node: Node) -> Facts:
@@ -257,7 +257,7 @@ class Year:
         node.job = Job.RUNNING if node.job_ends is not None else Job.NONE
         node.lock_call, node.lock_ends = LockCall.NONE, None
 
-    def _carry_out(self, node: Node, act: Act, facts: Facts) -> None:
+    def _carry_out(self, node: Node, act: Act) -> None:
         self.counts[act.value] += 1
         if act in JOB_TAKES:
             if node.job_ends is not None:
@@ -266,7 +266,7 @@ class Year:
         elif act in {Act.LOCK, Act.UNLOCK}:
             self._ask_lock_server(node, act)
         elif act is Act.RESTART:
-            self._restart(node, facts)
+            self._restart(node)
 
     def _ask_lock_server(self, node: Node, act: Act) -> None:
         if node.lock_ends is not None:
@@ -281,7 +281,7 @@ class Year:
         answer = LockCall.YES if act is Act.UNLOCK or self.holder == node.number else LockCall.NO
         node.lock_answer = LockCall.FAILED if is_lost else answer
 
-    def _restart(self, node: Node, facts: Facts) -> None:
+    def _restart(self, node: Node) -> None:
         span = current_or_next(POLICY.windows, self.now, node.seed)
         if span is None or not span.start <= self.now < span.end:
             raise BrokenRuleError(f"node {node.number} restarts outside its window, at {self.now}")
@@ -289,7 +289,7 @@ class Year:
             raise BrokenRuleError(f"node {node.number} restarts while {self.holder} holds the lock")
         if node.standing is not Standing.WAITING or node.staged != node.state.version:
             raise BrokenRuleError(f"node {node.number} restarts into the system that runs")
-        if any(not gate.is_open for gate in facts.restart_gates):
+        if first_closed(self._judge(node, Purpose.RESTART)) is not None:
             raise BrokenRuleError(f"node {node.number} restarts with a closed gate")
         if self.chance.random() < self.chances.restart_fails:
             self.counts["restarts that did not happen"] += 1

@@ -22,7 +22,7 @@ from updog.auto.gates import (
     first_closed,
     judge,
 )
-from updog.auto.policy import AfterFallback, Apply, FleetLock, Mode, Policy
+from updog.auto.policy import AfterFallback, Apply, FleetLock, GateName, Mode, Policy
 from updog.auto.table import (
     ROWS,
     Act,
@@ -94,6 +94,8 @@ class World:
     now: datetime = START
     server: Server = field(default_factory=Server)
     published: set[int] = field(default_factory=lambda: {1})
+    urgent: set[int] = field(default_factory=set)  # as the publisher marks them
+    urgent_offers: frozenset[int] = frozenset()  # as the last check found them
     running: int = 1
     previous: int = 1
     other: int | None = None  # what the other slot has, complete and not run yet
@@ -122,10 +124,10 @@ class World:
 
     # -- what the daemon sees
 
-    def readings(self) -> Readings:
+    def readings(self, purpose: Purpose) -> Readings:
         return Readings(
             standing=self.standing,
-            offer=self.offer,
+            offer=self.offer if purpose is Purpose.INSTALL else self._in_work(),
             seed=0,
             waiting_since=self.state.first_ready,
             confirmed_at=self.confirmed_at,
@@ -137,7 +139,14 @@ class World:
         )
 
     def gates(self, purpose: Purpose) -> tuple[Gate, ...]:
-        return judge(purpose, self.readings(), self.policy, self.now)
+        return judge(purpose, self.readings(purpose), self.policy, self.now)
+
+    def _in_work(self) -> Offer | None:
+        return None if self.state.version is None else self._offer_of(self.state.version.minor)
+
+    def _offer_of(self, number: int) -> Offer:
+        why = "a hole is used" if number in self.urgent_offers else ""
+        return Offer(version=version(number), since=START, urgent=why)
 
     @property
     def is_without_lock(self) -> bool:
@@ -249,6 +258,12 @@ class World:
         assert closed is None, closed
         assert self.policy.mode is Mode.RESTART
         assert self.policy.sentinel is None
+        assert self.wishes.hold is None
+        assert self.inhibitor is None or self.inhibitor.soft
+        is_permitted = self.wishes.permit is not None and self.now < self.wishes.permit
+        is_passed = self.other in self.urgent_offers and GateName.WINDOW in self.policy.urgent
+        if self.policy.windows is NIGHTS and not is_permitted and not is_passed:
+            assert self.now.hour in {23, 0, 1}
         assert self.boots_next
         assert self.other is not None
         assert self.state.version == version(self.other)
@@ -294,8 +309,9 @@ class World:
 
     def _check(self) -> None:
         self.offered = frozenset(map(version, self.published))
+        self.urgent_offers = frozenset(self.urgent & self.published)
         best = max(self.published - self.denied, default=0)
-        self.offer = Offer(version=version(best), since=START) if best > self.running else None
+        self.offer = self._offer_of(best) if best > self.running else None
 
     def end_call(self, outcome: int) -> None:
         """Let a request to the lock server be answered (0), be lost (1), or its answer be lost (2)."""
@@ -365,13 +381,14 @@ POLICIES: tuple[Policy, ...] = tuple(
         warn=warn,
         max_wait=max_wait,
         max_attempts=3,
+        urgent=urgent,
     )
     for mode in (Mode.RESTART, Mode.RESTART, Mode.RESTART, Mode.INSTALL, Mode.CHECK, Mode.OFF)
     for apply in Apply
     for lock in (LOCK, None)
     for windows in (Windows(), NIGHTS)
-    for after, warn, max_wait in (
-        (AfterFallback.KEEP_LOCK, 5 * MINUTE, None),
-        (AfterFallback.RELEASE, timedelta(), 8 * HOUR),
+    for after, warn, max_wait, urgent in (
+        (AfterFallback.KEEP_LOCK, 5 * MINUTE, None, frozenset[GateName]()),
+        (AfterFallback.RELEASE, timedelta(), 8 * HOUR, frozenset({GateName.WINDOW, GateName.SESSIONS})),
     )
 )

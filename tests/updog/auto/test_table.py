@@ -31,7 +31,7 @@ from tests.updog.auto.node_model import (
     version,
 )
 from updog.auto.gates import Inhibitor, Wishes
-from updog.auto.policy import AfterFallback, Apply, Mode, Policy
+from updog.auto.policy import AfterFallback, Apply, GateName, Mode, Policy
 from updog.auto.table import (
     RETRY_LONGEST,
     ROWS,
@@ -87,6 +87,12 @@ def _withdraw(world: World, number: int) -> None:
     world.published -= {max(world.published)} - {1} if number % 2 else set()
 
 
+def _mark(world: World, number: int) -> None:
+    """The publisher marks a release urgent, or not any more."""
+    newest = {max(world.published)}
+    world.urgent = world.urgent | newest if number % 2 else world.urgent - newest
+
+
 def _operator(world: World, number: int) -> None:
     """An operator changes by hand what boots next, or discards what is staged."""
     if world.job is not None or world.standing not in {Standing.STAGED, Standing.WAITING}:
@@ -137,6 +143,7 @@ EVENTS: tuple[tuple[Callable[[World, int], None], int], ...] = (
     (lambda world, _: world.end_call(0), 8),
     (_publish, 3),
     (_withdraw, 1),
+    (_mark, 1),
     (_trial, 3),
     (_hold, 1),
     (_postpone, 1),
@@ -313,6 +320,15 @@ def test_row_20_a_hard_inhibitor_is_waited_for_beyond_max_wait() -> None:
     world.pass_time(48 * 60)
     assert world.state.phase is Phase.STAGED
     assert world.call is None
+
+
+def test_an_urgent_release_restarts_outside_the_window_where_the_policy_says_so() -> None:
+    policy = replace(RESTART, windows=NIGHTS, urgent=frozenset({GateName.WINDOW}))
+    world = at_peace(policy)
+    world.urgent = {2}
+    assert until(world, Phase.GONE).now.hour == 12
+    calm = until(at_peace(policy), Phase.GONE)
+    assert calm.now.hour == 23
 
 
 def in_the_window(world: World) -> World:
