@@ -112,6 +112,8 @@ def serve(path: Path, *, root: Path = Path("/")) -> int:
                 status_files.remove_agent_metrics(config)
                 door.leave_open()
                 os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - itself, with the same words
+        if api is not None:
+            api.close()
         status_files.remove_agent_metrics(config)  # of an agent that does not run there is nothing to say
     return 0
 

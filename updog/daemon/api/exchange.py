@@ -82,7 +82,7 @@ def error_response(error: ApiError, *, as_text: bool = False) -> Response:
     """Return an error as a response: a document, or as text its message alone."""
     if as_text:
         return Response(
-            http=error.http, content_type=TEXT, body=f"{error.message}\n".encode(), headers=error.headers
+            http=error.http, content_type=TEXT, body=error.message.encode(), headers=error.headers
         )
     problem = Problem(
         code=error.code, message=error.message, next_step=error.next_step, status=int(error.status)

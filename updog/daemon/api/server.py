@@ -3,7 +3,8 @@
 Rules:
 
 * a connection too many is answered with status 503 and never waits;
-* threads end with the process: a client that hangs holds nobody up.
+* threads end with the process: a client that hangs holds nobody up;
+* the end waits a moment for answers: who ordered a restart of the machine is told so, though it ends us too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import selectors
 import socket
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from updog.daemon.api.exchange import ClosedError, Exchange, error_response
 from updog.daemon.api.problems import ApiError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from updog.daemon.api.routes import Router
 
@@ -33,6 +34,7 @@ _STACK_BYTES = 512 << 10
 _LINGER_SECONDS = 1.0
 _MAX_LINGERING = 64
 _ACCEPT_AGAIN_SECONDS = 0.1
+_FINISH_SECONDS = 5.0
 
 
 @dataclass(kw_only=True)
@@ -54,7 +56,8 @@ class Server:
     listeners: Sequence[Listener]
     max_clients: int
     _clients: int = field(default=0, init=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _answering: int = field(default=0, init=False)
+    _lock: threading.Condition = field(default_factory=threading.Condition, init=False)
     _idle_since: float = field(default_factory=time.monotonic, init=False)
     _ended: bool = field(default=False, init=False)
 
@@ -75,6 +78,11 @@ class Server:
         self._ended = True
         for listener in self.listeners:
             listener.socket.close()
+
+    def finish(self) -> None:
+        """Wait until the requests that are here are answered, but not long."""
+        with self._lock:
+            self._lock.wait_for(lambda: not self._answering, _FINISH_SECONDS)
 
     def _accept_all(self) -> None:
         selector = selectors.DefaultSelector()
@@ -139,32 +147,44 @@ class Server:
     def _serve(self, connection: socket.socket, router: Router) -> None:
         try:
             with connection:
-                _converse(connection, router)
+                self._converse(connection, router)
                 _linger(connection)
         except Exception:  # one client must not end the daemon
             log.exception("a client was left")
         finally:
             self._left()
 
+    def _converse(self, connection: socket.socket, router: Router) -> None:
+        """Answer requests until the client has gone, or cannot be followed."""
+        try:
+            exchange = Exchange(connection, Peer.of(connection))
+        except OSError:
+            return
+        try:
+            while True:
+                request = exchange.next_request()
+                if request is None:
+                    return
+                with self._being_answered():
+                    goes_on = exchange.respond(router.answer(request))
+                if not goes_on:
+                    return
+        except ApiError as error:
+            with suppress(ClosedError):
+                exchange.refuse(error)
+        except ClosedError:
+            pass
 
-def _converse(connection: socket.socket, router: Router) -> None:
-    """Answer requests until the client has gone, or cannot be followed."""
-    try:
-        exchange = Exchange(connection, Peer.of(connection))
-    except OSError:
-        return
-    try:
-        while True:
-            request = exchange.next_request()
-            if request is None:
-                return
-            if not exchange.respond(router.answer(request)):
-                return
-    except ApiError as error:
-        with suppress(ClosedError):
-            exchange.refuse(error)
-    except ClosedError:
-        pass
+    @contextmanager
+    def _being_answered(self) -> Iterator[None]:
+        with self._lock:
+            self._answering += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._answering -= 1
+                self._lock.notify_all()
 
 
 def _linger(connection: socket.socket) -> None:

@@ -83,9 +83,10 @@ class Api:
         threading.Thread(target=self._watch, name="api-watch", daemon=True).start()
 
     def close(self) -> None:
-        """End the streams; accept nobody."""
+        """End the streams; accept nobody; answer who is here."""
         self._server.close()
         self._events.close()
+        self._server.finish()
 
     @property
     def is_wanted(self) -> bool:
