@@ -30,6 +30,7 @@ from updog.errors import (
     HostError,
     NothingToDoError,
     NoWayBackError,
+    PlanChangedError,
     ReadBackError,
     RecalledError,
 )
@@ -211,6 +212,7 @@ class Agent:
         for command in (Command.CLEAR_INACTIVE, Command.MARK_INACTIVE_VALID, Command.UPGRADE_TO_INACTIVE):
             after = transition(command, after, tries=self._config.tries)
         return UpdatePlan(
+            id=_plan_id(repository, update),
             update=update,
             running=session.running.version,
             slot=session.inactive,
@@ -283,11 +285,15 @@ class Agent:
         Raises:
             NothingToDoError: there is none; the message says why.
             DeniedVersionError: the requested version fell back on this node.
+            PlanChangedError: it is not what the request accepts.
         """
         from updog.select import VerdictCode
 
         decision = self._decide(session, repository, request)
         if decision.update is not None:
+            accepted = request.accept_plan
+            if accepted is not None and accepted != _plan_id(repository, decision.update):
+                raise PlanChangedError(f"{decision.update} is not what the accepted plan says")
             repository.send_target_version(decision.update.version)
             return decision.update
         verdicts = decision.verdicts
@@ -680,3 +686,13 @@ class Agent:
         """Return the event of something that was asked for; what is only found has nobody who asked."""
         now = self._clock()
         return Event(time=now, code=code, version=version, sentence=sentence, cause=cause, by=self._by)
+
+
+def _plan_id(repository: Repository, update: Update) -> str:
+    """Return the id of what installing ``update`` puts into a slot: it names the signed images' hashes."""
+    import hashlib
+    import json
+
+    images = {kind: repository.target(name).sha256 for kind, name in update.images.items()}
+    named = {"variant": update.variant, "arch": update.arch, "version": str(update.version), "images": images}
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()

@@ -11,7 +11,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cached_property, partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,7 @@ from updog.update_metadata.times import parse_moment
 from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from updog.agent import Agent
     from updog.config import Config
@@ -100,10 +100,18 @@ def _agent(context: click.Context, *, as_json: bool = False) -> Agent:
     return Agent(options.config, options.host, clock=clock, reporter=reporter, by=by)
 
 
-def _request(version: Version | None, *, ignore_waves: bool, max_bytes: int | None = None) -> UpdateRequest:
+def _request(
+    version: Version | None,
+    *,
+    ignore_waves: bool,
+    max_bytes: int | None = None,
+    accept_plan: str | None = None,
+) -> UpdateRequest:
     from updog.views import UpdateRequest
 
-    return UpdateRequest(version=version, ignore_waves=ignore_waves, max_bytes=max_bytes)
+    return UpdateRequest(
+        version=version, ignore_waves=ignore_waves, max_bytes=max_bytes, accept_plan=accept_plan
+    )
 
 
 _image_option = click.option(
@@ -132,6 +140,39 @@ _max_bytes_option = click.option(
     metavar="SIZE",
     help="Refuse an update that downloads more than this (500k, 50MB).",
 )
+_accept_option = click.option(
+    "--accept-plan",
+    metavar="ID",
+    help="Refuse anything but the plan with this id, which `updog plan` shows.",
+)
+
+
+def _request_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of what it installs, for :func:`_with_request`."""
+    for option in (_accept_option, _max_bytes_option, _waves_option, _image_option):
+        command = option(command)
+    return command
+
+
+def _with_request(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Hand a command the values of :func:`_request_options` as ``request``."""
+
+    @wraps(command)
+    def with_request(
+        context: click.Context,
+        *,
+        version: Version | None,
+        ignore_waves: bool,
+        max_bytes: int | None,
+        accept_plan: str | None,
+        **others: Any,
+    ) -> Any:
+        request = _request(version, ignore_waves=ignore_waves, max_bytes=max_bytes, accept_plan=accept_plan)
+        return command(context, request=request, **others)
+
+    return with_request
+
+
 _reboot_option = click.option("-r", "--reboot", is_flag=True, help="Reboot afterwards.")
 
 
@@ -141,6 +182,7 @@ _LATER = {
     "drill": "updog.drill.cli:drill",
     "fleet-lock": "updog.daemon.lock_cli:fleet_lock",
     "tuf": "updog.conformance:tuf",
+    "watch": "updog.daemon.watch:watch",
 }
 """Commands whose modules are imported only when they are run."""
 
@@ -293,21 +335,16 @@ def plan_command(
 
 
 @program.command("prepare")
-@_image_option
-@_waves_option
-@_max_bytes_option
+@_request_options
 @_rate_option
 @_quiet_option
 @json_option
 @click.pass_context
+@_with_request
 @example("updog prepare")
-def prepare(
-    context: click.Context, version: Version | None, ignore_waves: bool, max_bytes: int | None, as_json: bool
-) -> None:
+def prepare(context: click.Context, *, request: UpdateRequest, as_json: bool) -> None:
     """Download and verify an update without writing a slot."""
-    update = _agent(context, as_json=as_json).prepare(
-        _request(version, ignore_waves=ignore_waves, max_bytes=max_bytes)
-    )
+    update = _agent(context, as_json=as_json).prepare(request)
     sentence = f"{update.variant} {update.version} is downloaded and verified; no slot was written."
     _emit_result("prepare", update.version, sentence, as_json=as_json)
 
@@ -332,30 +369,22 @@ def _restart_if_waiting(
 
 
 @program.command("update")
-@_image_option
-@_waves_option
-@_max_bytes_option
+@_request_options
 @_reboot_option
 @_rate_option
 @_quiet_option
 @json_option
 @click.pass_context
+@_with_request
 @example("updog update --reboot")
-def update_command(
-    context: click.Context,
-    version: Version | None,
-    ignore_waves: bool,
-    max_bytes: int | None,
-    reboot: bool,
-    as_json: bool,
-) -> None:
+def update_command(context: click.Context, *, request: UpdateRequest, reboot: bool, as_json: bool) -> None:
     """Install an update, verify it and make it boot next.
 
     With --reboot, an update that already waits for a restart is restarted into as well.
     """
     agent = _agent(context, as_json=as_json)
     with _restart_if_waiting("update", agent, context, reboot=reboot, as_json=as_json):
-        update = agent.update(_request(version, ignore_waves=ignore_waves, max_bytes=max_bytes))
+        update = agent.update(request)
         agent.report()
         sentence = f"Update applied: {update.variant} {update.version}; it runs after a restart."
         _emit_result("update", update.version, sentence, as_json=as_json)
@@ -364,20 +393,17 @@ def update_command(
 
 
 @program.command("update-image")
-@_image_option
-@_waves_option
-@_max_bytes_option
+@_request_options
 @_rate_option
 @_quiet_option
 @json_option
 @click.pass_context
+@_with_request
 @example("updog update-image && updog update-apply --reboot")
-def update_image(
-    context: click.Context, version: Version | None, ignore_waves: bool, max_bytes: int | None, as_json: bool
-) -> None:
+def update_image(context: click.Context, *, request: UpdateRequest, as_json: bool) -> None:
     """Install and verify an update without making it boot next."""
     agent = _agent(context, as_json=as_json)
-    update = agent.update_image(_request(version, ignore_waves=ignore_waves, max_bytes=max_bytes))
+    update = agent.update_image(request)
     agent.report()
     sentence = f"{update.variant} {update.version} is installed; `updog update-apply` makes it boot next."
     _emit_result("update-image", update.version, sentence, as_json=as_json)

@@ -196,6 +196,13 @@ class TooManyBytesError(PreflightError):
     default_next_step = "Allow more with --max-bytes; `updog plan` shows how much the update downloads."
 
 
+class PlanChangedError(RefusedError):
+    """The update is not what the accepted plan said; nothing was changed."""
+
+    code = "plan-changed"
+    default_next_step = "Look at the new plan with `updog plan`, and accept its id."
+
+
 class UnconfirmedSlotError(PreflightError):
     """The running slot is not confirmed yet, so the other slot is needed as the only way back."""
 

@@ -271,6 +271,7 @@ def plan_document(plan: UpdatePlan) -> Json:
     """Return `updog plan --json`; all figures are bytes."""
     update = plan.update
     return {
+        "id": plan.id,
         "variant": update.variant,
         "arch": update.arch,
         "path": [str(plan.running), str(update.version)],
@@ -313,7 +314,7 @@ def plan_text(plan: UpdatePlan) -> str:
     )
     head = f"{plan.running} -> {plan.update.version} in slot {plan.slot}: {total} bytes from the network"
     urgent = f"\nurgent: {plan.update.urgent}" if plan.update.urgent else ""
-    return f"{head} ({traffic_text(total)}){urgent}\n\n{table(rows)}\n\n{flags}"
+    return f"{head} ({traffic_text(total)}){urgent}\n\n{table(rows)}\n\n{flags}\n\nid {plan.id}"
 
 
 def _need_cells(need: Estimate, sources: Sequence[ChunkSource]) -> list[str]:

@@ -25,11 +25,13 @@ class UpdateRequest:
         version: take exactly this one; None lets the node choose.
         ignore_waves: do not wait for the wave.
         max_bytes: the most bytes that may be downloaded; None: no limit.
+        accept_plan: the id of the only plan to carry out; None: any.
     """
 
     version: Version | None = None
     ignore_waves: bool = False
     max_bytes: int | None = None
+    accept_plan: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,10 +39,12 @@ class UpdatePlan:
     """What `updog plan` prints: what an update takes, and the flags of the slots before and after it.
 
     Attributes:
+        id: of what is installed: the same for the same release and bytes, 64 hexadecimal digits.
         update: the chosen one. running: the version that runs. slot: where the update goes.
         needs: what each image takes. before, after: the flags.
     """
 
+    id: str
     update: Update
     running: Version
     slot: Slot

@@ -98,6 +98,27 @@ def test_a_plan_says_sources_partitions_and_flags_and_writes_nothing(node: Node)
     assert node.disk_digest() == before
 
 
+def test_what_a_person_accepted_is_what_is_installed_or_nothing_is(node: Node) -> None:
+    accepted = node.updog("plan", "--json").document["id"]
+    assert f"id {accepted}" in node.updog("plan").out
+    node.repository.publish(NEWEST)
+    before = node.disk_digest()
+    for command in ("update", "update-image", "prepare"):
+        refused = node.updog(command, "--accept-plan", accepted, "--json")
+        assert refused.status == REFUSED
+        assert refused.document["error"]["code"] == "plan-changed"
+    assert node.disk_digest() == before
+    assert node.updog("update", "--image", NEWER, "--accept-plan", accepted).status == DONE
+
+
+def test_a_plan_keeps_its_id_whatever_is_on_the_node_already(node: Node) -> None:
+    first = node.updog("plan", "--json").document
+    assert node.updog("prepare").status == DONE
+    second = node.updog("plan", "--json").document
+    assert second["total"] < first["total"]
+    assert second["id"] == first["id"]
+
+
 def test_a_limit_refuses_before_the_first_write(node: Node, server: HttpServer) -> None:
     total = node.updog("plan", "--json").document["total"]
     node.repository.publish(NEWEST)

@@ -307,9 +307,7 @@ def make_node(folder: Path, *, published: Sequence[str] = (NEWER,), **settings: 
         **settings: keys of its ``updog.toml``.
     """
     template = _template()
-    repository = SmallRepository(
-        folder=folder / "repo", now=template.repository.now, images=dict(template.repository.images)
-    )
+    repository = SmallRepository(folder=folder / "repo", now=now(), images=dict(template.repository.images))
     shutil.copytree(template.repository.folder, repository.folder)
     for version in published:
         repository.publish(version)

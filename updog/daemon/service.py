@@ -105,6 +105,7 @@ def serve(path: Path, *, root: Path = Path("/")) -> int:
             notify("WATCHDOG=1")
             if has_client:
                 api = _api(daemon, config, path, run, door)
+                api.start(document)
             if signal.SIGTERM in signals or signal.SIGINT in signals:
                 notify("STOPPING=1")
                 break
@@ -215,12 +216,9 @@ def _daemon(config: Config, path: Path, run: Path) -> Daemon:
 
 
 def _api(daemon: Daemon, config: Config, path: Path, run: Path, door: Door) -> Api:
-    """Start the API."""
     from updog.daemon.api.start import Api  # not before somebody asks: it takes memory
 
-    api = Api(config, path, run, door, is_busy=lambda: not daemon.is_idle)
-    api.start()
-    return api
+    return Api(config, path, run, door, is_busy=lambda: not daemon.is_idle)
 
 
 def _look(daemon: Daemon) -> datetime:

@@ -54,6 +54,8 @@ class Api:
     ) -> None:
         self._events = Events()
         self._is_busy = is_busy
+        self._known: set[str] | None = None  # events of the history
+        self._before: Mapping[str, Any] | None = None  # the status
         self._automatic = Tail(Children.of(path, run).output(JOB))
         reader = NodeReader(Children.of(path, run), config.state_dir)
         jobs = JobRunner(
@@ -77,8 +79,11 @@ class Api:
         ]
         self._server = Server(listeners=listeners, max_clients=config.api.max_clients)
 
-    def start(self) -> None:
-        """Begin to answer."""
+    def start(self, auto: Mapping[str, Any]) -> None:
+        """Begin to answer, and to tell what happens from now on; ``auto`` as for :meth:`tell`."""
+        self._node.auto = auto
+        self._automatic.lines()  # of work before this
+        self._look()
         self._server.start()
         threading.Thread(target=self._watch, name="api-watch", daemon=True).start()
 
@@ -94,8 +99,9 @@ class Api:
         return self._node.jobs.running is not None or self._server.idle_seconds < IDLE_SECONDS
 
     def tell(self, auto: Mapping[str, Any]) -> None:
-        """Take what the agent says of itself, and tell those who listen if it is new."""
-        if auto != self._node.auto:
+        """Take what the agent says of itself, and tell those who listen if more than its time is new."""
+        before = self._node.auto
+        if before is None or {**before, "time": None} != {**auto, "time": None}:
             self._node.auto = auto
             self._events.add(EventName.AUTO, auto)
 
@@ -108,24 +114,25 @@ class Api:
 
     def _watch(self) -> None:
         """Tell those who listen of automatic work, and when the status or the history has changed."""
-        known: set[str] | None = None
-        before: Any = None
-        self._automatic.skip()
         while True:
             time.sleep(_BUSY_LOOK_SECONDS if self._is_busy() else _LOOK_SECONDS)
             tell(self._events, self._automatic.lines(), None)
-            if not self._node.reader.is_changed:
-                continue
-            try:
-                status, history = self._node.reader.status(), self._node.reader.history()
-            except ApiError as error:
-                log.debug("the status is not known: %s", error)
-                continue
-            if known is not None:
-                for event in history:
-                    if event["id"] not in known:
-                        self._events.add(EventName.HISTORY, event)
-            known = {event["id"] for event in history}
-            if before is not None and status != before:
-                self._events.add(EventName.STATE, msgspec.to_builtins(self._node.status()))
-            before = status
+            if self._node.reader.is_changed:
+                self._look()
+
+    def _look(self) -> None:
+        """Read status and history; tell what is new since the last time."""
+        try:
+            status, history = self._node.reader.status(), self._node.reader.history()
+        except ApiError as error:
+            log.debug("the status is not known: %s", error)
+            return
+        known, self._known = self._known, {event["id"] for event in history}
+        before, self._before = self._before, status
+        if known is None:
+            return
+        for event in history:
+            if event["id"] not in known:
+                self._events.add(EventName.HISTORY, event)
+        if status != before:
+            self._events.add(EventName.STATE, msgspec.to_builtins(self._node.status()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
@@ -15,7 +15,9 @@ _MAX_READ = 1 << 20  # bytes that are read at once, and of one line
 
 
 class Tail:
-    """Reads the new whole lines of a file; where it is replaced by another, those of the new one.
+    """Reads the new whole lines of a file; where it is replaced by another, first the rest, then the new one.
+
+    The file is kept open: the number of an inode is used again at once.
 
     Args:
         path: it need not be there yet.
@@ -23,38 +25,34 @@ class Tail:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._inode = 0
-        self._offset = 0
+        self._file: BinaryIO | None = None
         self._rest = b""
 
     def lines(self) -> list[dict[str, Any]]:
         """Return the objects of the lines that were written since the last call."""
-        try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return []
-        try:
-            inode = os.fstat(descriptor).st_ino
-            if inode != self._inode:
-                self._inode, self._offset, self._rest = inode, 0, b""
-            read = os.pread(descriptor, _MAX_READ, self._offset)
-        finally:
-            os.close(descriptor)
-        self._offset += len(read)
-        whole, _, rest = (self._rest + read).rpartition(b"\n")
-        self._rest = rest[-_MAX_READ:]
-        found = []
-        for each in whole.splitlines():
-            with suppress(msgspec.MsgspecError, UnicodeDecodeError):
-                found.append(msgspec.json.decode(each, type=dict[str, Any]))
+        found = self._new_lines()
+        if self._is_replaced():
+            if self._file is not None:
+                self._file.close()
+            self._file, self._rest = None, b""
+            with suppress(OSError):
+                self._file = self._path.open("rb", buffering=0)
+            found += self._new_lines()
         return found
 
-    def skip(self) -> None:
-        """Pass over what was written so far."""
-        while self.lines() or self._is_behind():
-            pass
+    def _is_replaced(self) -> bool:
+        try:
+            there = self._path.stat()
+        except OSError:
+            return False
+        return self._file is None or os.fstat(self._file.fileno()).st_ino != there.st_ino
 
-    def _is_behind(self) -> bool:
-        with suppress(OSError):
-            return self._offset < self._path.stat().st_size
-        return False
+    def _new_lines(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        while self._file is not None and (read := self._file.read(_MAX_READ)):
+            whole, _, self._rest = (self._rest + read).rpartition(b"\n")
+            self._rest = self._rest[-_MAX_READ:]
+            for each in whole.splitlines():
+                with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+                    found.append(msgspec.json.decode(each, type=dict[str, Any]))
+        return found
