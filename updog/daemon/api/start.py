@@ -116,9 +116,9 @@ class Api:
         """Tell those who listen of automatic work, and when the status or the history has changed."""
         while True:
             time.sleep(_BUSY_LOOK_SECONDS if self._is_busy() else _LOOK_SECONDS)
-            tell(self._events, self._automatic.lines(), None)
             if self._node.reader.is_changed:
                 self._look()
+            tell(self._events, self._automatic.lines(), None)
 
     def _look(self) -> None:
         """Read status and history; tell what is new since the last time."""
@@ -127,6 +127,7 @@ class Api:
         except ApiError as error:
             log.debug("the status is not known: %s", error)
             return
+        tell(self._events, self._automatic.lines(), None)  # first what led to this
         known, self._known = self._known, {event["id"] for event in history}
         before, self._before = self._before, status
         if known is None:
