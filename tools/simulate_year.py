@@ -69,6 +69,7 @@ JOB_TAKES = {
     Act.INSTALL: timedelta(minutes=8),
     Act.APPLY: timedelta(seconds=1),
     Act.REVERT: timedelta(seconds=1),
+    Act.POST_CONFIRM: timedelta(seconds=20),
 }
 
 MOST_STEPS_AT_ONCE = 20

@@ -516,8 +516,10 @@ def _is_settled_trial(case: _Case) -> bool:
 
 
 def _end_trial(case: _Case) -> Step:
-    is_kept = case.facts.running == case.state.version
-    return case.go(Phase.START, *((Act.POST_CONFIRM,) if is_kept else ()), applied=None)
+    """End a trial; what was applied is forgotten only after the hooks have run, which a kill would lose."""
+    if case.facts.running != case.state.version:
+        return case.go(Phase.START, applied=None)
+    return case.go(Phase.START, Act.POST_CONFIRM)
 
 
 START_ROWS = (
@@ -532,9 +534,9 @@ START_ROWS = (
     Row(
         "start-confirmed",
         frozenset({Phase.START}),
-        "the release that was applied runs",
-        lambda case: case.state.applied == case.facts.running,
-        lambda case: case.go(Phase.TRIAL, applied=None),
+        "the release that was applied runs, and the hooks after its confirm were not started yet",
+        lambda case: case.state.applied == case.facts.running and case.facts.job is Job.NONE,
+        lambda case: case.go(Phase.TRIAL),
         (Phase.TRIAL,),
     ),
     Row(
