@@ -39,6 +39,7 @@ def faults(text: str) -> list[str]:
 
 
 def test_without_the_table_nothing_happens_by_itself() -> None:
+    """Vmware #81, knuckle #33: nodes restarted by default, to everybody's surprise."""
     assert policy("") == policy("[auto]\n") == Policy()
     assert policy("").mode is Mode.OFF
 

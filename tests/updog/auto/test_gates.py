@@ -395,7 +395,7 @@ def test_a_gate_that_says_until_when_is_open_then_and_not_before(names: set[Gate
 
 
 def test_bug_zincati_756_users_are_asked_before_the_lock() -> None:
-    """The lock is not a gate of this list: users hold up a restart before it is asked for."""
+    """Zincati #756. The lock is not a gate of this list: users hold up a restart before it is asked for."""
     readings, policy = closing(GateName.SESSIONS)
     gates = judge(Purpose.RESTART, readings, policy, NOW)
     assert GateName.FLEET_LOCK not in {gate.name for gate in gates}
@@ -403,6 +403,7 @@ def test_bug_zincati_756_users_are_asked_before_the_lock() -> None:
 
 
 def test_bug_airlock_81_a_window_counts_beside_a_lock_and_everything_else() -> None:
+    """Airlock #81."""
     readings, policy = closing(GateName.WINDOW, GateName.SESSIONS, GateName.INHIBITORS)
     assert closed(readings, policy) == [GateName.WINDOW, GateName.INHIBITORS, GateName.SESSIONS]
 
@@ -422,7 +423,7 @@ def test_bug_1072_498_4519_an_operator_permits_an_update_outside_the_window() ->
 
 
 def test_bug_1780_115_no_restart_under_a_user_who_was_not_warned() -> None:
-    """fcos-tracker #1780, fcos-tracker #115."""
+    """Fcos-tracker #1780, fcos-tracker #115, and kured's users."""
     readings, policy = closing(GateName.SESSIONS)
     assert closed(readings, policy) == [GateName.SESSIONS]
     assert closed(replace(readings, users_warned_at=NOW - timedelta(minutes=9)), policy) == [
@@ -439,6 +440,7 @@ def test_bug_2805_4273_497_693_682_120_releases_can_be_left_to_others_for_some_d
 
 
 def test_bug_flatcar_744_the_way_back_stays_for_a_while_after_a_confirm() -> None:
+    """Flatcar #744."""
     readings, policy = closing(GateName.SETTLE)
     assert closed(readings, policy, Purpose.INSTALL) == [GateName.SETTLE]
 

@@ -47,6 +47,7 @@ from updog.auto.table import (
     restarted,
     step,
 )
+from updog.daemon.memory import Memory
 from updog.standing import Standing
 
 if TYPE_CHECKING:
@@ -483,6 +484,7 @@ def test_an_unlock_whose_answer_is_lost_is_not_taken_for_a_held_lock() -> None:
 
 @pytest.mark.parametrize("mode", Mode)
 def test_bug_zincati_239_a_lock_is_released_in_every_mode(mode: Mode) -> None:
+    """Zincati #239: an agent that was switched off kept its lock."""
     world = until(at_peace(), Phase.LOCKING)
     world.end_call(0)
     world.policy = replace(RESTART, mode=mode)
@@ -495,6 +497,7 @@ def test_bug_zincati_239_a_lock_is_released_in_every_mode(mode: Mode) -> None:
 
 @pytest.mark.parametrize("mode", Mode)
 def test_bug_flatcar_408_a_lock_is_released_after_a_restart_outside_the_window(mode: Mode) -> None:
+    """Flatcar #408: a node that came back outside its window kept the lock, and the fleet stopped."""
     world = until(at_peace(replace(RESTART, windows=NIGHTS)), Phase.TRIAL)
     world.policy = replace(world.policy, mode=mode)
     world.now += 12 * HOUR
@@ -505,6 +508,7 @@ def test_bug_flatcar_408_a_lock_is_released_after_a_restart_outside_the_window(m
 
 
 def test_bug_kured_277_the_lock_is_held_for_the_release_delay_after_the_confirm() -> None:
+    """Kured #277, kured #76, kured #874: the next node restarted before this one was of use again."""
     delayed = replace(RESTART, fleet_lock=replace(LOCK, release_delay=30 * MINUTE))
     world = until(at_peace(delayed), Phase.TRIAL)
     world.confirm()
@@ -512,6 +516,76 @@ def test_bug_kured_277_the_lock_is_held_for_the_release_delay_after_the_confirm(
     assert world.call is None
     world.pass_time(1)
     assert world.call is Act.UNLOCK
+
+
+def test_bug_kured_620_a_node_whose_turn_did_not_come_in_its_window_goes_on_in_the_next_one() -> None:
+    """Kured #620: a fleet that was not done when the window closed began again from the start."""
+    world = without_checks(in_the_window(at_peace(replace(RESTART, windows=NIGHTS))))
+    world.server.holder = "other"
+    tonight = world.now
+    while world.now < tonight + 4 * HOUR:
+        world.end_call(0)
+        world.pass_time(1)
+    assert (world.state.phase, world.call, world.restarts) == (Phase.STAGED, None, [])
+    world.server.holder = None
+    until(world, Phase.GONE)
+    assert tonight + 23 * HOUR < world.now < tonight + 26 * HOUR
+    assert (world.restarts, world.rows["install"]) == (["1.2.0"], 1)
+
+
+def test_bug_137_474_91_a_node_that_lost_its_memory_with_its_disk_releases_the_lock_that_it_held() -> None:
+    """Kured #137, m-lab #474, CLUO #91: a lock was held for ever by a node that did not know of it.
+
+    A node that never comes back cannot; its lock is the server's to free, and no other node restarts without.
+    """
+    world = until(at_peace(), Phase.TRIAL)
+    assert world.server.holder == "me"
+    world.running, world.standing = 1, Standing.NONE
+    world.state = Memory.new(world.now).state
+    world.start_daemon()
+    world.look()
+    assert world.call is Act.UNLOCK
+    world.end_call(0)
+    assert world.server.holder is None
+
+
+def test_bug_137_474_91_without_the_lock_that_a_lost_node_holds_nobody_restarts_until_it_is_freed() -> None:
+    """Kured #137, m-lab #474, CLUO #91."""
+    world = without_checks(until(at_peace(), Phase.LOCKING))
+    world.server.holder = "other"
+    end = world.now + 24 * HOUR
+    while world.now < end:
+        world.end_call(0)
+        world.pass_time(1)
+    assert world.restarts == []
+    assert world.rows["lock-refused"] > 24  # it goes on asking
+    world.server.holder = None
+    until(world, Phase.GONE)
+    assert world.restarts == ["1.2.0"]
+
+
+def test_bug_airlock_81_a_free_lock_opens_no_window() -> None:
+    """Airlock #81: somebody configured a window and a lock, and the window did not count."""
+    world = until(at_peace(replace(RESTART, windows=NIGHTS)), Phase.STAGED)
+    assert (world.now.hour, world.server.holder) == (12, None)
+    without_checks(world)
+    while world.now.hour < 22:
+        world.pass_time(30)
+    assert (world.rows["lock"], world.restarts) == (0, [])
+    until(world, Phase.GONE)
+    assert world.now.hour == 23
+
+
+def test_bug_flatcar_744_the_next_release_is_not_written_over_the_way_back_while_the_node_settles() -> None:
+    """Flatcar #744: after a restart the next update was taken at once, and the old version was gone."""
+    world = until(at_peace(replace(LOCKLESS, settle=48 * HOUR)), Phase.TRIAL)
+    world.confirm()
+    world.published.add(3)
+    confirmed_at = world.now
+    world.settle(47)
+    assert world.other is None
+    until(world, Phase.INSTALLING)
+    assert world.now >= confirmed_at + 48 * HOUR
 
 
 def test_a_lock_server_that_cannot_be_reached_is_asked_at_growing_intervals() -> None:
@@ -825,6 +899,29 @@ def test_a_kill_between_saving_and_acting_or_after_it_ends_in_the_same_place(
     end = ("running", "other", "boots_next", "standing", "denied")
     assert [getattr(world, name) for name in end] == [getattr(calm, name) for name in end]
     assert (world.state.phase, world.state.lock, world.state.applied) == (Phase.IDLE, Lock.NO, None)
+
+
+def test_the_hooks_after_a_confirm_run_although_the_daemon_was_killed_before_it_started_them() -> None:
+    """One that puts the node back to work would be missed until an operator looks."""
+    world = until(at_peace(LOCKLESS), Phase.TRIAL)
+    world.kill_in = 0
+    world.confirm()
+    assert world.kill_in is None
+    assert world.job is Act.POST_CONFIRM
+    world.end_job(well=True)
+    world.look()
+    assert (world.state.phase, world.state.applied, world.job) == (Phase.IDLE, None, None)
+    world.start_daemon()
+    world.look()
+    assert world.job is None  # once
+
+
+def test_hooks_after_a_confirm_that_cannot_be_started_are_not_tried_for_ever() -> None:
+    world = until(at_peace(LOCKLESS), Phase.TRIAL)
+    world.confirm()
+    world.end_job(well=False)
+    world.look()
+    assert (world.state.phase, world.state.applied, world.job) == (Phase.IDLE, None, None)
 
 
 def test_a_restarted_daemon_keeps_what_it_must_not_forget() -> None:

@@ -185,6 +185,23 @@ def test_with_a_sentinel_another_program_restarts_and_a_withdrawn_release_remove
     assert not _is_rebooted(node)
 
 
+def test_bug_247_1938_1561_what_was_rolled_back_by_hand_is_not_taken_again(node: Node) -> None:
+    """Fcos #247, fcos #1938, Flatcar #1561."""
+    assert node.updog("update").status == 0
+    node.boot()
+    assert node.updog("confirm").status == 0
+    assert node.updog("rollback").status == 0
+    node.boot()
+    assert node.updog("boot-record").status == 0
+    agent = Agent(node=node, policy=Policy(mode=Mode.RESTART, warn=timedelta()))
+    agent.go_on()
+    agent.go_on(minutes=20)
+    assert agent.daemon.memory.checked_at == agent.moment
+    assert agent.phase() is Phase.IDLE
+    assert node.codes().count("installed") == 1
+    assert not _is_rebooted(node)
+
+
 def test_with_mode_off_it_does_nothing(node: Node) -> None:
     before = node.disk_digest()
     agent = AgentOnNode(node=node, policy=Policy())
