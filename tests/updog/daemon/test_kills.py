@@ -58,6 +58,8 @@ mode = "restart"
 warn = "0m"
 [auto.hooks]
 dir = "hooks"
+[api]
+socket = ""
 """
 
 

@@ -193,7 +193,7 @@ def test_bug_247_1938_1561_what_was_rolled_back_by_hand_is_not_taken_again(node:
     assert node.updog("rollback").status == 0
     node.boot()
     assert node.updog("boot-record").status == 0
-    agent = Agent(node=node, policy=Policy(mode=Mode.RESTART, warn=timedelta()))
+    agent = AgentOnNode(node=node, policy=Policy(mode=Mode.RESTART, warn=timedelta()))
     agent.go_on()
     agent.go_on(minutes=20)
     assert agent.daemon.memory.checked_at == agent.moment

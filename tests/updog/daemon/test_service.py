@@ -32,6 +32,8 @@ mode = "restart"
 warn = "0m"
 [auto.hooks]
 dir = "hooks"
+[api]
+socket = ""
 """
 
 
