@@ -59,6 +59,11 @@ class Gate:
         """Whether it lets the action pass."""
         return not self.code
 
+    @property
+    def is_passed(self) -> bool:
+        """Whether it would be closed, but does not count now."""
+        return self.is_open and bool(self.sentence)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inhibitor:

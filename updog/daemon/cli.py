@@ -174,10 +174,11 @@ def release_lock(context: click.Context, as_json: bool) -> None:
 
 
 @agent.command("restart")
+@click.option("--ignore-inhibitors", is_flag=True, help="Restart although other programs object.")
 @json_option
 @click.pass_context
 @example("updog agent restart")
-def restart(context: click.Context, as_json: bool) -> None:
+def restart(context: click.Context, ignore_inhibitors: bool, as_json: bool) -> None:
     """Run the hooks in pre-restart.d, then reboot.
 
     The agent does this; an operator may. How each hook ended is in the history.
@@ -190,7 +191,7 @@ def restart(context: click.Context, as_json: bool) -> None:
     hooks = run_pre_restart(hooks_dir, config.auto.hook_timeout.total_seconds())
     _record(config, PRE_RESTART, hooks)
     require_passed(hooks_dir, hooks)
-    restart_machine(config.reboot_command)
+    restart_machine(config.reboot_command, check_inhibitors=not ignore_inhibitors)
     emit_last({"sentence": "Restarting.", "hooks": _hooks(hooks)}, "Restarting.", as_json=as_json)
 
 

@@ -36,7 +36,7 @@ from updog.daemon.surroundings import MachineReadings
 from updog.state import SEVERITIES, Code, Event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -61,18 +61,24 @@ class Command(NamedTuple):
     """How an action is carried out by a child: its kind, and the words."""
 
     kind: str
-    words: Callable[[AutoState], tuple[str, ...]]
+    words: Callable[[AutoState, Collection[Gate]], tuple[str, ...]]
+
+
+def _passed(gates: Collection[Gate]) -> tuple[str, ...]:
+    """Return the option for a restart in spite of inhibitors, where they no longer count."""
+    is_passed = any(gate.name is GateName.INHIBITORS and gate.is_passed for gate in gates)
+    return ("--ignore-inhibitors",) if is_passed else ()
 
 
 COMMANDS = {
-    Act.REFRESH: Command(JOB, lambda _: ("why", "--json")),
-    Act.INSTALL: Command(JOB, lambda state: ("update-image", "--image", str(state.version), "--json")),
-    Act.APPLY: Command(JOB, lambda _: ("update-apply", "--json")),
-    Act.REVERT: Command(JOB, lambda _: ("update-revert", "--json")),
-    Act.RESTART: Command(JOB, lambda _: ("agent", "restart", "--json")),
-    Act.POST_CONFIRM: Command(JOB, lambda _: ("agent", "post-confirm", "--json")),
-    Act.LOCK: Command(_LOCK, lambda state: ("fleet-lock", "lock", "--to", str(state.version), "--json")),
-    Act.UNLOCK: Command(_LOCK, lambda _: ("fleet-lock", "unlock", "--json")),
+    Act.REFRESH: Command(JOB, lambda *_: ("why", "--json")),
+    Act.INSTALL: Command(JOB, lambda state, _: ("update-image", "--image", str(state.version), "--json")),
+    Act.APPLY: Command(JOB, lambda *_: ("update-apply", "--json")),
+    Act.REVERT: Command(JOB, lambda *_: ("update-revert", "--json")),
+    Act.RESTART: Command(JOB, lambda _, gates: ("agent", "restart", *_passed(gates), "--json")),
+    Act.POST_CONFIRM: Command(JOB, lambda *_: ("agent", "post-confirm", "--json")),
+    Act.LOCK: Command(_LOCK, lambda state, _: ("fleet-lock", "lock", "--to", str(state.version), "--json")),
+    Act.UNLOCK: Command(_LOCK, lambda *_: ("fleet-lock", "unlock", "--json")),
 }
 """Everything that takes time, or that changes the disk, is done by a child."""
 
@@ -322,12 +328,13 @@ class Daemon:
         log.info("%s (%s)", act.value, state.phase.value)
         if act in COMMANDS:
             command = COMMANDS[act]
+            words = command.words(state, self.gates)
             if act in {Act.REVERT, Act.RESTART} and self._children.is_running(command.kind):
                 self._children.wait(command.kind)
             try:
-                self._children.start(command.kind, command.words(state))
+                self._children.start(command.kind, words)
             except OSError as error:
-                log.warning("cannot start `updog %s`: %s", command.words(state)[0], error)
+                log.warning("cannot start `updog %s`: %s", words[0], error)
                 if command.kind == _LOCK:
                     self._last_lock = LockCall.FAILED
                 else:

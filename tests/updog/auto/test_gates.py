@@ -358,6 +358,8 @@ def test_after_max_wait_soft_gates_no_longer_count_and_hard_ones_do(name: GateNa
     gate = ask(name, readings, policy)
     assert gate.is_open == (name in SOFT)
     assert ("Passed: the release has waited for max_wait." in gate.sentence) == gate.is_open
+    assert gate.is_passed == gate.is_open
+    assert not ask(name, READINGS, POLICY).is_passed
 
 
 @pytest.mark.parametrize("name", sorted(SOFT))

@@ -16,12 +16,13 @@ from repo_tools.releases.release import ReleaseName
 from signpost.sets import Slot
 from tests.support.agents import NOON, AgentOnNode, replace_wall
 from tests.support.nodes import NEWER, Node, make_node, now
-from updog.auto.policy import Mode, Policy
-from updog.auto.table import Notice, Phase
+from updog.auto.gates import Gate
+from updog.auto.policy import GateName, Mode, Policy
+from updog.auto.table import Act, AutoState, Notice, Phase
 from updog.auto.windows import Window, Windows
 from updog.daemon import asked, wishes
 from updog.daemon.children import Children
-from updog.daemon.loop import ORPHAN_WAIT
+from updog.daemon.loop import COMMANDS, ORPHAN_WAIT
 from updog.daemon.memory import Counts, Memory, MemoryStore
 from updog.state import CODES
 from updog.update_metadata.version import Version
@@ -289,3 +290,19 @@ def test_requests_that_cannot_be_read_are_a_hold(tmp_path: Path) -> None:
 
 def test_what_the_agent_notes_has_a_code_of_the_history() -> None:
     assert {notice.value for notice in Notice} <= {code.value for code in CODES}
+
+
+@pytest.mark.parametrize(
+    ("gate", "words"),
+    [
+        (Gate(name=GateName.INHIBITORS), ("agent", "restart", "--json")),
+        (Gate(name=GateName.SESSIONS, sentence="1 user. Passed: a permit."), ("agent", "restart", "--json")),
+        (
+            Gate(name=GateName.INHIBITORS, sentence="A backup runs. Passed: the release has waited."),
+            ("agent", "restart", "--ignore-inhibitors", "--json"),
+        ),
+    ],
+)
+def test_a_restart_asks_inhibitors_unless_they_no_longer_count(gate: Gate, words: tuple[str, ...]) -> None:
+    state = AutoState(phase=Phase.LEAVING, since=NOON)
+    assert COMMANDS[Act.RESTART].words(state, [gate]) == words

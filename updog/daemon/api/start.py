@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -109,6 +111,7 @@ class Api:
 
     def _after_job(self, job: Job, document: Mapping[str, Any]) -> None:
         self._node.reader.forget()
+        os.kill(os.getpid(), signal.SIGUSR1)  # the agent has to look at what the job has changed
         if job.do is Do.REFRESH and "releases" in document:
             self._node.reader.keep_decision(document)
 

@@ -207,8 +207,9 @@ def job(node: Node, request: Request, params: Params) -> Response:
 
 def cancel_job(node: Node, request: Request, params: Params) -> Response:
     """End a job: an install goes on where it was when it is started again."""
-    del request
+    by = described(request.peer.uid, request.peer.pid)
     ended = _known(node.jobs.cancel(params["id"]))
+    log.info("job %s: its end was asked for by %s", ended.do.value, by)
     http = HTTPStatus.ACCEPTED if ended.state is JobState.RUNNING else HTTPStatus.OK
     return json_response(ended, http=http)
 
