@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -19,6 +20,7 @@ from urllib.parse import parse_qsl, unquote
 import h11
 import msgspec
 
+from signpost.text import line
 from updog.daemon.api import problems
 from updog.daemon.api.documents import ErrorDocument, Problem
 from updog.daemon.api.problems import ApiError
@@ -38,6 +40,7 @@ IDLE_SECONDS = 60.0
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 _READ_BYTES = 16 << 10
+_ORIGIN = re.compile(r"^https?://[^/]*", re.IGNORECASE)  # RFC 9112 3.2.2: of the absolute form
 
 
 class ClosedError(Exception):
@@ -103,7 +106,7 @@ def body_of(request: Request, kind: type[Any]) -> Any:
     try:
         return msgspec.json.decode(request.body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise problems.usage(f"the body is not what is expected: {error}") from error
+        raise problems.usage(f"the body is not what is expected: {line(str(error))}") from error
 
 
 class Exchange:
@@ -131,14 +134,13 @@ class Exchange:
         head = self._head()
         if head is None:
             return None
-        body = self._body(head)
-        target = head.target.decode("ascii", "replace")
-        path, _, query = target.partition("?")
         method = head.method.decode("ascii", "replace")
         self._is_head = method == "HEAD"
+        body = self._body(head)
+        path, _, query = head.target.decode("ascii", "replace").partition("?")
         return Request(
             method="GET" if self._is_head else method,
-            path=unquote(path),
+            path=unquote(_ORIGIN.sub("", path)),
             query=dict(parse_qsl(query, keep_blank_values=True)),
             headers={name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers},
             body=body,
@@ -146,11 +148,14 @@ class Exchange:
         )
 
     def _head(self) -> h11.Request | None:
-        end = time.monotonic() + (IDLE_SECONDS if self._answered else HEAD_SECONDS)
-        has_begun = False
+        has_begun = self._buffered > 0
+        end = time.monotonic() + (IDLE_SECONDS if self._answered and not has_begun else HEAD_SECONDS)
         while True:
+            buffered = self._buffered
             event = self._next_event()
             if isinstance(event, h11.Request):
+                if buffered - self._buffered > MAX_HEAD:  # h11 looks only at what is not complete
+                    raise _head_too_large()
                 return event
             if isinstance(event, h11.ConnectionClosed):
                 return None
@@ -188,13 +193,21 @@ class Exchange:
             elif not self._receive(end):
                 raise _too_slow("body")
 
+    @property
+    def _buffered(self) -> int:
+        """Bytes that were received and not looked at."""
+        return len(self._http.trailing_data[0])
+
     def _next_event(self) -> Any:
         try:
             return self._http.next_event()
         except h11.RemoteProtocolError as error:
             http = HTTPStatus(error.error_status_hint)
-            code = "head-too-large" if http is HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE else "not-http"
-            raise ApiError(http=http, code=code, message=f"not a request of HTTP/1.1: {error}") from error
+            if http is HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+                raise _head_too_large() from error
+            raise ApiError(
+                http=http, code="not-http", message=f"not a request of HTTP/1.1: {line(str(error))}"
+            ) from error
 
     def _receive(self, end: float) -> bool:
         """Take what the client sends; return False if it sent nothing until ``end``."""
@@ -256,6 +269,14 @@ class Exchange:
             self._socket.sendall(data)
         except OSError as error:
             raise ClosedError from error
+
+
+def _head_too_large() -> ApiError:
+    return ApiError(
+        http=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        code="head-too-large",
+        message=f"the head has more than {MAX_HEAD} bytes",
+    )
 
 
 def _too_large() -> ApiError:
