@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -9,7 +10,8 @@ from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from updog.daemon.api import bottlerocket, documents, openapi, v1
+from signpost.text import line
+from updog.daemon.api import bottlerocket, documents, openapi, problems, v1
 from updog.daemon.api.access import is_granted
 from updog.daemon.api.exchange import JSON, Response, error_response
 from updog.daemon.api.openapi import Operation, Parameter
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
     from updog.daemon.api.v1 import Node, Params
 
     Handler = Callable[[Node, Request, Params], Response]
+
+
+log = logging.getLogger(__name__)
+
+_PARAMETER = re.compile(r"\\\{(\w+)\\\}")  # in an escaped path
 
 
 class Right(StrEnum):
@@ -211,18 +218,22 @@ class Router:
         self._grants = grants
         self._by_pattern: dict[re.Pattern[str], dict[str, Route]] = {}
         for route in routes:
-            pattern = re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", route.path))
+            pattern = re.compile(_PARAMETER.sub(r"(?P<\1>[^/]+)", re.escape(route.path)))
             self._by_pattern.setdefault(pattern, {})[route.method] = route
 
     def answer(self, request: Request) -> Response:
-        """Return the answer to a request, an error too."""
+        """Return the answer to a request, an error too; whatever fails here is an answer with status 500."""
         route: Route | None = None
         try:
             route, params = self._find(request)
             self._grants.refuse(request, route.right)
             return route.handler(self._node, request, params)
         except ApiError as error:
-            return error_response(error, as_text=route is not None and route.is_text)
+            problem = error
+        except Exception:  # a client that gets no answer cannot tell it from an agent that has ended
+            log.exception("%s %s failed", request.method, line(request.path))
+            problem = problems.of_document({}, "the agent could not answer")
+        return error_response(problem, as_text=route is not None and route.is_text)
 
     def _find(self, request: Request) -> tuple[Route, Params]:
         for pattern, routes in self._by_pattern.items():
