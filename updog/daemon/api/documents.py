@@ -64,7 +64,8 @@ class JobState(StrEnum):
 
 
 _Positive = Annotated[int, msgspec.Meta(ge=1, le=1 << 62)]
-_VersionText = Annotated[str, msgspec.Meta(pattern="^[0-9A-Za-z.+-]{1,128}$")]
+_END = r"$(?!\n)"  # in Python $ is also before a last line break
+_VersionText = Annotated[str, msgspec.Meta(pattern="^[0-9A-Za-z.+-]{1,128}" + _END)]
 
 
 class JobRequest(Body):
@@ -76,7 +77,7 @@ class JobRequest(Body):
     max_bytes: Annotated[_Positive | None, _doc("refuse an update that downloads more")] = None
     limit_rate: Annotated[_Positive | None, _doc("download at most so many bytes per second")] = None
     accept_plan: Annotated[
-        Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")] | None,
+        Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}" + _END)] | None,
         _doc("the `id` of a plan: anything else is refused with code plan-changed"),
     ] = None
 
