@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 import zlib
+from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +121,13 @@ class NodeReader:
 
     def history(self) -> list[dict[str, Any]]:
         """Return the events of `updog history --json`, oldest first, each with an ``id``. Raises ApiError."""
-        return [{"id": _event_id(event), **event} for event in self._history.get()]
+        seen: Counter[str] = Counter()
+        found = []
+        for event in self._history.get():
+            name = _event_id(event)
+            seen[name] += 1
+            found.append({"id": name if seen[name] == 1 else f"{name}-{seen[name]}", **event})
+        return found
 
     def decision(self) -> Decision | None:
         """Return what the last check found; None before the first one, and if it cannot be read."""
@@ -162,6 +169,10 @@ def stamp(path: Path) -> tuple[int, ...] | None:
 
 
 def _event_id(event: Mapping[str, Any]) -> str:
-    """Return a name for an event: they have no numbers, and old ones are no longer kept."""
+    """Return a name for an event: they have no numbers, and old ones are no longer kept.
+
+    What is asked twice within a second has the same name twice.
+    """
     checksum = zlib.crc32(msgspec.json.encode(event, order="sorted"))  # hashlib would take 4 MB of memory
-    return f"{event['time']}-{checksum:08x}"
+    time_of_it = str(event["time"]).replace("+00:00", "Z")  # in a query + is a blank
+    return f"{time_of_it}-{checksum:08x}"
