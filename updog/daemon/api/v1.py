@@ -37,6 +37,7 @@ from updog.daemon.api.documents import (
     StreamEvent,
 )
 from updog.daemon.api.exchange import Request, Response, body_of, json_response
+from updog.daemon.api.jobs import words_of
 from updog.daemon.api.problems import ApiError
 from updog.daemon.asked import Wish
 from updog.daemon.caller import described
@@ -182,6 +183,7 @@ def start_job(node: Node, request: Request, params: Params) -> Response:
 
 def start(node: Node, request: Request, wanted: JobRequest) -> tuple[Job, bool]:
     """Start a job that the node's standing allows. Raises ApiError."""
+    words_of(wanted)  # what makes no sense is refused as that, however the node stands
     if node.jobs.running is None:
         document = node.reader.status()
         refused = refusal(
@@ -295,12 +297,13 @@ def permit(node: Node, request: Request, params: Params) -> Response:
     """Let updates install and restart until a time."""
     del params
     body = body_of(request, Permit)
+    until = _utc(body.until)
     return _ask(
         node,
         request,
         lambda requests, now, by: asked.permit(
             requests,
-            body.until.astimezone(UTC),
+            until,
             even_frozen=body.even_frozen,
             without_lock=body.without_lock,
             now=now,
@@ -312,12 +315,8 @@ def permit(node: Node, request: Request, params: Params) -> Response:
 def postpone(node: Node, request: Request, params: Params) -> Response:
     """Let nothing restart before a time."""
     del params
-    body = body_of(request, Postpone)
-    return _ask(
-        node,
-        request,
-        lambda requests, now, by: asked.postpone(requests, body.until.astimezone(UTC), now=now, by=by),
-    )
+    until = _utc(body_of(request, Postpone).until)
+    return _ask(node, request, lambda requests, now, by: asked.postpone(requests, until, now=now, by=by))
 
 
 def hold(node: Node, request: Request, params: Params) -> Response:
@@ -339,11 +338,26 @@ def _ask(node: Node, request: Request, change: Callable[[Requests, datetime, str
     """Change what operators want, and let the agent look at it."""
     by = described(request.peer.uid, request.peer.pid)
     log.info("%s %s, asked for by %s", request.method, request.path, by)
-    before = wishes.read(node.state_dir).events
+    sentence = "Nothing was asked for."
+
+    def changed(before: Requests) -> Requests:
+        nonlocal sentence
+        after = change(before, datetime.now(UTC), by)
+        if after != before:
+            sentence = after.events[-1].sentence
+        return after
+
     try:
-        requests = wishes.change(node.state_dir, lambda now_asked: change(now_asked, datetime.now(UTC), by))
+        wishes.change(node.state_dir, changed)
     except ToolError as error:
         raise problems.of_tool_error(error) from error
     os.kill(os.getpid(), signal.SIGUSR1)
-    is_new = bool(requests.events) and requests.events != before
-    return json_response(Asked(sentence=requests.events[-1].sentence if is_new else "Nothing was asked for."))
+    return json_response(Asked(sentence=sentence))
+
+
+def _utc(moment: datetime) -> datetime:
+    """Return a time in UTC. Raises ApiError: the calendar has no such time there."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise problems.usage("there is no such time in UTC") from error
