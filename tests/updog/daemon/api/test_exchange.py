@@ -21,8 +21,6 @@ from updog.daemon.api.routes import Grants, Right, Route, Router
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from updog.daemon.api.v1 import Node, Params
-
 GET = b"GET /v1 HTTP/1.1\r\nHost: x\r\n"
 POST = b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 JSON = {"Content-Type": "application/json"}
@@ -534,7 +532,7 @@ def test_a_handler_that_fails_is_an_answer_with_status_500(
 ) -> None:
     """Without an answer a client cannot tell a defect from an agent that has ended."""
 
-    def fail(node: Node, request: Request, params: Params) -> Response:
+    def fail(*_: object) -> Response:
         raise ZeroDivisionError
 
     route = Route(method="GET", path="/x", right=Right.READ, handler=fail, answers={}, is_text=is_text)
