@@ -411,6 +411,11 @@ def _call_off(case: _Case) -> tuple[Act, ...]:
     return () if case.policy.sentinel is None else (Act.REMOVE_SENTINEL,)
 
 
+def _call_off_if_over(case: _Case) -> tuple[Act, ...]:
+    """Return the same where no restart is wanted: a sentinel may have outlived the one that was."""
+    return () if case.state.applied is not None else _call_off(case)
+
+
 def _take_back(case: _Case) -> Step:
     return _same(case, Act.REVERT, *_call_off(case), revert_at=case.facts.now + SOON)
 
@@ -496,9 +501,9 @@ def _fell_back(case: _Case) -> bool:
 
 
 def _keep(case: _Case) -> Step:
+    """Keep the lock under which this node restarted; one that may be held was not needed any more by then."""
     state = case.state
-    may_be_held = state.lock in {Lock.ASKED, Lock.HELD}
-    if may_be_held and case.policy.after_fallback is AfterFallback.KEEP_LOCK:
+    if state.lock is Lock.HELD and case.policy.after_fallback is AfterFallback.KEEP_LOCK:
         step = case.go(Phase.START, applied=None, lock=Lock.KEPT, kept_for=state.applied)
         return _noting(step, Notice.LOCK_KEPT)
     return case.go(Phase.START, applied=None)
@@ -528,7 +533,8 @@ START_ROWS = (
         frozenset({Phase.START}),
         "a release is on trial",
         lambda case: case.facts.standing is Standing.TRIAL,
-        lambda case: case.go(Phase.TRIAL),
+        # a sentinel that outlived the restart would end the trial by another one
+        lambda case: case.go(Phase.TRIAL, *_call_off(case)),
         (Phase.TRIAL,),
     ),
     Row(
@@ -536,7 +542,7 @@ START_ROWS = (
         frozenset({Phase.START}),
         "the release that was applied runs, and the hooks after its confirm were not started yet",
         lambda case: case.state.applied == case.facts.running and case.facts.job is Job.NONE,
-        lambda case: case.go(Phase.TRIAL),
+        lambda case: case.go(Phase.TRIAL, *_call_off(case)),
         (Phase.TRIAL,),
     ),
     Row(
@@ -552,7 +558,7 @@ START_ROWS = (
         frozenset({Phase.START}),
         "mode is off",
         lambda case: case.policy.mode is Mode.OFF,
-        lambda case: case.go(Phase.OFF, users_warned_at=None),
+        lambda case: case.go(Phase.OFF, *_call_off_if_over(case), users_warned_at=None),
         (Phase.OFF,),
     ),
     Row(
@@ -562,6 +568,7 @@ START_ROWS = (
         lambda _: True,
         lambda case: case.go(
             Phase.IDLE,
+            *_call_off_if_over(case),
             users_warned_at=None,
             next_check=case.facts.now + FIRST_CHECK * (1 + 0.5 * case.facts.jitter),
         ),

@@ -6,14 +6,13 @@ The walks need :mod:`tests.updog.auto.node_model`. ``UPDOG_WALKS=N`` sets how ma
 
 from __future__ import annotations
 
-import inspect
 import os
 from dataclasses import replace
 from datetime import timedelta
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -51,7 +50,7 @@ from updog.daemon.memory import Memory
 from updog.standing import Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 WALKS = int(os.environ.get("UPDOG_WALKS", "25"))
 RESTART = Policy(mode=Mode.RESTART, fleet_lock=LOCK)
@@ -160,7 +159,7 @@ EVENTS: tuple[tuple[Callable[[World, int], None], int], ...] = (
     (lambda world, number: world.pass_time(-60 * number), 1),
 )
 KINDS = [event for event, weight in EVENTS for _ in range(weight)]
-WALK_POLICIES = (*POLICIES, SENTINEL, replace(SENTINEL, mode=Mode.INSTALL))
+WALK_POLICIES = (*POLICIES, *(SENTINEL, replace(SENTINEL, mode=Mode.INSTALL)) * 8)
 
 
 @settings(max_examples=WALKS)
@@ -644,6 +643,23 @@ def test_after_a_fallback_the_lock_is_released_if_the_policy_says_so() -> None:
     assert world.call is Act.UNLOCK
 
 
+def test_a_lock_that_was_being_released_is_not_kept_for_a_restart_that_did_not_need_it() -> None:
+    """Else the next restart believes that it holds the lock, and two nodes are down at once."""
+    world = until(at_peace(), Phase.LEAVING)
+    world.wishes = Wishes(hold="audit")
+    world.look()
+    assert (world.rows["turned-back"], world.job) == (1, Act.REVERT)
+    world.end_job(well=False)
+    world.look()
+    assert world.call is Act.UNLOCK
+    world.end_call(2)  # the server has released it, and the answer is lost
+    world.reboot()  # by somebody else
+    world.fall_back()
+    assert world.state.lock is Lock.ASKED
+    world.settle(6)
+    assert (world.state.lock, world.server.holder) == (Lock.NO, None)
+
+
 def test_a_lock_without_a_server_is_forgotten() -> None:
     world = until(at_peace(), Phase.LOCKING)
     world.policy = LOCKLESS
@@ -784,6 +800,20 @@ def test_a_sentinel_is_written_and_removed() -> None:
     world.settle(3)
     assert not world.sentinel
     assert not world.boots_next
+
+
+@pytest.mark.parametrize("standing", [Standing.TRIAL, Standing.CONFIRMED, Standing.FELL_BACK])
+def test_a_sentinel_that_outlives_the_restart_is_removed_when_the_agent_starts(standing: Standing) -> None:
+    """Else a file that is not in /run restarts the node again and again, and the trial fails by that."""
+    world = until(at_peace(SENTINEL), Phase.INSTALLED)
+    world.boots_next, world.other, world.standing = False, None, standing
+    if standing is Standing.FELL_BACK:
+        world.denied.add(2)
+    else:
+        world.running = 2
+    world.start_daemon()
+    world.look()
+    assert not world.sentinel
 
 
 def test_an_operators_own_choice_of_what_boots_next_is_left_alone() -> None:
@@ -955,14 +985,21 @@ def test_every_call_of_the_lock_server_has_a_row_in_every_phase() -> None:
             assert step(state, facts, policy).row
 
 
+def _arguments_of(scenario: Any) -> Iterator[dict[str, Any]]:
+    """Yield the arguments of every run of a test."""
+    marks = [mark.args for mark in getattr(scenario, "pytestmark", ()) if mark.name == "parametrize"]
+    for values in product(*(values for _, values in marks)):
+        yield dict(zip((name for name, _ in marks), values, strict=True))
+
+
 def test_every_row_is_reached() -> None:
     """By the tests above; those of them that did not run in this process are run now."""
     rows = {row.name for row in ROWS}
     for name, scenario in list(globals().items()):
         if rows <= SEEN.keys():
             break
-        is_other = name.startswith("test_") and name != "test_every_row_is_reached"
-        if is_other and not inspect.signature(scenario).parameters:
-            scenario()
+        if name.startswith("test_") and name != "test_every_row_is_reached":
+            for arguments in _arguments_of(scenario):
+                scenario(**arguments)
     assert rows - SEEN.keys() == set()
     assert rows >= SEEN.keys()
