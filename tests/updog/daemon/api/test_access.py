@@ -48,7 +48,7 @@ class Place:
 
 
 @contextmanager
-def place(**api: object) -> Iterator[Place]:
+def place(**api: Any) -> Iterator[Place]:
     """Run an agent in a folder that everybody can enter, unlike those of pytest."""
     with tempfile.TemporaryDirectory(prefix="access-") as name:
         folder = Path(name)
