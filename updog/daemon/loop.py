@@ -54,6 +54,9 @@ ORPHAN_WAIT = timedelta(seconds=5)
 _LOCK, _LOOK = "lock", "look"  # kinds of children, besides JOB
 _MAX_STEPS = 32  # of one look; more would be a circle in the table
 _WITH_GATES = frozenset({Phase.READY, Phase.STAGED, Phase.LOCKING, Phase.CLEARED, Phase.LEAVING})
+_RESTING = frozenset({Phase.OFF, Phase.IDLE, Phase.READY})
+"""Where a node may stay for weeks, with nothing under way and nothing staged by this agent."""
+
 _ANSWERS: Mapping[int, LockCall] = {ExitStatus.DONE: LockCall.YES, ExitStatus.NOTHING_TO_DO: LockCall.NO}
 
 
@@ -239,7 +242,7 @@ class Daemon:
     def _forget_node(self) -> None:
         """Let `updog status` be asked again, unless nothing is under way and its file is the same."""
         read = _stamp(self._state_file)
-        is_resting = self.memory.state.phase in {Phase.IDLE, Phase.OFF}
+        is_resting = self.memory.state.phase in _RESTING
         if not is_resting or read != self._node_read:
             self._node = None
         self._node_read = read

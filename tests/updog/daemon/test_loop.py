@@ -203,6 +203,23 @@ def test_bug_247_1938_1561_what_was_rolled_back_by_hand_is_not_taken_again(node:
     assert not _is_rebooted(node)
 
 
+def test_a_node_that_only_knows_of_an_update_is_asked_how_it_stands_only_when_its_state_changed(
+    node: Node,
+) -> None:
+    """A process every five minutes would be most of what an agent that only checks costs."""
+    agent = AgentOnNode(node=node, policy=Policy(mode=Mode.CHECK))
+    agent.go_on()
+    agent.go_on(minutes=20)
+    assert (agent.phase(), agent.closed) == (Phase.READY, ["mode"])
+    agent.go_on(minutes=5)
+    asked_at = (node.folder / "run/updog").stat().st_mtime_ns  # of the files with answers, which are removed
+    agent.go_on(minutes=5)
+    assert (node.folder / "run/updog").stat().st_mtime_ns == asked_at
+    assert node.updog("update-image").status == 0
+    agent.go_on(minutes=5)
+    assert (node.folder / "run/updog").stat().st_mtime_ns > asked_at
+
+
 def test_with_mode_off_it_does_nothing(node: Node) -> None:
     before = node.disk_digest()
     agent = AgentOnNode(node=node, policy=Policy())
