@@ -25,7 +25,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -59,7 +58,7 @@ class Relay:
     """Passes connections on to a server, and counts their bytes in both directions."""
 
     def __init__(self, port: int) -> None:
-        self.bytes = self.connections = 0
+        self.bytes = 0
         self._port, self._lock = port, threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self._accept, daemon=True).start()
@@ -69,14 +68,23 @@ class Relay:
         """Where it listens."""
         return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
+    def close(self) -> None:
+        """Take no more connections."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
     def _accept(self) -> None:
-        while True:
-            client, _ = self._listener.accept()
-            server = socket.create_connection(("127.0.0.1", self._port))
-            with self._lock:
-                self.connections += 1
-            for pair in ((client, server), (server, client)):
-                threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._connect, args=(client,), daemon=True).start()
+
+    def _connect(self, client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", self._port)) as server:
+            back = threading.Thread(target=self._pass_on, args=(server, client), daemon=True)
+            back.start()
+            self._pass_on(client, server)
+            back.join()
 
     def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -95,7 +103,6 @@ class Cost:
     children: float
     bytes: int
     requests: int
-    connections: int
 
     def minus(self, other: Cost) -> Cost:
         """Return what was added since ``other``."""
@@ -104,7 +111,6 @@ class Cost:
             children=self.children - other.children,
             bytes=self.bytes - other.bytes,
             requests=self.requests - other.requests,
-            connections=self.connections - other.connections,
         )
 
 
@@ -133,7 +139,6 @@ class Agent:
             children=(of_children + system_of_children) / tick,
             bytes=self._relay.bytes,
             requests=len(self._server.log),
-            connections=self._relay.connections,
         )
 
     def resident(self) -> int:
@@ -185,8 +190,10 @@ def agent_of(folder: Path, published: Sequence[str]) -> Iterator[Agent]:
         for path in node.repository.folder.rglob("*")
         if path.is_file()
     }
-    with HttpServer(content) as server:
-        relay = Relay(int(server.url("").rstrip("/").rpartition(":")[2]))
+    with (
+        HttpServer(content) as server,
+        contextlib.closing(Relay(int(server.url("").rstrip("/").rpartition(":")[2]))) as relay,
+    ):
         node.configure(metadata_base_url=f"{relay.url}/metadata/", targets_base_url=f"{relay.url}/targets/")
         node.config.write_text(node.config.read_text(encoding="utf-8") + _AGENT, encoding="utf-8")
         agent = Agent(node, run, server, relay)
@@ -218,16 +225,14 @@ def row(name: str, agent: Agent, checks: int, looks: int) -> str:
         raise RuntimeError("a look used the network")
     cells = (
         name,
-        f"{check.requests * of_checks:.0f} over {check.connections * of_checks:.0f} connections",
+        f"{(check.own + check.children) / checks:.2f} s",
+        f"{(look.own + look.children) / looks * 1000:.1f} ms",
+        f"{check.requests * of_checks:.0f}",
         traffic_text(check.bytes * of_checks),
         f"{own:.1f} s",
         f"{children:.1f} s",
         size_text(agent.resident()),
     )
-    each = Counter(
-        {"check": (check.own + check.children) / checks, "look": (look.own + look.children) / looks}
-    )
-    print(*(f"one {what}: {seconds * 1000:.1f} ms" for what, seconds in each.items()), file=sys.stderr)
     return f"| {' | '.join(cells)} |"
 
 
@@ -237,8 +242,10 @@ def main() -> None:
     parser.add_argument("--checks", type=int, default=20, help="checks that are measured")
     parser.add_argument("--looks", type=int, default=100, help="looks that are measured")
     arguments = parser.parse_args()
-    print("| node | requests | bytes | the agent | its children | memory |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "| node | a check | a look | requests a day | bytes a day | agent a day | children a day | memory |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     for name, published in (("nothing new", ()), ("knows of an update", (NEWER,))):
         with tempfile.TemporaryDirectory() as folder, agent_of(Path(folder), published) as agent:
             print(row(name, agent, arguments.checks, arguments.looks), flush=True)
