@@ -218,7 +218,8 @@ def _record(config: Config, folder: str, results: Sequence[HookResult]) -> None:
     """Add the results of hooks to the history; one that cannot be written is a warning and stops nothing."""
     from updog.state_store import StateStore
 
-    events = [result.event(folder, _now()) for result in results]
+    by = os.environ.get("UPDOG_BY")
+    events = [result.event(folder, _now(), by) for result in results]
     store = StateStore(config.state_dir, medium=OsMedium(), clock=_now)
     end = time.monotonic() + _RECORD_SECONDS
     while events:

@@ -60,14 +60,14 @@ class HookResult:
     problem: str
     last_line: str
 
-    def event(self, folder: str, now: datetime) -> Event:
+    def event(self, folder: str, now: datetime, by: str | None) -> Event:
         """Return it as an event of the history; ``folder`` is the name of the folder with the hook."""
         place = f"{folder}/{self.name}" if self.name else folder
         end = self.problem or "passed"
         if self.last_line.removesuffix("…") not in end:
             end = f"{end}: {self.last_line}"
         code = Code.HOOK_FAILED if self.problem else Code.HOOK_PASSED
-        return Event(time=now, code=code, version=None, sentence=f"{place} {end.rstrip('.')}.")
+        return Event(time=now, code=code, version=None, sentence=f"{place} {end.rstrip('.')}.", by=by)
 
 
 def run_pre_restart(hooks_dir: Path, timeout: float) -> tuple[HookResult, ...]:

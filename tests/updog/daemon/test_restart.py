@@ -209,8 +209,8 @@ def test_how_a_hook_ended_is_an_event_with_the_last_line_of_its_output(
     result: tuple[str, str, str], code: str, sentence: str
 ) -> None:
     name, problem, last_line = result
-    event = HookResult(name=name, problem=problem, last_line=last_line).event("pre-restart.d", NOON)
-    assert (event.code.value, event.sentence, event.time) == (code, sentence, NOON)
+    event = HookResult(name=name, problem=problem, last_line=last_line).event("pre-restart.d", NOON, "anna")
+    assert (event.code.value, event.sentence, event.time, event.by) == (code, sentence, NOON, "anna")
 
 
 @pytest.fixture
