@@ -259,19 +259,26 @@ def note(text: str, severity: Severity = Severity.INFO) -> None:
     click.echo(marked(text, severity), err=True)
 
 
-def run(program: click.Group, arguments: Sequence[str] | None = None) -> int:
+def run(
+    program: click.Group,
+    arguments: Sequence[str] | None = None,
+    *,
+    unreachable: Severity = Severity.WARNING,
+) -> int:
     """Run a command line and return its exit status. The only place where errors become text.
 
     Args:
         program: the click group of the program.
         arguments: those after the program's name; None takes them from ``sys.argv``.
+        unreachable: how serious it is in the journal that a repository is not reached.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
     try:
         return int(program.main(words, standalone_mode=False, prog_name=program.name) or 0)
     except ToolError as error:
-        return _report(program, error, as_json="--json" in words)
+        severity = unreachable if error.status is ExitStatus.UNREACHABLE else _SEVERITIES.get(error.status)
+        return _report(program, error, severity or Severity.ERROR, as_json="--json" in words)
     except click.ClickException as error:
         if journal.is_connected():
             note(f"{program.name}: {error.format_message()}", Severity.ERROR)
@@ -295,7 +302,7 @@ def leave(status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _report(program: click.Group, error: ToolError, *, as_json: bool) -> int:
+def _report(program: click.Group, error: ToolError, severity: Severity, *, as_json: bool) -> int:
     """Print what failed, why and what to do next; return the exit status."""
     status = int(error.status)
     facts = {"code": error.code, "message": error.message, "next_step": error.next_step, "status": status}
@@ -303,7 +310,6 @@ def _report(program: click.Group, error: ToolError, *, as_json: bool) -> int:
         import json
 
         click.echo(json.dumps({"error": facts}))  # one line: it may be the last one of a stream of events
-    severity = _SEVERITIES.get(error.status, Severity.ERROR)
     note(f"{program.name}: {error.message}\n  next: {error.next_step}", severity)
     return status
 
@@ -311,7 +317,6 @@ def _report(program: click.Group, error: ToolError, *, as_json: bool) -> int:
 _SEVERITIES = {
     ExitStatus.NOTHING_TO_DO: Severity.INFO,
     ExitStatus.BUSY: Severity.NOTICE,
-    ExitStatus.UNREACHABLE: Severity.WARNING,
 }
 """How serious an exit status is; an error, if it is not listed."""
 
@@ -324,7 +329,7 @@ def _report_unexpected(program: click.Group, error: Exception, *, as_json: bool,
         note("".join(traceback.format_exception(error)), Severity.ERROR)
     failure = MediumError.of_machine(error)
     if failure is not None:
-        return _report(program, failure, as_json=as_json)
+        return _report(program, failure, Severity.ERROR, as_json=as_json)
     note(
         f"{program.name}: internal error: {type(error).__name__}: {error}\n"
         "  next: this is a defect; run again with --log-level debug and report the traceback.",

@@ -147,10 +147,11 @@ publisher marked it so, or null), `summary` and
 `checked_at` of the last check, `failed_checks` (in a row), `attempts`, `next` (`action`, `at`), `gates` (each
 with `gate`, `open`, `code`, `sentence`, `until`, `hard`), `lock` (`state`, `group`, `kept_for`,
 `failed_requests`), `permit`, `postpone`, `hold` (`reason`, `since`) and `events`: what the agent did and
-operators asked lately; `updog history` puts it together with all else ([codes](codes.md)). It also has `time`
-(when this was written), `waiting_since` (a release has been ready since then and does not run yet) and
-`counts` (`checks` by result, `restarts`, `postponed`), for the [metrics](metrics.md). The same is the member
-`auto` of `updog status --json` and `updog why --json`; null where the agent does not run.
+operators asked lately; `updog history` puts it together with all else ([codes](codes.md)). It also has
+`waiting_since` (a release has been ready since then and does not run yet), `waits_long` (an operator was told
+that this is too long) and `counts` (`checks` by result, `restarts`, `postponed`; for the
+[metrics](metrics.md)). The same is the member `auto` of `updog status --json` and `updog why --json`; null
+where the agent does not run.
 """
 
 

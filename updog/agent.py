@@ -17,7 +17,7 @@ import time
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from signpost.app import Signpost
 from signpost.errors import ToolError
@@ -33,6 +33,8 @@ from updog.errors import (
     PlanChangedError,
     ReadBackError,
     RecalledError,
+    RefusedError,
+    UnreachableError,
 )
 from updog.failed_boot.cause import UNEXPLAINED
 from updog.health import checks
@@ -45,11 +47,12 @@ from updog.spool import Spool
 from updog.standing import Standing
 from updog.state import CHECKING, Code, Event, NodeState, SlotRecord
 from updog.state_store import StateStore
+from updog.update_metadata.errors import FaultsError
 from updog.update_metadata.times import readable_time
 from updog.views import BootOutcome, ImageCheck, Status, UpdatePlan, UpdateRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
     from signpost.app import RunningDiskView
@@ -61,7 +64,7 @@ if TYPE_CHECKING:
     from updog.host import Host, RunningSlot
     from updog.installing.installer import Installer
     from updog.repository import Repository
-    from updog.select import Decision
+    from updog.select import Decision, Node
     from updog.state import PendingUpdate
     from updog.update_metadata.manifest import Update
     from updog.update_metadata.version import Version
@@ -82,9 +85,10 @@ class Agent:
         reporter: shows the progress of long work.
         medium: reads and writes disks and state.
         by: who asks for what is done, for the history; None: that is not known.
+        daemon: returns what the running `updog agent` says of itself, for the login message; None: none runs.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a node and its surroundings consist of
         self,
         config: Config,
         host: Host,
@@ -93,12 +97,14 @@ class Agent:
         reporter: ProgressReporter,
         medium: Medium | None = None,
         by: str | None = None,
+        daemon: Callable[[], Mapping[str, Any] | None] = lambda: None,
     ) -> None:
         self._config = config
         self._host = host
         self._clock = clock
         self._reporter = reporter
         self._by = by
+        self._daemon = daemon
         self._medium = medium or OsMedium()
         self._store = StateStore(config.state_dir, medium=self._medium, clock=clock)
         self._reconciler = Reconciler(config, host, clock)
@@ -114,7 +120,7 @@ class Agent:
             BusyError: another updog is running.
         """
         with self._session() as session:
-            return self._decide(session, self._repository(session), request)
+            return self._consult(session, request)[1]
 
     def status(self) -> Status:
         """Return the current status. Uses no network, takes no lock, writes nothing."""
@@ -190,8 +196,7 @@ class Agent:
             PreflightError: it could not be installed, or there is not enough space for it.
         """
         with self._session() as session:
-            repository = self._repository(session)
-            update = self._choose(session, repository, request)
+            repository, update = self._choose(session, request)
             self._installer(session, repository, request).keep(update)
             return update
 
@@ -203,8 +208,7 @@ class Agent:
             PreflightError: it could not be installed.
         """
         with self._session() as session:
-            repository = self._repository(session)
-            update = self._choose(session, repository, request)
+            repository, update = self._choose(session, request)
             needs = self._installer(session, repository, request).estimates(update)
         view = session.view
         before = State(active=view.slots[view.active].flags, inactive=view.slots[session.inactive].flags)
@@ -241,8 +245,7 @@ class Agent:
 
     def _install(self, session: Session, request: UpdateRequest) -> Update:
         """Choose an update and install it in the inactive slot, unless it already is; record a failure."""
-        repository = self._repository(session)
-        update = self._choose(session, repository, request)
+        repository, update = self._choose(session, request)
         if session.holds(update):
             self._reporter.say(f"{update.version} is already in slot {session.inactive.value}.")
             return update
@@ -279,8 +282,8 @@ class Agent:
         )
         return Installer(self._config, self._medium, session, context)
 
-    def _choose(self, session: Session, repository: Repository, request: UpdateRequest) -> Update:
-        """Return the update to install.
+    def _choose(self, session: Session, request: UpdateRequest) -> tuple[Repository, Update]:
+        """Return the repository and the update to install.
 
         Raises:
             NothingToDoError: there is none; the message says why.
@@ -289,13 +292,13 @@ class Agent:
         """
         from updog.select import VerdictCode
 
-        decision = self._decide(session, repository, request)
+        repository, decision = self._consult(session, request)
         if decision.update is not None:
             accepted = request.accept_plan
             if accepted is not None and accepted != _plan_id(repository, decision.update):
                 raise PlanChangedError(f"{decision.update} is not what the accepted plan says")
             repository.send_target_version(decision.update.version)
-            return decision.update
+            return repository, decision.update
         verdicts = decision.verdicts
         denied = next((each for each in verdicts if each.code is VerdictCode.DENIED), None)
         if denied is None:
@@ -306,9 +309,45 @@ class Agent:
             raise DeniedVersionError(decision.summary, next_step=step)
         raise NothingToDoError(decision.summary, next_step=step)
 
-    def _decide(self, session: Session, repository: Repository, request: UpdateRequest) -> Decision:
-        """Decide on the repository's manifest; record this check, and when the repository was signed."""
-        from updog.select import Node, decide, recall_reason
+    def _consult(self, session: Session, request: UpdateRequest) -> tuple[Repository, Decision]:
+        """Read the repository, decide on its manifest, and record how this check ended."""
+        from updog.select import decide, recall_reason
+
+        repository: Repository | None = None
+        try:
+            repository = self._repository(session)
+            manifest = repository.manifest()
+        except (UnreachableError, RefusedError, FaultsError) as error:
+            with suppress(ToolError):  # the original error matters more than one while recording it
+                state = self._verified_state(session.state, repository)
+                session.save(state.with_failed_check(self._clock(), error.code, error.message))
+            raise
+        now, node = self._clock(), self._node(session, request)
+        decision = decide(manifest, node, now)
+        state = self._verified_state(session.state, repository)
+        session.save(state.with_check(now, self._available(state, decision, request)))
+        if (pending := state.pending) and session.standing in {Standing.STAGED, Standing.WAITING}:
+            self._recall(session, pending, recall_reason(manifest, node, pending.version, now))
+        return repository, decision
+
+    def _verified_state(self, state: NodeState, repository: Repository | None) -> NodeState:
+        """Return the state after a repository was verified, with the time at which it was signed."""
+        if repository is None:
+            return state
+        return replace(
+            state, last_check=self._clock(), signed_time=repository.signed_time or state.signed_time
+        )
+
+    @staticmethod
+    def _available(state: NodeState, decision: Decision, request: UpdateRequest) -> Version | None:
+        """Return what this node takes by itself; what was asked for in particular does not change that."""
+        if request.version is not None or request.ignore_waves:
+            return state.check.available if state.check else None
+        return decision.update.version if decision.update else None
+
+    def _node(self, session: Session, request: UpdateRequest) -> Node:
+        """Return what the decision depends on."""
+        from updog.select import Node
 
         now, running, config = self._clock(), session.running, self._config
         after = timedelta(seconds=config.retry_after)
@@ -318,7 +357,7 @@ class Agent:
             for version, event in session.state.denied.items()
             if version not in again
         }
-        node = Node(
+        return Node(
             variant=running.variant,
             arch=config.arch,
             running=running.version,
@@ -328,12 +367,6 @@ class Agent:
             forced=request.version,
             denied=denied,
         )
-        signed = repository.signed_time or session.state.signed_time
-        session.save(replace(session.state, last_check=now, signed_time=signed))
-        manifest = repository.manifest()
-        if (pending := session.state.pending) and session.standing in {Standing.STAGED, Standing.WAITING}:
-            self._recall(session, pending, recall_reason(manifest, node, pending.version, now))
-        return decide(manifest, node, now)
 
     def _recall(self, session: Session, pending: PendingUpdate, reason: str | None) -> None:
         """Make sure that an installed update that its publisher withdrew or held does not boot.
@@ -656,7 +689,7 @@ class Agent:
                 session.state, session.running, view, find_damage=skip_damage
             )
             status = Status(running=session.running, view=view, state=state, standing=standing)
-            status_files.post(self._config, status)
+            status_files.post(self._config, status, self._daemon(), self._clock())
 
     def _repository(self, session: Session) -> Repository:
         """Return the repository, refreshed and verified. Imported late: status and apply need no TUF."""

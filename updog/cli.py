@@ -92,12 +92,13 @@ _SIZE = Parsed("size", parse_size)
 def _agent(context: click.Context, *, as_json: bool = False) -> Agent:
     """Return an agent for the configuration file and the options."""
     from updog.agent import Agent
+    from updog.daemon import running
     from updog.progress import reporter_to
 
     options: _Context = context.obj
     reporter = reporter_to(sys.stdout, sys.stderr, as_json=as_json, quiet=options.quiet)
     by = os.environ.get("UPDOG_BY")
-    return Agent(options.config, options.host, clock=clock, reporter=reporter, by=by)
+    return Agent(options.config, options.host, clock=clock, reporter=reporter, by=by, daemon=running.document)
 
 
 def _request(
@@ -297,12 +298,14 @@ def why(context: click.Context, version: Version | None, ignore_waves: bool, as_
     return int(ExitStatus.DONE if decision.update else ExitStatus.NOTHING_TO_DO)
 
 
-def _emit_with_agent(document: Mapping[str, Any], text: str, *, as_json: bool) -> None:
+def _emit_with_agent(
+    document: Mapping[str, Any], text: str, *, with_checks: bool = True, as_json: bool
+) -> None:
     """Print a result, and below it what the running agent does, if one runs."""
     from updog.daemon import running, view
 
     auto = running.document()
-    below = f"\n\n{view.text(auto)}" if auto is not None else ""
+    below = f"\n\n{view.text(auto, with_checks=with_checks)}" if auto is not None else ""
     emit({**document, "auto": auto}, f"{text}{below}", as_json=as_json)
 
 
@@ -526,7 +529,8 @@ def status(context: click.Context, as_json: bool) -> None:
     from updog import render
 
     current = _agent(context).status()
-    _emit_with_agent(render.status_document(current), render.status_text(current), as_json=as_json)
+    document, text = render.status_document(current), render.status_text(current)
+    _emit_with_agent(document, text, with_checks=False, as_json=as_json)  # status says it itself
 
 
 @program.command("motd")
@@ -534,13 +538,15 @@ def status(context: click.Context, as_json: bool) -> None:
 @click.pass_context
 @example("updog motd > /run/motd.d/updog      # or set motd_file, which keeps it fresh")
 def motd(context: click.Context, as_json: bool) -> None:
-    """Print the status as a login message of up to three lines.
+    """Print the status as a login message of a few lines.
 
-    It shows the running version, the pending update, and why a version was left.
+    It shows the running version, the pending update and what it waits for, why a version was left, and that
+    checks fail.
     """
     from updog import render
+    from updog.daemon import running
 
-    text = render.login_text(_agent(context).status())
+    text = render.login_text(_agent(context).status(), running.document(), clock())
     emit({"lines": text.splitlines()}, text, as_json=as_json)
 
 
@@ -688,7 +694,8 @@ def main() -> None:
     streams.protect()
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        console.leave(console.run(program))
+        # One failed check is nothing that an operator must see; updog itself tells of several in a row.
+        console.leave(console.run(program, unreachable=Severity.NOTICE))
     except _Terminated:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTERM)  # a service manager takes the end by this signal as a clean exit

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from updog.update_metadata.times import parse_time
+from updog.update_metadata.times import format_time, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime
 
 
 class Sample(NamedTuple):
@@ -38,14 +39,15 @@ class Metric(NamedTuple):
     kind: str = "gauge"
 
 
-def text(status: Mapping[str, Any], agent: Mapping[str, Any] | None) -> str:
+def text(status: Mapping[str, Any], agent: Mapping[str, Any] | None, now: datetime) -> str:
     """Return all metrics.
 
     Args:
         status: the document of ``updog status --json``.
         agent: that of ``updog agent status --json``; None: the agent does not run.
+        now: the time, UTC.
     """
-    return node_text(status) + (agent_text(agent) if agent is not None else "")
+    return node_text(status) + (agent_text(agent, now) if agent is not None else "")
 
 
 def node_text(status: Mapping[str, Any]) -> str:
@@ -53,9 +55,9 @@ def node_text(status: Mapping[str, Any]) -> str:
     return _text(NODE_METRICS, status)
 
 
-def agent_text(agent: Mapping[str, Any]) -> str:
+def agent_text(agent: Mapping[str, Any], now: datetime) -> str:
     """Return the metrics of the agent, from the document of ``updog agent status --json``."""
-    return _text(AGENT_METRICS, agent)
+    return _text(AGENT_METRICS, {**agent, "now": format_time(now)})
 
 
 def _text(metrics: Iterable[Metric], document: Mapping[str, Any]) -> str:
@@ -200,6 +202,34 @@ NODE_METRICS = (
         lambda status: [Sample({}, _unix(time)) for time in [status["checked_at"]] if time],
     ),
     Metric(
+        "updog_last_check_attempt_seconds",
+        "Unix time of the last check, whether it succeeded or not.",
+        (),
+        lambda status: [Sample({}, _unix(check["time"])) for check in [status["check"]] if check],
+    ),
+    Metric(
+        "updog_last_check_result",
+        "How the last check ended, always 1: update, no-update, or the code of the error.",
+        ("result",),
+        lambda status: [Sample({"result": check["result"]}, 1) for check in [status["check"]] if check],
+    ),
+    Metric(
+        "updog_failed_checks",
+        "Checks that failed in a row.",
+        (),
+        lambda status: [Sample({}, check["failed"]) for check in [status["check"]] if check],
+    ),
+    Metric(
+        "updog_update_available",
+        "1 if the last check that succeeded found an update for this node, else 0.",
+        ("version",),
+        lambda status: [
+            Sample({"version": version or ""}, version is not None)
+            for version in [status["available"]]
+            if status["check"]
+        ],
+    ),
+    Metric(
         "updog_outcomes_unsent",
         "Outcome lines waiting to be sent.",
         (),
@@ -220,7 +250,7 @@ def _checks(agent: Mapping[str, Any]) -> list[Sample]:
 
 def _waiting(agent: Mapping[str, Any]) -> list[Sample]:
     since = agent["waiting_since"]
-    return [Sample({}, max(_unix(agent["time"]) - _unix(since), 0) if since else 0)]
+    return [Sample({}, max(_unix(agent["now"]) - _unix(since), 0) if since else 0)]
 
 
 AGENT_METRICS = (
@@ -261,12 +291,6 @@ AGENT_METRICS = (
         ],
     ),
     Metric(
-        "updog_auto_failed_checks",
-        "Checks that failed in a row.",
-        (),
-        lambda agent: [Sample({}, agent["failed_checks"])],
-    ),
-    Metric(
         "updog_auto_checks_total",
         "Checks by their result: update, no-update, or the code of the error.",
         ("result",),
@@ -288,4 +312,4 @@ AGENT_METRICS = (
         kind="counter",
     ),
 )
-"""The metrics of the agent, in the order of the file."""
+"""The metrics of the agent, in the order of the file; their document has the time too, as ``now``."""

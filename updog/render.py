@@ -9,14 +9,16 @@ Rules it enforces:
 from __future__ import annotations
 
 import textwrap
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from signpost.text import size_text, table, traffic_text
 from updog.standing import Standing
-from updog.update_metadata.times import format_optional
+from updog.update_metadata.times import format_optional, parse_time, readable_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from signpost.gptprio import Flags
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from updog.select import Decision, ReleaseVerdict
     from updog.state import Event, NodeState
     from updog.update_metadata.manifest import Update
+    from updog.update_metadata.version import Version
     from updog.views import ImageCheck, Status, UpdatePlan
 
     Json = dict[str, Any]
@@ -125,8 +128,14 @@ def status_document(status: Status) -> Json:
         "last_event": state.history[-1].to_json() if state.history else None,
         "confirmed_at": format_optional(state.confirmed_at),
         "checked_at": format_optional(state.last_check),
+        "check": state.check.to_json() if state.check else None,
+        "available": _text(state.available_to(running.version)),
         "outcomes_unsent": len(state.outbox),
     }
+
+
+def _text(version: Version | None) -> str | None:
+    return str(version) if version else None
 
 
 def status_text(status: Status) -> str:
@@ -169,18 +178,51 @@ def _standing(status: Status) -> str:
     return _STANDING[status.standing].format(version=pending.version, slot=pending.slot.value)
 
 
-def login_text(status: Status) -> str:
-    """Return the login message: what runs, what is pending, and which version failed, with its cause."""
+def login_text(status: Status, agent: Mapping[str, Any] | None, now: datetime) -> str:
+    """Return the login message: what runs, what is pending, what failed, and what an operator must see.
+
+    Args:
+        status: of the node.
+        agent: what the running agent says of itself (docs/reference/agent.md); None: it does not run.
+        now: the time, UTC.
+    """
     running, view, rollback = status.running, status.view, status.state.last_rollback
     head = f"{running.variant} {running.version} runs from slot {running.slot.value}, {_confirmed(status)}."
     lines = [head]
-    if status.standing is not Standing.NONE or view.next is view.active.other:
+    waits = _agents_wait(status, agent, now) if agent is not None else ""
+    if waits:
+        lines.append(waits)
+    elif status.standing is not Standing.NONE or view.next is view.active.other:
         lines.append(f"{_standing(status)}.")
     if rollback is not None and rollback.version in status.state.denied:
         lines.append(f"{_moment(rollback)} {_codes(rollback)}: {rollback.sentence}")
+    if status.state.check and status.state.check.is_failing:
+        lines.append(status.state.check.sentence)
     if view.next is None:
         lines.append(f"{_NOTHING_BOOTABLE}.")
     return "\n".join(f"updog: {line}" for line in lines)
+
+
+_LONG_WAIT = timedelta(days=1)
+"""A release that waits to be installed is in the login message after this time; a staged one at once."""
+
+
+def _agents_wait(status: Status, agent: Mapping[str, Any], now: datetime) -> str:
+    """Return since when a release waits for the agent, and for what; empty where the slots say more."""
+    if not agent.get("waiting_since") or status.view.next is not status.view.active:
+        return ""
+    version, since = agent["version"], parse_time(agent["waiting_since"])
+    pending = status.state.pending
+    if status.standing is Standing.STAGED and pending is not None and not pending.recalled:
+        if str(pending.version) != version:
+            return ""
+        what = f"{version} is staged, and waits for its restart"
+    elif status.standing is Standing.NONE and now - since >= _LONG_WAIT:
+        what = f"{version} waits to be installed"
+    else:
+        return ""
+    closed = next((gate["sentence"] for gate in agent["gates"] if not gate["open"]), "")
+    return f"{what} since {readable_time(since.replace(microsecond=0))}. {closed}".rstrip()
 
 
 def _confirmed(status: Status) -> str:
@@ -193,9 +235,11 @@ def _codes(event: Event) -> str:
 
 
 def _trouble(state: NodeState) -> list[str]:
-    """Return the lines about the last rollback and the denied versions."""
+    """Return the lines about the last rollback, checks that fail, and the denied versions."""
     rollback = state.last_rollback
     lines = [f"rollback  {_moment(rollback)} {_codes(rollback)}: {rollback.sentence}"] if rollback else []
+    if state.check and state.check.is_failing:
+        lines.append(f"check     {state.check.sentence}")
     if state.denied:
         versions = ", ".join(str(version) for version in state.denied)
         lines.append(

@@ -29,6 +29,7 @@ from updog.errors import ConfigError, StateFormatError
 from updog.update_metadata.content import Content
 from updog.update_metadata.errors import FaultsError
 from updog.update_metadata.outcomes import MAX_NAME, OutcomeLine
+from updog.update_metadata.times import readable_time
 from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ MAX_HISTORY = 500  # events; about 100 KiB, years of updates
 MAX_FAILED_UNITS = 1000
 MAX_OUTBOX = 32  # lines; a node that could not report so many updates has more serious problems
 
+
+CHECKS_BEFORE_WARNING = 3
+"""So many checks in a row fail before an operator is told: one an hour, that is two hours without any."""
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
@@ -74,6 +78,9 @@ class Code(StrEnum):
     LOCK_RELEASED = "lock-released"
     GIVEN_UP = "given-up"
     RESTART_FAILED = "restart-failed"
+    WAITS_LONG = "waits-long"
+    CHECKS_FAILED = "checks-failed"
+    CHECKS_RECOVERED = "checks-recovered"
     HOOK_PASSED = "hook-passed"
     HOOK_FAILED = "hook-failed"
     PERMITTED = "permitted"
@@ -115,6 +122,9 @@ CODES = {
     Code.LOCK_RELEASED: "the agent released the fleet lock",
     Code.GIVEN_UP: "the agent could not install a version for max_attempts times and does not try it again",
     Code.RESTART_FAILED: "the restart into an update failed or did not happen; the update does not boot next",
+    Code.WAITS_LONG: "a release has waited too long to be installed, or for its restart; what for is said",
+    Code.CHECKS_FAILED: "the repository could not be read, or not be trusted, by three checks in a row",
+    Code.CHECKS_RECOVERED: "a check succeeded after that",
     Code.HOOK_PASSED: "an executable in pre-restart.d or post-confirm.d passed; what it said last",
     Code.HOOK_FAILED: "an executable in post-confirm.d failed, or one in pre-restart.d: no restart then",
     Code.PERMITTED: "an operator let updates install and restart until a given time",
@@ -137,6 +147,9 @@ SEVERITIES = {
     Code.LOCK_KEPT: Severity.WARNING,
     Code.GIVEN_UP: Severity.WARNING,
     Code.RESTART_FAILED: Severity.WARNING,
+    Code.WAITS_LONG: Severity.WARNING,
+    Code.CHECKS_FAILED: Severity.WARNING,
+    Code.CHECKS_RECOVERED: Severity.NOTICE,
     Code.HOOK_FAILED: Severity.WARNING,
 }
 """How serious an event is in the journal; informational, if it is not listed."""
@@ -273,6 +286,63 @@ class Event:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckRecord:
+    """How the last check of the repository ended.
+
+    Attributes:
+        time: UTC. result: ``update``, ``no-update``, or the code of the error. message: of the error.
+        available: what the last check that succeeded chose for this node; None: nothing.
+        failed: how many checks failed in a row. failing_since: when the first of them did (UTC).
+    """
+
+    time: datetime
+    result: str
+    message: str = ""
+    available: Version | None = None
+    failed: int = 0
+    failing_since: datetime | None = None
+
+    def __post_init__(self) -> None:
+        """Cut what a server may have said, and make it one printable line."""
+        object.__setattr__(self, "message", text.line(self.message))
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether so many checks failed in a row that an operator is told."""
+        return self.failed >= CHECKS_BEFORE_WARNING
+
+    @property
+    def sentence(self) -> str:
+        """What an operator is told."""
+        since = f", since {readable_time(self.failing_since)}" if self.failing_since else ""
+        return f"The last {self.failed} checks of the repository failed{since}: {self.message.rstrip('.')}."
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON values."""
+        return {
+            "time": self.time.isoformat(timespec="seconds"),
+            "result": self.result,
+            "message": self.message,
+            "available": str(self.available) if self.available else None,
+            "failed": self.failed,
+            "failing_since": self.failing_since and self.failing_since.isoformat(timespec="seconds"),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Parse what :meth:`to_json` wrote. Raises KeyError, TypeError or ValueError for anything else."""
+        available, since = value["available"], value["failing_since"]
+        return cls(
+            time=_parse_time(value["time"]),
+            result=str(value["result"]),
+            message=str(value["message"]),
+            available=Version.parse(available) if available else None,
+            failed=int(value["failed"]),
+            failing_since=_parse_time(since) if since else None,
+        )
+
+
 def _replaces(later: Event, left: Event) -> bool:
     """Whether a newer version than the one that was left was confirmed."""
     confirmed = later.version if later.code is Code.CONFIRMED else None
@@ -296,6 +366,7 @@ class NodeState:
         outbox: outcome lines that are not sent yet, oldest first.
         retried: versions that were tried again after they had fallen back without a known cause.
         failed_units: the systemd units that had failed on the last confirmed boot.
+        check: how the last check ended; None: there was none.
     """
 
     disk_guid: str | None = None
@@ -310,6 +381,7 @@ class NodeState:
     ran: Mapping[Slot, Version] = field(default_factory=dict)
     retried: frozenset[Version] = frozenset()
     failed_units: frozenset[str] = frozenset()
+    check: CheckRecord | None = None
 
     @property
     def last_rollback(self) -> Event | None:
@@ -327,6 +399,11 @@ class NodeState:
         confirmed = (event.time for event in reversed(self.history) if event.code is Code.CONFIRMED)
         return next(confirmed, None)
 
+    def available_to(self, running: Version) -> Version | None:
+        """Return what the last check chose, unless it runs by now or has failed here since."""
+        version = self.check.available if self.check else None
+        return None if version in {None, running, *self.denied} else version
+
     def version_in(self, slot: Slot) -> Version | None:
         """Return the version recorded for a slot, or that ran in it, if any."""
         record = self.slots.get(slot)
@@ -339,6 +416,35 @@ class NodeState:
     def with_event(self, event: Event) -> NodeState:
         """Return the state with ``event`` added to its bounded history."""
         return replace(self, history=(*self.history, event)[-MAX_HISTORY:])
+
+    def with_check(self, time: datetime, available: Version | None) -> NodeState:
+        """Return the state after a check that chose ``available``; if checks had failed, it says so."""
+        before = self.check
+        check = CheckRecord(time=time, result="update" if available else "no-update", available=available)
+        state = replace(self, check=check)
+        if before is None or not before.is_failing:
+            return state
+        since = f" since {readable_time(before.failing_since)}" if before.failing_since else ""
+        sentence = f"The repository can be read again; {before.failed} checks had failed{since}."
+        return state.with_event(Event(time=time, code=Code.CHECKS_RECOVERED, version=None, sentence=sentence))
+
+    def with_failed_check(self, time: datetime, code: str, message: str) -> NodeState:
+        """Return the state after a check that failed; after several in a row, one event says so."""
+        before = self.check
+        check = CheckRecord(
+            time=time,
+            result=code,
+            message=message,
+            available=before.available if before else None,
+            failed=before.failed + 1 if before else 1,
+            failing_since=(before.failing_since if before else None) or time,
+        )
+        state = replace(self, check=check)
+        if check.failed != CHECKS_BEFORE_WARNING:
+            return state
+        return state.with_event(
+            Event(time=time, code=Code.CHECKS_FAILED, version=None, sentence=check.sentence)
+        )
 
     def with_slot_emptied(self, slot: Slot) -> NodeState:
         """Return the state before the first byte is written to ``slot``: it has no record of the slot."""
@@ -445,6 +551,8 @@ class NodeState:
             later["retried"] = sorted(str(version) for version in self.retried)
         if self.failed_units:
             later["failed_units"] = sorted(self.failed_units)
+        if self.check:
+            later["check"] = self.check.to_json()
         return {
             "format": FORMAT,
             "disk_guid": self.disk_guid,
@@ -483,6 +591,7 @@ class NodeState:
                 outbox=_parse_outbox(value.get("outbox", ())),
                 retried=frozenset(Version.parse(version) for version in value.get("retried", ())),
                 failed_units=frozenset(str(name) for name in value.get("failed_units", ())),
+                check=CheckRecord.from_json(check) if (check := value.get("check")) else None,
                 ran={Slot(slot): Version.parse(version) for slot, version in value.get("ran", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:

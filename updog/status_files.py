@@ -19,6 +19,7 @@ from updog import metrics, render
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
     from pathlib import Path
 
     from updog.config import Config
@@ -27,10 +28,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def post(config: Config, status: Status) -> None:
-    """Write the files that the configuration asks for."""
+def post(config: Config, status: Status, agent: Mapping[str, Any] | None, now: datetime) -> None:
+    """Write the files that the configuration asks for.
+
+    Args:
+        config: names them.
+        status: of the node.
+        agent: what the running agent says of itself; None: it does not run.
+        now: the time, UTC.
+    """
     if config.motd_file is not None:
-        _replace(config.motd_file, render.login_text(status) + "\n")
+        _replace(config.motd_file, render.login_text(status, agent, now) + "\n")
     if config.metrics_file is not None:
         _replace(config.metrics_file, metrics.node_text(render.status_document(status)))
 
@@ -40,10 +48,10 @@ def agent_metrics_file(metrics_file: Path) -> Path:
     return metrics_file.with_name(f"{metrics_file.stem}-agent{metrics_file.suffix}")
 
 
-def post_agent_metrics(config: Config, agent: Mapping[str, Any]) -> None:
+def post_agent_metrics(config: Config, agent: Mapping[str, Any], now: datetime) -> None:
     """Write the agent's metrics from its document, if the configuration asks for metrics."""
     if config.metrics_file is not None:
-        _replace(agent_metrics_file(config.metrics_file), metrics.agent_text(agent))
+        _replace(agent_metrics_file(config.metrics_file), metrics.agent_text(agent, now))
 
 
 def remove_agent_metrics(config: Config) -> None:

@@ -16,7 +16,7 @@ from updog.errors import ConfigError, StateFormatError
 from updog.host import BootId, RunningSlot
 from updog.pending_update import diagnose
 from updog.standing import Standing
-from updog.state import MAX_HISTORY, Code, Event, NodeState, PendingUpdate, SlotRecord
+from updog.state import MAX_HISTORY, CheckRecord, Code, Event, NodeState, PendingUpdate, SlotRecord
 from updog.update_metadata.content import Content
 from updog.update_metadata.version import Version
 
@@ -57,6 +57,15 @@ events = st.builds(
 denials = st.lists(events.filter(lambda event: event.version is not None), max_size=4).map(
     lambda found: {event.version: event for event in found}
 )
+checks = st.builds(
+    CheckRecord,
+    time=moments,
+    result=texts,
+    message=texts,
+    available=st.none() | versions,
+    failed=numbers,
+    failing_since=st.none() | moments,
+)
 states = st.builds(
     NodeState,
     disk_guid=st.none() | texts,
@@ -68,6 +77,7 @@ states = st.builds(
     signed_time=st.none() | moments,
     retried=st.frozensets(versions, max_size=3),
     failed_units=st.frozensets(texts, max_size=3),
+    check=st.none() | checks,
 )
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,

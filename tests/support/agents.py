@@ -127,7 +127,7 @@ class AgentOnNode:
         """What ``updog agent status`` shows."""
         requests = wishes.read(self.folder)
         daemon, moment = self.daemon, self.moment
-        document = view.document(self.policy, daemon.memory, daemon.gates, requests, now=moment, wake=moment)
+        document = view.document(self.policy, daemon.memory, daemon.gates, requests, wake=moment)
         return view.text(document)
 
     # -- what happens on the machine -----------------------------------------------------------------

@@ -16,6 +16,7 @@ import pytest
 
 import updog
 from signpost import journal
+from signpost.errors import ExitStatus
 from signpost.journal import Severity
 from tests.support.journald import Journald, why_not
 from tests.support.nodes import NEWER, Node, make_node
@@ -163,6 +164,19 @@ def test_a_fallback_is_found_by_identifier_priority_and_id(tmp_path: Path, journ
     assert journald.read(f"MESSAGE_ID={MESSAGE_IDS[Code.BOOT_FAILED]}") == [entry]
     journald.serve(_words(node, "boot-record"))
     assert len(journald.read("-t", "updog", "-p", "warning")) == 1  # it is recorded once, and sent once
+
+
+@with_journald
+def test_a_repository_that_is_not_reached_is_a_warning_at_the_third_check_and_once(
+    tmp_path: Path, journald: Journald
+) -> None:
+    node = make_node(tmp_path, health_checks=[])
+    node.lose_repository()
+    for seen in (0, 0, 1, 1):
+        assert journald.serve(_words(node, "check-update")) == ExitStatus.UNREACHABLE
+        assert len(journald.read("-t", "updog", "-p", "warning")) == seen
+    (entry,) = journald.read("-t", "updog", "-p", "warning")
+    assert entry["MESSAGE_ID"] == MESSAGE_IDS[Code.CHECKS_FAILED]
 
 
 @with_journald

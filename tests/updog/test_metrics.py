@@ -50,21 +50,23 @@ def _samples(text: str) -> dict[str, float]:
 
 def test_every_metric_has_its_meaning_and_type_once_and_before_its_samples(status: Status) -> None:
     document, agent = status_document(status), agent_document()
-    lines = metrics.text(document, agent).splitlines()
+    lines = metrics.text(document, agent, NOON).splitlines()
     heads = [line for line in lines if line.startswith("#")]
     found = [metric for metric in metrics.NODE_METRICS if metric.samples(document)]
-    found += [metric for metric in metrics.AGENT_METRICS if metric.samples(agent)]
+    found += [metric for metric in metrics.AGENT_METRICS if metric.samples(agent | AT_NOON)]
     assert heads[::2] == [f"# HELP {metric.name} {metric.meaning}" for metric in found]
     assert heads[1::2] == [f"# TYPE {metric.name} {metric.kind}" for metric in found]
-    assert metrics.text(document, agent).endswith("\n")
+    assert metrics.text(document, agent, NOON).endswith("\n")
 
 
 def test_the_two_files_have_no_metric_in_common_and_are_the_whole(status: Status) -> None:
     """node_exporter refuses a metric that two files have."""
     document, agent = status_document(status), agent_document()
     assert not {m.name for m in metrics.NODE_METRICS} & {m.name for m in metrics.AGENT_METRICS}
-    assert metrics.text(document, agent) == metrics.node_text(document) + metrics.agent_text(agent)
-    assert metrics.text(document, None) == metrics.node_text(document)
+    assert metrics.text(document, agent, NOON) == metrics.node_text(document) + metrics.agent_text(
+        agent, NOON
+    )
+    assert metrics.text(document, None, NOON) == metrics.node_text(document)
 
 
 def test_only_what_grows_is_a_counter_and_called_so() -> None:
@@ -112,12 +114,13 @@ def test_a_cause_that_is_a_file_s_name_cannot_break_the_format(status: Status, c
 def test_only_the_labels_of_the_table_are_used(status: Status) -> None:
     event = Event(time=now(), code=Code.BOOT_FAILED, version=None, sentence="Down.")
     document = status_document(replace(status, state=status.state.with_left(event)))
-    tables = ((metrics.NODE_METRICS, document), (metrics.AGENT_METRICS, agent_document()))
+    tables = ((metrics.NODE_METRICS, document), (metrics.AGENT_METRICS, agent_document() | AT_NOON))
     for metric, sample in [(m, s) for table, facts in tables for m in table for s in m.samples(facts)]:
         assert tuple(sample.labels) == metric.labels
 
 
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
+AT_NOON = {"now": "2026-11-28T12:00:00Z"}
 
 
 def agent_document(**changes: Any) -> dict[str, Any]:
@@ -134,13 +137,13 @@ def agent_document(**changes: Any) -> dict[str, Any]:
         Gate(name=GateName.WINDOW, code="outside-window", until=NOON + timedelta(hours=11)),
     ]
     counts = Counts(checks={"update": 3, "expired": 2}, restarts=4, postponed=5)
-    memory = Memory(state=replace(state, **changes), counts=counts, failed_checks=2)
+    memory = Memory(state=replace(state, **changes), counts=counts)
     requests = Requests(wishes=Wishes())
-    return view.document(Policy(mode=Mode.RESTART), memory, gates, requests, now=NOON, wake=None)
+    return view.document(Policy(mode=Mode.RESTART), memory, gates, requests, wake=None)
 
 
 def test_an_agent_that_waits_tells_for_what_since_when_and_until_when() -> None:
-    samples = _samples(metrics.agent_text(agent_document()))
+    samples = _samples(metrics.agent_text(agent_document(), NOON))
     assert samples['updog_auto_mode{mode="restart"}'] == 1
     assert samples['updog_auto_state{state="staged"}'] == 1
     assert samples['updog_auto_gate_closed{gate="hold"}'] == 0
@@ -149,11 +152,10 @@ def test_an_agent_that_waits_tells_for_what_since_when_and_until_when() -> None:
     assert samples['updog_auto_next_action_seconds{action="restart"}'] == NOON.timestamp() + 11 * 3600
     assert samples['updog_auto_attempts{version="1.1.0"}'] == 0
     assert samples['updog_auto_lock{state="no"}'] == 1
-    assert samples["updog_auto_failed_checks"] == 2
 
 
 def test_counters_begin_at_0_where_nothing_was_counted() -> None:
-    samples = _samples(metrics.agent_text(agent_document()))
+    samples = _samples(metrics.agent_text(agent_document(), NOON))
     results = {name: value for name, value in samples.items() if name.startswith("updog_auto_checks_total")}
     assert results == {
         'updog_auto_checks_total{result="update"}': 3,
@@ -177,14 +179,14 @@ def test_counters_begin_at_0_where_nothing_was_counted() -> None:
     ],
 )
 def test_a_release_waits_from_when_it_is_ready_until_it_runs(phase: Phase, back: Phase, seconds: int) -> None:
-    samples = _samples(metrics.agent_text(agent_document(phase=phase, back=back)))
+    samples = _samples(metrics.agent_text(agent_document(phase=phase, back=back), NOON))
     assert samples["updog_auto_waiting_seconds"] == seconds
 
 
 def test_an_agent_that_has_just_started_has_its_metrics() -> None:
     requests = Requests(wishes=Wishes())
-    document = view.document(Policy(), Memory.new(NOON), [], requests, now=NOON, wake=None)
-    samples = _samples(metrics.agent_text(document))
+    document = view.document(Policy(), Memory.new(NOON), [], requests, wake=None)
+    samples = _samples(metrics.agent_text(document, NOON))
     assert samples['updog_auto_state{state="start"}'] == 1
     assert samples["updog_auto_waiting_seconds"] == 0
     assert not any("next_action" in name for name in samples)

@@ -42,6 +42,8 @@ LOOK_AGAIN = timedelta(minutes=5)  # at a gate that does not know when it opens
 SOON = timedelta(minutes=1)  # at users, and at a busy lock inside a window
 RESTART_AGAIN = timedelta(minutes=15)  # after a restart that failed
 WARN_AGAIN = timedelta(hours=1)  # users who came since know of nothing
+LONG_WAIT = timedelta(days=1)  # of a release, beyond what the policy makes it wait
+WINDOWS_COME = timedelta(weeks=1)  # after a week each window was there once
 
 
 class TableError(Exception):
@@ -119,6 +121,7 @@ class Notice(StrEnum):
     LOCK_RELEASED = "lock-released"
     GIVEN_UP = "given-up"
     RESTART_FAILED = "restart-failed"
+    WAITS_LONG = "waits-long"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,6 +131,7 @@ class AutoState:
     Attributes:
         phase: where it is. since: from when. back: where a check returns to.
         version: the release in work. first_ready: when it was first ready for this node.
+        long_wait_told: whether an operator was told that it waits too long.
         attempts: failed installs of it in a row. retry_at: not before.
         applied: the release that this agent made boot next, until it is known how that ended.
         revert_at: not before, where it could not be taken back.
@@ -143,6 +147,7 @@ class AutoState:
     back: Phase = Phase.IDLE
     version: Version | None = None
     first_ready: datetime | None = None
+    long_wait_told: bool = False
     attempts: int = 0
     retry_at: datetime | None = None
     applied: Version | None = None
@@ -300,6 +305,19 @@ class _Case(NamedTuple):
     def is_waiting_to_try_again(self) -> bool:
         return self.state.retry_at is not None and self.state.retry_at > self.facts.now
 
+    def waits_too_long(self, gates: tuple[Gate, ...]) -> bool:
+        """Whether the release has waited for longer than an operator expects, and nobody was told.
+
+        That is ``max_wait``; where there is none, a day longer than the policy makes it wait.
+        """
+        since, policy, gate = self.state.first_ready, self.policy, first_closed(gates)
+        is_told = self.state.long_wait_told
+        if since is None or is_told or (gate is not None and gate.name in _OPERATORS_KNOW):
+            return False
+        windows = WINDOWS_COME if policy.windows.windows else timedelta()
+        expected = policy.min_age + policy.settle + windows + LONG_WAIT
+        return self.facts.now >= since + (expected if policy.max_wait is None else policy.max_wait)
+
     def is_check_due(self) -> bool:
         next_check = self.state.next_check
         return self.facts.check_now or next_check is None or next_check <= self.facts.now
@@ -316,6 +334,7 @@ class _Case(NamedTuple):
             Phase.READY,
             version=offer.version,
             first_ready=self.facts.now,
+            long_wait_told=False,
             attempts=0,
             retry_at=None,
             users_warned_at=None,
@@ -339,6 +358,7 @@ class Row(NamedTuple):
 _WAITING = frozenset({Phase.READY, Phase.INSTALLING, Phase.STAGED, Phase.INSTALLED})
 _RESTARTING = frozenset({Phase.LOCKING, Phase.CLEARED, Phase.LEAVING, Phase.GONE})
 _KEEP_THE_LOCK = _RESTARTING | {Phase.START, Phase.TRIAL}
+_OPERATORS_KNOW = frozenset({GateName.FREEZE, GateName.POSTPONE})  # until when: they said so
 _WITH_CHECKS = frozenset({Phase.IDLE, Phase.READY, Phase.STAGED, Phase.INSTALLED})
 
 
@@ -647,6 +667,14 @@ def _is_in_the_way(case: _Case) -> bool:
     return case.facts.standing is Standing.WAITING and case.facts.staged != case.state.version
 
 
+def _waits_to_install(case: _Case) -> bool:
+    return not case.may_install or case.is_waiting_to_try_again or _is_in_the_way(case)
+
+
+def _told(case: _Case) -> Step:
+    return _noting(_same(case, long_wait_told=True), Notice.WAITS_LONG)
+
+
 WORK_ROWS = (
     Row(
         "check",
@@ -733,10 +761,18 @@ WORK_ROWS = (
         (Phase.IDLE,),
     ),
     Row(
+        "ready-waits-long",
+        frozenset({Phase.READY}),
+        "it has waited too long to be installed, and nobody was told",
+        lambda case: _waits_to_install(case) and case.waits_too_long(case.facts.install_gates),
+        _told,
+        (),
+    ),
+    Row(
         "ready-waits",
         frozenset({Phase.READY}),
         "a gate is closed, the last try was not long ago, or another release boots next",
-        lambda case: not case.may_install or case.is_waiting_to_try_again or _is_in_the_way(case),
+        _waits_to_install,
         lambda case: case.wait(case.facts.install_gates),
         (),
     ),
@@ -821,6 +857,15 @@ def _leave_limit(case: _Case) -> datetime:
     return case.state.since + case.policy.restart_limit
 
 
+def _waits_to_restart(case: _Case) -> bool:
+    return (
+        not case.may_restart
+        or case.is_waiting_to_try_again
+        or case.facts.lock_call is not LockCall.NONE
+        or case.is_to_be_taken_back
+    )
+
+
 RESTART_ROWS = (
     Row(
         "busy",
@@ -866,6 +911,14 @@ RESTART_ROWS = (
         (Phase.READY,),
     ),
     Row(
+        "installed-waits-long",
+        frozenset({Phase.INSTALLED}),
+        "it has waited too long for a restart by somebody else, and nobody was told",
+        lambda case: case.waits_too_long(case.facts.restart_gates),
+        _told,
+        (),
+    ),
+    Row(
         "installed-waits",
         frozenset({Phase.INSTALLED}),
         "an operator, or the program that watches the sentinel, restarts",
@@ -892,15 +945,18 @@ RESTART_ROWS = (
         (),
     ),
     Row(
+        "staged-waits-long",
+        frozenset({Phase.STAGED}),
+        "it has waited too long for its restart, and nobody was told",
+        lambda case: _waits_to_restart(case) and case.waits_too_long(case.facts.restart_gates),
+        _told,
+        (),
+    ),
+    Row(
         "staged-waits",
         frozenset({Phase.STAGED}),
         "a gate is closed, or the lock was refused a moment ago",
-        lambda case: (
-            not case.may_restart
-            or case.is_waiting_to_try_again
-            or case.facts.lock_call is not LockCall.NONE
-            or case.is_to_be_taken_back
-        ),
+        _waits_to_restart,
         lambda case: case.wait(case.facts.restart_gates, at_most=SOON),
         (),
     ),

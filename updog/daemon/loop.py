@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from signpost.errors import ExitStatus, ToolError
 from signpost.journal import Severity
-from signpost.text import duration_text
+from signpost.text import counted, duration_text
 from updog import event_journal
 from updog.auto.gates import Purpose, Readings, first_closed, judge
 from updog.auto.policy import GateName
@@ -23,6 +23,7 @@ from updog.auto.table import (
     AutoState,
     Facts,
     Job,
+    Lock,
     LockCall,
     Notice,
     Phase,
@@ -34,6 +35,7 @@ from updog.daemon.children import JOB
 from updog.daemon.facts import CheckFacts, NodeFacts
 from updog.daemon.surroundings import MachineReadings
 from updog.state import SEVERITIES, Code, Event
+from updog.update_metadata.times import readable_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -189,7 +191,10 @@ class Daemon:
         if memory.state.phase in _WITH_GATES - {Phase.READY} and first_closed(restart) is None:
             objections = self._surroundings.objections()
             restart = judge(Purpose.RESTART, replace(readings, objections=objections), policy, now)
-        self.gates = install if memory.state.phase in {Phase.READY, Phase.IDLE} else restart
+        if (
+            memory.state.phase is not Phase.CHECKING
+        ):  # a check asks nothing of the machine; others see the last
+            self.gates = install if memory.state.phase in {Phase.READY, Phase.IDLE} else restart
         done = memory.done
         return Facts(
             now=now,
@@ -290,7 +295,7 @@ class Daemon:
         try:
             found = CheckFacts.of(ended.document)
         except (KeyError, TypeError, ValueError) as error:
-            log.warning("the check failed: %s", ended.sentence or repr(error))
+            log.info("the check failed: %s", ended.sentence or repr(error))  # several in a row: an event
             counts = memory.counts.with_check(ended.code)
             self._remember(replace(memory, failed_checks=memory.failed_checks + 1, counts=counts))
             return Job.FAILED
@@ -313,7 +318,7 @@ class Daemon:
     def _take(self, taken: Step) -> None:
         """Save the next state, then act; what an action fails with is a fact of the next look."""
         now, memory = self._clock(), replace(self.memory, state=taken.state)
-        events = [_event(notice, taken.state, self._policy, now) for notice in taken.notices]
+        events = [_event(notice, taken.state, self._policy, self.gates, now) for notice in taken.notices]
         for event in events:
             memory = memory.with_event(event)
         if Act.REFRESH in taken.acts or Act.UNLOCK in taken.acts:
@@ -420,14 +425,32 @@ _SENTENCES: Mapping[Notice, Callable[[AutoState, str], str]] = {
     Notice.RESTART_FAILED: lambda state, _: (
         f"The restart into {state.version} did not happen; it was taken back."
     ),
+    Notice.WAITS_LONG: lambda state, _: (
+        f"{state.version} has been ready since {readable_time(state.first_ready or state.since)} and does "
+        "not run yet."
+    ),
 }
 
 
-def _event(notice: Notice, state: AutoState, policy: Policy, now: datetime) -> Event:
+def _event(notice: Notice, state: AutoState, policy: Policy, gates: tuple[Gate, ...], now: datetime) -> Event:
     """Return a notice as an event of the history: it has the same name there."""
     group = policy.fleet_lock.group if policy.fleet_lock else "(none)"
     sentence = _SENTENCES[notice](state, group)
+    if notice is Notice.WAITS_LONG:
+        sentence = f"{sentence} {_obstacle(state, gates, group)}"
     return Event(time=now, code=Code(notice.value), version=state.version, sentence=sentence)
+
+
+def _obstacle(state: AutoState, gates: tuple[Gate, ...], group: str) -> str:
+    """Return what a release waits for."""
+    gate = first_closed(gates)
+    if gate is not None:
+        return gate.sentence
+    if state.attempts:
+        return f"It could not be installed {counted(state.attempts, 'time')}."
+    if state.lock is not Lock.NO or state.retry_at is not None:
+        return f"It waits for the fleet lock of group {group}."
+    return "Another update is installed and waits for a restart."
 
 
 def _tell(event: Event) -> None:

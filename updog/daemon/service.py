@@ -233,8 +233,8 @@ def _look(daemon: Daemon) -> datetime:
 def _publish(daemon: Daemon, config: Config, run: Path, wake: datetime) -> dict[str, Any]:
     """Write how things stand, and return it; a file that cannot be written is logged and stops nothing."""
     requests = wishes.read(config.state_dir)
-    document = view.document(config.auto, daemon.memory, daemon.gates, requests, now=now(), wake=wake)
-    status_files.post_agent_metrics(config, document)
+    document = view.document(config.auto, daemon.memory, daemon.gates, requests, wake=wake)
+    status_files.post_agent_metrics(config, document, now())
     temporary = run / ".agent.json.tmp"
     try:
         temporary.write_text(json.dumps(document), encoding="utf-8")

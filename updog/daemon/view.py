@@ -8,7 +8,12 @@ from updog.auto.gates import first_closed
 from updog.auto.table import Lock, Phase, is_waiting
 from updog.daemon.history import merged
 from updog.daemon.memory import MAX_EVENTS
-from updog.update_metadata.times import format_optional, format_time, parse_time, readable_time
+from updog.update_metadata.times import (
+    format_optional,
+    format_time,
+    parse_time,
+    readable_time,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,7 +46,6 @@ def document(
     gates: Sequence[Gate],
     requests: Requests,
     *,
-    now: datetime,
     wake: datetime | None,
 ) -> Json:
     """Return ``agent.json`` (docs/reference/agent.md).
@@ -51,7 +55,6 @@ def document(
         memory: what the agent remembers.
         gates: their last answers.
         requests: what operators ask for.
-        now: the time, UTC.
         wake: when the agent looks again at the latest.
     """
     state, wishes = memory.state, requests.wishes
@@ -59,13 +62,13 @@ def document(
     at = memory.state.next_check if state.phase is Phase.IDLE else closed.until if closed else wake
     lock = policy.fleet_lock
     return {
-        "time": format_time(now),
         "mode": policy.mode.value,
         "state": state.phase.value,
         "since": format_time(state.since),
         "version": str(state.version) if state.version else None,
         "urgent": _why_urgent(memory),
         "waiting_since": format_optional(state.first_ready if is_waiting(state) else None),
+        "waits_long": is_waiting(state) and state.long_wait_told,
         "summary": memory.summary,
         "checked_at": format_optional(memory.checked_at),
         "failed_checks": memory.failed_checks,
@@ -120,8 +123,13 @@ _STATES = {
 }
 
 
-def text(agent: Mapping[str, Any]) -> str:
-    """Return ``agent.json`` for people: what the agent does, and everything that it waits for."""
+def text(agent: Mapping[str, Any], *, with_checks: bool = True) -> str:
+    """Return ``agent.json`` for people: what the agent does, and everything that it waits for.
+
+    Args:
+        agent: the document.
+        with_checks: say how many checks failed.
+    """
     lines = [f"agent     mode {agent['mode']}; {_STATES[agent['state']].format(version=agent['version'])}"]
     if agent.get("urgent"):  # a daemon that runs may be older
         lines.append(f"urgent    {agent['urgent']}")
@@ -131,12 +139,15 @@ def text(agent: Mapping[str, Any]) -> str:
     lines.extend(
         f"{'waits for' if number == 0 else 'then':9} {gate['sentence']}" for number, gate in enumerate(closed)
     )
+    if agent.get("waits_long"):
+        since = readable_time(parse_time(agent["waiting_since"]).replace(microsecond=0))
+        lines.append(f"waiting   since {since}: too long")
     if agent["next"] and agent["next"]["at"] and not closed:
         at = readable_time(parse_time(agent["next"]["at"]).replace(microsecond=0))
         lines.append(f"next      {agent['next']['action']} at {at}")
     if agent["lock"]["state"] != Lock.NO.value and agent["lock"]["group"]:
         kept = f" because of {agent['lock']['kept_for']}" if agent["lock"]["kept_for"] else ""
         lines.append(f"lock      {agent['lock']['state']} in group {agent['lock']['group']}{kept}")
-    if agent["failed_checks"]:
+    if agent["failed_checks"] and with_checks:
         lines.append(f"checks    the last {agent['failed_checks']} failed; `updog check-update` says why")
     return "\n".join(lines)

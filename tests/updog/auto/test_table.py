@@ -46,6 +46,7 @@ from updog.auto.table import (
     restarted,
     step,
 )
+from updog.auto.windows import Freeze, Windows
 from updog.daemon.memory import Memory
 from updog.standing import Standing
 
@@ -909,6 +910,99 @@ def test_a_job_of_another_kind_is_waited_for() -> None:
     world.other, world.standing = None, Standing.NONE
     world.look()
     assert world.rows["ready"] == 1
+
+
+# -- a wait that is too long
+
+DAY = 24 * HOUR
+LONG_WAITS = {"ready-waits-long", "installed-waits-long", "staged-waits-long"}
+
+
+def told(world: World) -> int:
+    """Return how often an operator was told that a release waits too long."""
+    return sum(world.rows[name] for name in LONG_WAITS)
+
+
+def wait(world: World, duration: timedelta) -> int:
+    """Let time pass, hour by hour; return how often an operator was told of a wait by then."""
+    end = world.now + duration
+    without_checks(world)
+    while world.now < end:
+        world.now += min(HOUR, end - world.now)
+        world.look()
+        world.end_call(0)
+        world.look()
+    return told(world)
+
+
+@pytest.mark.parametrize("mode", [Mode.CHECK, Mode.INSTALL])
+def test_a_release_that_only_an_operator_takes_further_is_told_once_after_a_day(mode: Mode) -> None:
+    world = until(
+        at_peace(replace(RESTART, mode=mode)), Phase.READY if mode is Mode.CHECK else Phase.INSTALLED
+    )
+    assert wait(world, DAY - 2 * HOUR) == 0
+    assert wait(world, 3 * HOUR) == 1
+    world.start_daemon()
+    assert wait(world, 20 * DAY) == 1
+
+
+def test_a_staged_release_whose_wait_has_no_end_is_told_once_after_a_day() -> None:
+    world = until(at_peace(), Phase.INSTALLING)
+    world.inhibitor = Inhibitor(source="backup", why="runs")
+    until(world, Phase.STAGED)
+    assert wait(world, DAY - 2 * HOUR) == 0
+    assert wait(world, 3 * HOUR) == 1
+    assert wait(world, 3 * DAY) == 1
+    world.inhibitor = None
+    until(world, Phase.GONE)
+
+
+def test_a_release_that_waits_for_its_window_is_told_a_day_after_each_window_was_there() -> None:
+    """What waits as it is configured to is no warning, nor is waiting for the lock in the window."""
+    one_night = replace(NIGHTS.windows[0], days=frozenset({(START.weekday() - 1) % 7}))
+    world = until(at_peace(replace(RESTART, windows=Windows(windows=(one_night,)))), Phase.STAGED)
+    world.server.holder = "other"
+    assert wait(world, 8 * DAY - 2 * HOUR) == 0
+    assert world.rows["lock-refused"] > 0
+    assert wait(world, 3 * HOUR) == 1
+
+
+def test_a_release_that_must_be_old_enough_is_told_a_day_after_that() -> None:
+    world = until(at_peace(replace(RESTART, min_age=5 * DAY, mode=Mode.CHECK)), Phase.READY)
+    assert wait(world, 6 * DAY - 2 * HOUR) == 0
+    assert wait(world, 3 * HOUR) == 1
+
+
+def test_what_an_operator_postponed_or_froze_is_not_told_before_that_ends() -> None:
+    freeze = Freeze(first=START.date(), last=START.date() + 9 * DAY, why="year end")
+    for world in (at_peace(replace(RESTART, freezes=(freeze,))), at_peace()):
+        world.wishes = Wishes(postpone=START + 7 * DAY)
+        until(world, Phase.READY if world.policy.freezes else Phase.STAGED)
+        assert wait(world, 6 * DAY) == 0
+
+
+def test_max_wait_is_what_an_operator_expects_where_it_is_set() -> None:
+    world = until(at_peace(replace(RESTART, max_wait=8 * HOUR)), Phase.INSTALLING)
+    world.inhibitor = Inhibitor(source="backup", why="runs", soft=False)
+    until(world, Phase.STAGED)
+    assert wait(world, 7 * HOUR) == 0
+    assert wait(world, 2 * HOUR) == 1
+
+
+def test_a_release_that_may_restart_when_max_wait_is_over_does_and_nobody_is_told() -> None:
+    world = until(at_peace(replace(RESTART, max_wait=8 * HOUR)), Phase.INSTALLING)
+    world.inhibitor = Inhibitor(source="backup", why="runs")
+    until(world, Phase.GONE)
+    assert told(world) == 0
+
+
+def test_of_another_release_it_is_told_again() -> None:
+    world = until(at_peace(replace(RESTART, mode=Mode.CHECK)), Phase.READY)
+    assert wait(world, 2 * DAY) == 1
+    world.published.add(3)
+    world._check()
+    assert wait(world, 2 * HOUR) == 1
+    assert wait(world, DAY) == 2
 
 
 # -- kills

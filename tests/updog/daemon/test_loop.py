@@ -24,7 +24,7 @@ from updog.daemon import asked, wishes
 from updog.daemon.children import Children
 from updog.daemon.loop import COMMANDS, ORPHAN_WAIT
 from updog.daemon.memory import Counts, Memory, MemoryStore
-from updog.state import CODES
+from updog.state import CODES, Code
 from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
@@ -238,6 +238,27 @@ def test_a_repository_that_cannot_be_reached_is_counted_and_stops_nothing(node: 
     agent.go_on(hours=2)
     assert agent.phase() is Phase.IDLE
     assert agent.daemon.memory.failed_checks == 2
+
+
+def test_a_wait_that_is_too_long_is_an_event_that_says_what_for(node: Node) -> None:
+    agent = AgentOnNode(node=node, policy=Policy(mode=Mode.RESTART))
+    agent.inhibit("a backup runs")
+    agent.go_on()
+    agent.go_on(minutes=20)
+    agent.go_on(hours=23)
+    assert "too long" not in agent.shown
+    agent.go_on(hours=2)
+    (event,) = [event for event in agent.daemon.memory.events if event.code is Code.WAITS_LONG]
+    assert event.sentence.startswith(f"{NEWER} has been ready since ")
+    assert event.sentence.endswith("(a backup runs).")
+    assert "too long" in agent.shown
+    agent.start()
+    agent.go_on()
+    agent.go_on(days=2)
+    assert [event.code for event in agent.daemon.memory.events].count(Code.WAITS_LONG) == 1
+    agent.stop_inhibiting()
+    agent.go_on(minutes=5)
+    assert "too long" not in agent.shown or agent.phase() is Phase.LEAVING
 
 
 def test_what_is_counted_goes_on_after_a_restart_of_the_agent(node: Node) -> None:

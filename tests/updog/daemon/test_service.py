@@ -45,6 +45,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
         reboot_command=["touch", str(tmp_path / "rebooted")],
         health_checks=[],
         metrics_file="metrics/updog.prom",
+        motd_file="motd",
     )
     node.config.write_text(node.config.read_text(encoding="utf-8") + AUTO, encoding="utf-8")
     return node
@@ -129,6 +130,18 @@ def test_its_metrics_stand_in_a_file_of_their_own_while_it_runs(node: Node) -> N
         process.terminate()
         process.wait()
         assert [path.name for path in folder.iterdir()] == ["updog.prom"]
+
+
+def test_the_login_message_says_what_a_staged_release_waits_for(node: Node) -> None:
+    with daemon_of(node):
+        node.updog("agent", "postpone", "2h")
+        node.updog("agent", "check")
+        assert eventually(lambda: state(node) == "staged")
+        shown = node.updog("motd").out
+        assert "1.1.0 is staged, and waits for its restart since" in shown
+        assert "An operator postponed the restart until" in shown
+        node.updog("agent", "check")  # its command writes the file
+        assert eventually(lambda: (node.folder / "motd").read_text(encoding="utf-8") == shown)
 
 
 def test_a_hook_that_fails_stops_the_restart_and_is_named(node: Node) -> None:

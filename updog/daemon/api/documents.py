@@ -156,7 +156,12 @@ class Status(Document):
     pending: Json | None
     denied: list[Json]
     last_rollback: Json | None
+    last_event: Json | None
     confirmed_at: str | None
+    checked_at: Annotated[str | None, _doc("when a repository was last verified")]
+    check: Annotated[Json | None, _doc("how the last check ended")]
+    available: Annotated[str | None, _doc("what the last check that succeeded found for this node")]
+    outcomes_unsent: int
     auto: Annotated[Json | None, _doc("the agent, see docs/reference/agent.md")]
     job: Annotated[Job | None, _doc("the job that runs")]
     api_revision: Annotated[str, _doc("changes with the document; also the ETag")]

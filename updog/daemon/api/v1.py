@@ -166,7 +166,7 @@ def config(node: Node, request: Request, params: Params) -> Response:
 def metrics(node: Node, request: Request, params: Params) -> Response:
     """Tell all metrics, as Prometheus reads them."""
     del request, params
-    found = prometheus.text(node.reader.status(), node.auto)
+    found = prometheus.text(node.reader.status(), node.auto, datetime.now(UTC))
     return Response(content_type=METRICS, body=found.encode())
 
 
