@@ -88,6 +88,7 @@ def serve(path: Path, *, root: Path = Path("/")) -> int:
         door = open_door(config.api, os.environ, is_off=config.auto.mode is Mode.OFF)
         api: Api | None = None
         started = time.monotonic()
+        _publish(daemon, config, run, now())  # what the one before this one said is not true any more
         notify("READY=1")
         while True:
             wake = _look(daemon)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -206,6 +208,28 @@ def test_a_confirm_is_noticed_at_once_and_not_at_the_next_look(node: Node) -> No
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert told == [signal.SIGUSR1]
+
+
+def test_once_it_is_ready_nobody_reads_what_the_one_before_it_said(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen on a slow node: `systemctl start`, then `updog agent status`: "mode off; is off"."""
+    run = Path(os.environ["RUNTIME_DIRECTORY"])
+    run.mkdir()
+    (run / "agent.json").write_text('{"mode": "off", "state": "off"}', encoding="utf-8")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(stretched(60))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        words = [sys.executable, "-m", "updog", "--config", str(node.config), "agent"]
+        with subprocess.Popen(words, stdin=subprocess.DEVNULL) as process:
+            try:
+                while b"READY=1" not in manager.recv(4096):
+                    pass
+                process.send_signal(signal.SIGSTOP)
+                assert json.loads((run / "agent.json").read_bytes())["mode"] == "restart"
+            finally:
+                process.kill()
 
 
 def test_a_second_one_is_refused(node: Node) -> None:
