@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
+import shutil
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,8 +19,6 @@ from signpost.bls import parse
 from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from fixtures.node.build import NodeBuild
     from fixtures.os.release import Release
 
@@ -72,6 +73,28 @@ def test_what_the_preset_enables_is_on(root: Path) -> None:
     assert (units / "multi-user.target.wants/updog-boot-record.service").is_symlink()
     assert (units / "timers.target.wants/updog-check.timer").is_symlink()
     assert (root / "usr/lib/systemd/system/updog-.service.d/hardening.conf").is_file()
+
+
+@pytest.mark.skipif(shutil.which("systemctl") is None, reason="systemd is not installed")
+def test_the_how_to_makes_the_image_with_the_agent_out_of_the_one_with_the_timer(
+    root: Path, tmp_path: Path
+) -> None:
+    page = (Path(__file__).parents[2] / "docs/how-to/automatic-updates.md").read_text(encoding="utf-8")
+    section = page.partition("## An image whose /etc is read-only\n")[2].partition("\n## ")[0]
+    typed = "".join(re.findall(r"^```console\n(.*?)^```", section, re.MULTILINE | re.DOTALL))
+    for folder in ("etc", "usr/lib/systemd", "usr/lib/tmpfiles.d", "usr/share/updog"):
+        shutil.copytree(root / folder, tmp_path / folder, symlinks=True)
+    environment = {"PATH": search_path(), "ROOT": str(tmp_path)}
+    script = re.sub(r"^# ", "", typed, flags=re.MULTILINE)
+    subprocess.run(["sh", "-e", "-c", script], env=environment, check=True, capture_output=True)
+    for name, text in VARIANTS["agent-1"].files.items():
+        path = tmp_path / name
+        if text is None:
+            assert not path.is_symlink()
+        elif path.is_symlink():
+            assert f"-> {path.readlink()}" == text
+        else:
+            assert path.read_text(encoding="utf-8") == text
 
 
 def test_every_module_of_updog_is_compiled_and_the_publishers_are_left_out(root: Path) -> None:
