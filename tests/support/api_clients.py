@@ -13,6 +13,7 @@ import http.client
 import io
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -120,6 +121,12 @@ class Connection:
         """Return the next line as it came."""
         return self._read.readline()
 
+    def is_left(self) -> bool:
+        """Whether the server has ended the connection, also if not all of its answer was read."""
+        poll = select.poll()
+        poll.register(self.socket, select.POLLRDHUP)
+        return bool(poll.poll(0))
+
     def is_ended(self) -> bool:
         """Wait for the end of the connection; False if the server sends something instead."""
         try:
@@ -141,15 +148,17 @@ class EventStream:
     """The events of one connection, as they come: NDJSON, or server-sent events.
 
     Attributes:
+        connection: that it comes from. response: its head.
         heartbeats: how many came so far.
     """
 
     def __init__(self, connection: Connection, *, as_sse: bool, last_id: str | None) -> None:
         accept = "text/event-stream" if as_sse else "application/x-ndjson"
         headers = f"Accept: {accept}\r\n" + (f"Last-Event-ID: {last_id}\r\n" if last_id else "")
-        self._connection = connection
+        self.connection = connection
         connection.send(f"GET /v1/events HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
         self.response = connection.response()
+        assert self.response.status == http.client.OK, self.response.status
         self.heartbeats = 0
         self._as_sse = as_sse
 
@@ -163,14 +172,6 @@ class EventStream:
             if event is not None:
                 return event
             self.heartbeats += 1
-
-    def until(self, name: str, **members: Any) -> StreamedEvent:
-        """Return the next event of a name whose data has these members."""
-        return next(
-            event
-            for event in self
-            if event.name == name and all(event.data.get(key) == value for key, value in members.items())
-        )
 
     def _line(self) -> bytes:
         line = self.response.readline()
