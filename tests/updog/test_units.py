@@ -13,12 +13,15 @@ import pytest
 
 import updog
 from signpost.errors import ExitStatus
+from updog.api_keys import API_KEYS
 from updog.cli import program
 from updog.config import KEYS
+from updog.daemon.api.door import BOTTLEROCKET
 
 FOLDER = Path(updog.__file__).parent / "systemd"
-UNITS = sorted(path for path in FOLDER.iterdir() if path.suffix in {".service", ".timer"})
+UNITS = sorted(path for path in FOLDER.iterdir() if path.suffix in {".service", ".timer", ".socket"})
 SERVICES = [path for path in UNITS if path.suffix == ".service"]
+SOCKETS = [path for path in UNITS if path.suffix == ".socket"]
 
 every_service = pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.name)
 
@@ -63,6 +66,29 @@ def test_the_preset_decides_about_every_unit_that_can_be_enabled() -> None:
 def test_a_timer_stands_beside_its_service() -> None:
     for timer in (path for path in UNITS if path.suffix == ".timer"):
         assert timer.with_suffix(".service") in SERVICES
+
+
+def test_every_socket_is_passed_to_the_agent_by_the_name_that_says_what_it_is() -> None:
+    """A socket belongs to the service of its name, or to that of Service= (systemd.socket(5))."""
+    found = {}
+    for path in SOCKETS:
+        socket = read(path)["Socket"]
+        assert socket.get("Service", path.with_suffix(".service").name) == "updog-agent.service"
+        found[socket["FileDescriptorName"]] = (socket["ListenStream"], socket["SocketMode"])
+    default = next(key.default for key in API_KEYS if key.name == "api.socket")
+    assert found == {"api": (default, "0666"), BOTTLEROCKET: ("/run/api.sock", "0660")}
+
+
+def test_groups_of_sockets_and_of_the_configuration_are_made() -> None:
+    made = {
+        line.split()[1]
+        for line in (FOLDER / "updog.sysusers").read_text(encoding="ascii").splitlines()
+        if line.startswith("g ")
+    }
+    groups = {read(path)["Socket"].get("SocketGroup") for path in SOCKETS} - {None}
+    granted = {word for key in API_KEYS if isinstance(key.default, list) for word in key.default}
+    groups |= {word.removeprefix("group:") for word in granted if word.startswith("group:")}
+    assert groups == made
 
 
 def test_the_services_may_write_where_updog_keeps_things() -> None:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 _BACKLOG = 64
 _FIRST_FD = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
-_BOTTLEROCKET = "bottlerocket"  # FileDescriptorName= of its socket unit; any other name is the API's
+BOTTLEROCKET = "bottlerocket"
+"""FileDescriptorName= of its socket unit; any other name is the API's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,8 +67,8 @@ def open_door(settings: ApiSettings, environment: Mapping[str, str], *, is_off: 
         BusyError: another process listens there.
     """
     passed = _passed_sockets(environment)
-    own = [each for name, each in passed if name != _BOTTLEROCKET]
-    bottlerocket = [each for name, each in passed if name == _BOTTLEROCKET]
+    own = [each for name, each in passed if name != BOTTLEROCKET]
+    bottlerocket = [each for name, each in passed if name == BOTTLEROCKET]
     if not own and settings.socket is not None and not is_off:
         own = [listen(settings.socket, mode=0o666, group="updog")]
     if not bottlerocket and settings.bottlerocket_socket is not None and not is_off:
