@@ -21,7 +21,7 @@ from signpost.console import commands_of
 from signpost.errors import ExitStatus, ToolError
 from signpost.journal import Severity
 from signpost.progress import ACTIONS, EVENTS
-from tools import python_api
+from tools import api_reference, python_api
 from updog import errors as updog_errors
 from updog.api_keys import API_KEYS
 from updog.auto.table import ROWS, Phase, Row
@@ -64,6 +64,8 @@ def pages() -> dict[str, str]:
         "findings.md": _findings(),
         "agent.md": _agent(),
         "python.md": _GENERATED + python_api.page(),
+        "api.md": _GENERATED + api_reference.page(),
+        "openapi.json": api_reference.openapi(),
     }
 
 

@@ -23,13 +23,13 @@ import msgspec
 from signpost.text import line
 from updog.daemon.api import problems
 from updog.daemon.api.documents import ErrorDocument, Problem
-from updog.daemon.api.problems import ApiError
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable, Mapping
 
     from updog.daemon.api.access import Peer
+    from updog.daemon.api.problems import ApiError
 
 MAX_HEAD = 16 << 10
 MAX_BODY = 64 << 10
@@ -97,12 +97,7 @@ def body_of(request: Request, kind: type[Any]) -> Any:
     """Return the body as a document of ``kind``. Raises ApiError."""
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().casefold()
     if content_type != JSON:
-        raise ApiError(
-            http=HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            code="not-json",
-            message=f"the body must be {JSON}",
-            next_step=f"Send the header Content-Type: {JSON}.",
-        )
+        raise problems.own("not-json", f"the body must be {JSON}", f"Send the header Content-Type: {JSON}.")
     try:
         return msgspec.json.decode(request.body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -205,9 +200,8 @@ class Exchange:
             http = HTTPStatus(error.error_status_hint)
             if http is HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
                 raise _head_too_large() from error
-            raise ApiError(
-                http=http, code="not-http", message=f"not a request of HTTP/1.1: {line(str(error))}"
-            ) from error
+            message = f"not a request of HTTP/1.1: {line(str(error))}"
+            raise problems.own("not-http", message, http=http) from error
 
     def _receive(self, end: float) -> bool:
         """Take what the client sends; return False if it sent nothing until ``end``."""
@@ -272,24 +266,12 @@ class Exchange:
 
 
 def _head_too_large() -> ApiError:
-    return ApiError(
-        http=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-        code="head-too-large",
-        message=f"the head has more than {MAX_HEAD} bytes",
-    )
+    return problems.own("head-too-large", f"the head has more than {MAX_HEAD} bytes")
 
 
 def _too_large() -> ApiError:
-    return ApiError(
-        http=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        code="body-too-large",
-        message=f"the body has more than {MAX_BODY} bytes",
-    )
+    return problems.own("body-too-large", f"the body has more than {MAX_BODY} bytes")
 
 
 def _too_slow(what: str) -> ApiError:
-    return ApiError(
-        http=HTTPStatus.REQUEST_TIMEOUT,
-        code="too-slow",
-        message=f"the {what} was not there within {HEAD_SECONDS:g} s",
-    )
+    return problems.own("too-slow", f"the {what} was not there within {HEAD_SECONDS:g} s")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from signpost.errors import ExitStatus, ToolError
 from signpost.text import line
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 BUSY_SECONDS = 5
 """After which a client that was told to wait asks again."""
 
-_STATUS = {
+STATUSES: Mapping[ExitStatus, HTTPStatus] = {
     ExitStatus.USAGE: HTTPStatus.BAD_REQUEST,
     ExitStatus.NOTHING_TO_DO: HTTPStatus.CONFLICT,
     ExitStatus.REFUSED: HTTPStatus.CONFLICT,
@@ -23,6 +23,28 @@ _STATUS = {
     ExitStatus.BUSY: HTTPStatus.LOCKED,
 }
 """By the exit status of the command; any other is an internal error."""
+
+
+class OwnCode(NamedTuple):
+    """An error that no command has: its status, and what it means."""
+
+    http: HTTPStatus
+    meaning: str
+
+
+OWN_CODES: Mapping[str, OwnCode] = {
+    "not-http": OwnCode(HTTPStatus.BAD_REQUEST, "the request does not follow HTTP/1.1"),
+    "not-allowed": OwnCode(HTTPStatus.FORBIDDEN, "the user has not the right that the path needs"),
+    "no-such-path": OwnCode(HTTPStatus.NOT_FOUND, "there is no such path"),
+    "no-such-job": OwnCode(HTTPStatus.NOT_FOUND, "no job with this id is kept"),
+    "not-checked": OwnCode(HTTPStatus.NOT_FOUND, "the repository was not asked yet"),
+    "method-not-allowed": OwnCode(HTTPStatus.METHOD_NOT_ALLOWED, "the path takes other methods: `Allow`"),
+    "too-slow": OwnCode(HTTPStatus.REQUEST_TIMEOUT, "the request was not there in time"),
+    "body-too-large": OwnCode(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too large"),
+    "not-json": OwnCode(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body is not `application/json`"),
+    "head-too-large": OwnCode(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the head is too large"),
+    "too-many-clients": OwnCode(HTTPStatus.SERVICE_UNAVAILABLE, "ask again: `Retry-After`"),
+}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -47,6 +69,19 @@ class ApiError(Exception):
         return self.message
 
 
+def own(
+    code: str,
+    message: str,
+    next_step: str = "GET /v1/openapi.json describes every request.",
+    *,
+    headers: Mapping[str, str] | None = None,
+    http: HTTPStatus | None = None,
+) -> ApiError:
+    """Return one of :data:`OWN_CODES` as an answer; ``http`` where its status says more."""
+    status = http or OWN_CODES[code].http
+    return ApiError(http=status, code=code, message=message, next_step=next_step, headers=headers or {})
+
+
 def of_tool_error(error: ToolError) -> ApiError:
     """Return an error of this program as an answer."""
     return _of(error.status, error.code, error.message, error.next_step)
@@ -66,7 +101,7 @@ def of_document(document: Mapping[str, Any], otherwise: str) -> ApiError:
 
 
 def _of(status: ExitStatus, code: str, message: str, next_step: str) -> ApiError:
-    http = _STATUS.get(status, HTTPStatus.INTERNAL_SERVER_ERROR)
+    http = STATUSES.get(status, HTTPStatus.INTERNAL_SERVER_ERROR)
     headers = {"Retry-After": str(BUSY_SECONDS)} if http is HTTPStatus.LOCKED else {}
     return ApiError(
         http=http, code=code, message=message, next_step=next_step, status=status, headers=headers

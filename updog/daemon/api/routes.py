@@ -118,14 +118,15 @@ BOTTLEROCKET: tuple[Route, ...] = (
 
 
 @cache
-def _openapi() -> bytes:
+def openapi_document() -> bytes:
+    """Return the OpenAPI document of all routes, as JSON."""
     return openapi.document([route.operation() for route in ROUTES])
 
 
 def _describe(node: Node, request: Request, params: Params) -> Response:
     """Describe all requests: OpenAPI 3.1."""
     del node, request, params
-    return Response(body=_openapi())
+    return Response(body=openapi_document())
 
 
 ROUTES: tuple[Route, ...] = (
@@ -198,11 +199,10 @@ class Grants:
     def refuse(self, request: Request, right: Right) -> None:
         """Refuse a client that has not the right. Raises ApiError."""
         if not is_granted(request.peer, self.by_right[right]):
-            raise ApiError(
-                http=HTTPStatus.FORBIDDEN,
-                code="not-allowed",
-                message=f"user {request.peer.uid} has not the right `{right}`",
-                next_step=f"Add the user or one of its groups to api.{right} in updog.toml.",
+            raise problems.own(
+                "not-allowed",
+                f"user {request.peer.uid} has not the right `{right}`",
+                f"Add the user or one of its groups to api.{right} in updog.toml.",
             )
 
 
@@ -243,17 +243,8 @@ class Router:
             route = routes.get(request.method)
             if route is None:
                 methods = sorted({*routes, *({"HEAD"} if "GET" in routes else set())})
-                raise ApiError(
-                    http=HTTPStatus.METHOD_NOT_ALLOWED,
-                    code="method-not-allowed",
-                    message=f"this path takes {', '.join(methods)}",
-                    headers={"Allow": ", ".join(methods)},
-                )
+                allow = ", ".join(methods)
+                raise problems.own("method-not-allowed", f"this path takes {allow}", headers={"Allow": allow})
             params = match.groupdict()
             return route, {**params, "wish": route.wish} if route.wish else params
-        raise ApiError(
-            http=HTTPStatus.NOT_FOUND,
-            code="no-such-path",
-            message="there is nothing at this path",
-            next_step="GET /v1 says what there is.",
-        )
+        raise problems.own("no-such-path", "there is nothing at this path", "GET /v1 says what there is.")

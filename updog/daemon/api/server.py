@@ -16,9 +16,9 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from updog.daemon.api import problems
 from updog.daemon.api.access import Peer
 from updog.daemon.api.exchange import ClosedError, Exchange, error_response
 from updog.daemon.api.problems import ApiError
@@ -210,16 +210,13 @@ def _drain(connection: socket.socket) -> bool:
 def _send_too_many(connection: socket.socket) -> None:
     """Tell a client that there are too many, as far as it can be told at once."""
     response = error_response(
-        ApiError(
-            http=HTTPStatus.SERVICE_UNAVAILABLE,
-            code="too-many-clients",
-            message="there are as many clients as api.max_clients allows",
-            next_step="Ask again later.",
+        problems.own(
+            "too-many-clients", "there are as many clients as api.max_clients allows", "Ask again later."
         )
     )
     assert isinstance(response.body, bytes)  # noqa: S101 - for the type checker
     head = (
-        f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {response.content_type}\r\n"
+        f"HTTP/1.1 {response.http.value} {response.http.phrase}\r\nContent-Type: {response.content_type}\r\n"
         f"Content-Length: {len(response.body)}\r\nRetry-After: 5\r\nConnection: close\r\n\r\n"
     )
     with suppress(OSError):

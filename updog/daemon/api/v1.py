@@ -38,7 +38,6 @@ from updog.daemon.api.documents import (
 )
 from updog.daemon.api.exchange import Request, Response, body_of, json_response
 from updog.daemon.api.jobs import words_of
-from updog.daemon.api.problems import ApiError
 from updog.daemon.asked import Wish
 from updog.daemon.caller import described
 from updog.standing import Standing
@@ -128,12 +127,7 @@ def decision(node: Node, request: Request, params: Params) -> Response:
     del request, params
     found = node.reader.decision()
     if found is None:
-        raise ApiError(
-            http=HTTPStatus.NOT_FOUND,
-            code="not-checked",
-            message="the repository was not asked yet",
-            next_step="Start a job `refresh`.",
-        )
+        raise problems.own("not-checked", "the repository was not asked yet", "Start a job `refresh`.")
     return json_response(found)
 
 
@@ -218,12 +212,7 @@ def cancel_job(node: Node, request: Request, params: Params) -> Response:
 
 def _known(found: Job | None) -> Job:
     if found is None:
-        raise ApiError(
-            http=HTTPStatus.NOT_FOUND,
-            code="no-such-job",
-            message="no job with this id is kept",
-            next_step="GET /v1/jobs lists them.",
-        )
+        raise problems.own("no-such-job", "no job with this id is kept", "GET /v1/jobs lists them.")
     return found
 
 
