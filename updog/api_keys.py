@@ -92,7 +92,8 @@ API_KEYS: tuple[Key, ...] = (
         convert=_socket,
         takes=_SOCKET,
         default="/run/updog/api.sock",
-        meaning="the socket of the agent's API, in a folder that only root can write. Empty: no API",
+        meaning="the socket of the agent's API, in a folder that only root can write. Empty: the agent opens "
+        "none; one that systemd opens (updog-agent.socket) is answered all the same",
     ),
     Key(
         name="api.bottlerocket_socket",
@@ -100,7 +101,7 @@ API_KEYS: tuple[Key, ...] = (
         takes=_SOCKET,
         default="",
         meaning="a second socket with Bottlerocket's paths only, such as /run/api.sock, for its apiclient; "
-        "whoever can open it may control. Empty: none",
+        "whoever can open it may control. Empty: none, unless systemd opens it (updog-bottlerocket.socket)",
     ),
     Key(
         name="api.read",

@@ -91,8 +91,8 @@ def test_a_new_configuration_keeps_the_sockets(tmp_path: Path, units: Path, node
         assert systemctl("show", "--property=MainPID", "--value", AGENT) == process
 
 
-def test_the_service_brings_its_socket_and_not_bottlerockets(units: Path) -> None:
+def test_who_enables_the_service_enables_its_socket_and_not_bottlerockets(units: Path) -> None:
     with service_manager(units) as systemctl:
-        systemctl("start", AGENT)
-        assert systemctl("is-active", API) == "active"
-        assert systemctl("is-active", BOTTLEROCKET, check=False) == "inactive"
+        systemctl("enable", AGENT)
+        assert systemctl("is-enabled", API) == "enabled"
+        assert systemctl("is-enabled", BOTTLEROCKET, check=False) == "disabled"
