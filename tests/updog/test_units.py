@@ -6,6 +6,7 @@ import configparser
 import re
 import shutil
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 import click
@@ -108,6 +109,13 @@ def test_the_readme_says_of_every_file_where_it_goes() -> None:
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
     names = [path.name for path in FOLDER.iterdir() if path.suffix not in {".md", ".timer"}]
     assert [name for name in names if name not in text] == []
+
+
+def test_the_page_on_images_puts_every_file_in_its_place() -> None:
+    page = (Path(__file__).parents[2] / "docs/how-to/boot.md").read_text(encoding="utf-8")
+    copied = re.findall(r'"\$units(?:/|"/)([^" ]+)', page)
+    files = [path.name for path in FOLDER.iterdir() if path.suffix != ".md"]
+    assert [name for name in files if not any(fnmatch(name, pattern) for pattern in copied)] == []
 
 
 with_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")

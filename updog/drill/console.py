@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
     from updog.drill.qemu import Hardware
 
-UPDATERS = "updog-check.timer updog-update.timer updog-check.service updog-update.service updog-agent.service"
+UPDATERS = (
+    "updog-agent.socket updog-bottlerocket.socket updog-check.timer updog-update.timer "
+    "updog-check.service updog-update.service updog-agent.service"
+)
 """Stopped at every start: the drill decides when the node updates."""
 
 TAKING = re.compile(r"taking slot [AB]\b")
