@@ -56,12 +56,11 @@ class Work(NamedTuple):
     takes: frozenset[str] = frozenset()
 
 
-_CHOICE = frozenset({"version", "ignore_waves"})
-_LIMIT = _CHOICE | {"max_bytes"}
+_LIMIT = frozenset({"version", "ignore_waves", "max_bytes"})
 _DOWNLOAD = _LIMIT | {"limit_rate", "accept_plan"}
 
 WORK: Mapping[Do, Work] = {
-    Do.REFRESH: Work(("why",), _CHOICE),
+    Do.REFRESH: Work(("why",)),  # what it chooses is what the node would take by itself
     Do.PLAN: Work(("plan",), _LIMIT),
     Do.PREPARE: Work(("prepare",), _DOWNLOAD),
     Do.INSTALL: Work(("update-image",), _DOWNLOAD),

@@ -359,6 +359,16 @@ def test_after_a_deactivate_the_operator_can_read_the_status_again_soon(node: No
         assert operator.status().update_state == "Ready"
 
 
+def test_nobody_can_make_a_refresh_choose_what_the_node_would_not_take(node: Node) -> None:
+    """Else what one client looks at is what the operator installs. A plan can be of another version."""
+    with agent_of(node) as agent:
+        for choice in ({"version": RUNNING}, {"ignore_waves": True}):
+            assert agent.post("/v1/jobs", {"do": "refresh", **choice}).code == "usage"
+        chosen = done(agent, "refresh-updates")["chosen_update"]
+        agent.done("plan", version=RUNNING)
+        assert status(agent).document["chosen_update"] == chosen == image(NEWER)
+
+
 def test_its_socket_has_no_other_paths(node: Node) -> None:
     with agent_of(node) as agent:
         assert ask(agent, "GET", "/v1")[0] == HTTPStatus.NOT_FOUND
