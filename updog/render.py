@@ -214,7 +214,7 @@ def _agents_wait(status: Status, agent: Mapping[str, Any], now: datetime) -> str
     version, since = agent["version"], parse_time(agent["waiting_since"])
     pending = status.state.pending
     if status.standing is Standing.STAGED and pending is not None and not pending.recalled:
-        if str(pending.version) != version:
+        if str(pending.version) != version or agent["mode"] != "restart":  # the next step is an operator's
             return ""
         what = f"{version} is staged, and waits for its restart"
     elif status.standing is Standing.NONE and now - since >= _LONG_WAIT:

@@ -44,7 +44,7 @@ def agent(*, hours: float = 1, version: str = NEWER, **changes: Any) -> dict[str
         {"gate": "window", "open": False, "sentence": "The window opens."},
         {"gate": "sessions", "open": False, "sentence": "1 user is logged in."},
     ]
-    return {"version": version, "waiting_since": since, "gates": gates} | changes
+    return {"mode": "restart", "version": version, "waiting_since": since, "gates": gates} | changes
 
 
 def lines(status: Status, document: dict[str, Any] | None) -> list[str]:
@@ -65,8 +65,10 @@ def test_without_an_agent_the_next_step_is_an_operators(staged: Status, quiet: S
     assert lines(quiet, None)[1:] == []
 
 
-@pytest.mark.parametrize("document", [agent(waiting_since=None), agent(version="1.2.0")])
-def test_what_the_agent_does_not_wait_for_is_an_operators_too(
+@pytest.mark.parametrize(
+    "document", [agent(waiting_since=None), agent(version="1.2.0"), agent(mode="install")]
+)
+def test_what_the_agent_does_not_restart_into_is_an_operators_too(
     staged: Status, document: dict[str, Any]
 ) -> None:
     assert lines(staged, document)[1:] == [BY_HAND]

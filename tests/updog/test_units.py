@@ -18,6 +18,7 @@ from updog.api_keys import API_KEYS
 from updog.cli import program
 from updog.config import KEYS
 from updog.daemon.api.door import BOTTLEROCKET
+from updog.event_journal import IDENTIFIER
 
 FOLDER = Path(updog.__file__).parent / "systemd"
 UNITS = sorted(path for path in FOLDER.iterdir() if path.suffix in {".service", ".timer", ".socket"})
@@ -50,6 +51,12 @@ def test_exit_statuses_that_a_service_names_are_documented_ones(path: Path) -> N
     service = read(path)["Service"]
     named = f"{service.get('SuccessExitStatus', '')} {service.get('RestartPreventExitStatus', '')}".split()
     assert {int(status) for status in named} <= {int(status) for status in ExitStatus}
+
+
+@every_service
+def test_a_service_s_lines_are_found_by_the_identifier_of_the_events(path: Path) -> None:
+    """`journalctl -t updog` shows both."""
+    assert read(path)["Service"]["SyslogIdentifier"] == IDENTIFIER
 
 
 def test_what_leaves_the_node_as_it_was_does_not_fail_a_unit_that_the_health_check_looks_at() -> None:
