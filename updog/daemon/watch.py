@@ -31,7 +31,7 @@ def watch(context: click.Context, *, as_json: bool) -> None:
     """Show what happens on this node, until you press Ctrl-C.
 
     Shows the standing, what the agent waits for, and the progress of installs, also of those that another
-    client or the agent itself started. With --json one event a line (GET /v1/events, docs/reference/api.md).
+    client or the agent itself started. With --json one event a line, as GET /v1/events has them.
     """
     path = context.obj.config.api.socket
     if path is None:

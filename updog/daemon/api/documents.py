@@ -94,7 +94,7 @@ class By(Document):
 class Problem(Document):
     """An error, as the command line prints it with `--json`."""
 
-    code: Annotated[str, _doc("stable name, see docs/reference/exit-status.md")]
+    code: Annotated[str, _doc("stable name, as the command line has it")]
     message: str
     next_step: str
     status: Annotated[int, _doc("exit status of the command")]
@@ -146,7 +146,7 @@ class Index(Document):
 
 
 class Status(Document):
-    """The document of `updog status --json` (docs/reference/status.md) with three members more."""
+    """The document of `updog status --json` with three members more."""
 
     running: Json
     disk: Json
@@ -162,7 +162,7 @@ class Status(Document):
     check: Annotated[Json | None, _doc("how the last check ended")]
     available: Annotated[str | None, _doc("what the last check that succeeded found for this node")]
     outcomes_unsent: int
-    auto: Annotated[Json | None, _doc("the agent, see docs/reference/agent.md")]
+    auto: Annotated[Json | None, _doc("the document of `updog agent status --json`")]
     job: Annotated[Job | None, _doc("the job that runs")]
     api_revision: Annotated[str, _doc("changes with the document; also the ETag")]
 
