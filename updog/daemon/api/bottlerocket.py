@@ -115,7 +115,7 @@ def reboot(node: Node, request: Request, params: Params) -> Response:
     job, _ = v1.start(node, request, JobRequest(do=Do.REBOOT))
     ended = node.jobs.wait(job.id, _REBOOT_SECONDS)
     if ended is None or ended.state is not JobState.SUCCEEDED:
-        status, said = (_exit_status(ended), _said(ended)) if ended else (1, "the job was lost")
+        status, said = (_exit_status(ended), _said(ended)) if ended else (1, "the job is not known any more")
         raise _text_error(
             HTTPStatus.INTERNAL_SERVER_ERROR, f"Failed to reboot, exit code: {status}, stderr: {said}"
         )
@@ -134,10 +134,10 @@ def update_status(node: Node, request: Request, params: Params) -> Response:
 def os_fields(node: Node, request: Request, params: Params) -> Response:
     """Tell what runs."""
     del request, params
-    running = node.reader.status()["running"]  # as updog reads it: without a `v`, or by updog.toml
+    variant, version = node.reader.running_release()  # as updog reads them: without a `v`, or by updog.toml
     fields = parse_os_release(_os_release(node.os_release))
     named = {name: line(fields.get(name.upper(), "")) for name in ("build_id", "pretty_name")}
-    return _answer(Os(arch=node.arch, variant_id=running["variant"], version_id=running["version"], **named))
+    return _answer(Os(arch=node.arch, variant_id=variant, version_id=version, **named))
 
 
 def _os_release(path: Path) -> str:
@@ -323,4 +323,4 @@ def _exit_status(job: Job) -> int:
 
 
 def _said(job: Job) -> str:
-    return job.error.message if job.error else f"the job ended as `{job.state}`"
+    return job.error.message if job.error else f"the job is {job.state}"

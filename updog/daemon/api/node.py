@@ -79,10 +79,10 @@ class _Answer:
             try:
                 self._children.start(self._kind, self._words)
             except OSError as error:
-                raise problems.of_document({}, f"cannot ask for the status: {error.strerror}") from error
+                raise problems.of_own_question({}, f"cannot ask for the status: {error.strerror}") from error
             ended = self._children.wait(self._kind)
             if ended.status != 0:
-                raise problems.of_document(ended.document, f"`updog {self._words[0]}` failed")
+                raise problems.of_own_question(ended.document, f"`updog {self._words[0]}` failed")
             document = msgspec.json.decode(self._children.output(self._kind).read_bytes())
             if changes == self._changes:
                 self._document, self._stamp, self._asked = document, seen, asked
@@ -103,6 +103,7 @@ class NodeReader:
         self._history = _Answer("api-history", ("history", "--json"), children, [state, auto, asked])
         self._decision_path = state_dir / "decision.json"
         self._decision: tuple[object, Decision | None] | None = None
+        self._release: tuple[str, str] | None = None
 
     @property
     def is_changed(self) -> bool:
@@ -118,6 +119,17 @@ class NodeReader:
         """Return the document of `updog status --json`. Raises ApiError."""
         document: Mapping[str, Any] = self._status.get()
         return document
+
+    def running_release(self) -> tuple[str, str]:
+        """Return variant and version of what runs: they are the same for as long as this process.
+
+        Raises:
+            ApiError: they are not known.
+        """
+        if self._release is None:
+            running = self.status()["running"]
+            self._release = (running["variant"], running["version"])
+        return self._release
 
     def history(self) -> list[dict[str, Any]]:
         """Return the events of `updog history --json`, oldest first, each with an ``id``. Raises ApiError."""

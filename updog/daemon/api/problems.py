@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -98,6 +98,11 @@ def of_document(document: Mapping[str, Any], otherwise: str) -> ApiError:
         status = ExitStatus.FAILED
     told = {name: line(str(error.get(name, ""))) for name in ("code", "message", "next_step")}
     return _of(status, **told)
+
+
+def of_own_question(document: Mapping[str, Any], otherwise: str) -> ApiError:
+    """Return the error of a command that the agent asked by itself: no request can be blamed for it."""
+    return replace(of_document(document, otherwise), http=HTTPStatus.INTERNAL_SERVER_ERROR, headers={})
 
 
 def _of(status: ExitStatus, code: str, message: str, next_step: str) -> ApiError:

@@ -201,6 +201,29 @@ def test_os_says_what_runs_as_updog_reads_it(tmp_path: Path) -> None:
         assert Operator(agent.bottlerocket).running_version() == RUNNING
 
 
+def test_os_costs_nothing_after_the_first_time(node: Node) -> None:
+    """The operator asks for it every five seconds. Without a configuration no command could be asked."""
+    with agent_of(node) as agent:
+        before = ask(agent, "GET", "/os")
+        node.config.unlink()
+        assert node.updog("status").status == 2
+        for _ in range(2):
+            assert ask(agent, "GET", "/os") == before
+        node.state_file.touch()
+        assert ask(agent, "GET", "/updates/status")[0] == HTTPStatus.INTERNAL_SERVER_ERROR
+        assert ask(agent, "GET", "/os") == before
+
+
+def test_a_node_that_cannot_say_how_it_stands_is_no_fault_of_the_request(node: Node) -> None:
+    with agent_of(node) as agent:
+        node.config.unlink()
+        reply = agent.get("/v1/status")
+        assert (reply.status, reply.code) == (HTTPStatus.INTERNAL_SERVER_ERROR, "config")
+        http, text = ask(agent, "GET", "/updates/status")
+        assert http == HTTPStatus.INTERNAL_SERVER_ERROR
+        assert str(node.config) in text
+
+
 def test_while_a_command_runs_the_lock_is_held_also_for_the_status(node: Node) -> None:
     """Whoever restarts waits for the hooks; the other clients wait for that."""
     go_on = node.folder / "go-on"
