@@ -8,7 +8,7 @@ import shutil
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
@@ -143,8 +143,11 @@ def _post(server: FleetLockServer, path: str, node: str) -> int:
     return answer.status_code
 
 
-def closed_gates(agent: dict[str, Any]) -> list[str]:
-    return [gate["gate"] for gate in agent["gates"] if not gate["open"]]
+def waits_for(guest: Guest) -> list[str]:
+    """Return the gates for which a staged release waits, after the last look; none while the agent works."""
+    agent = guest.agent
+    gates = agent["gates"] if agent.get("state") == "staged" else []
+    return [gate["gate"] for gate in gates if not gate["open"]]
 
 
 def moments(guest: Guest) -> dict[str, datetime]:
@@ -173,10 +176,10 @@ def test_a_node_updates_itself_in_its_window_and_keeps_the_lock_until_what_it_fe
         good = publisher.publishes(GOOD)
         guest.types("systemctl start updog-agent.service")
         guest.types("updog agent check")
-        guest.eventually(lambda: guest.agent.get("state") == "staged", f"{good} is staged")
+        guest.eventually(lambda: waits_for(guest) == ["window"], f"{good} is staged")
         guest.logs_in("admin")
         guest.types("updog agent check")
-        guest.eventually(lambda: closed_gates(guest.agent) == ["window", "sessions"], "the user is noticed")
+        guest.eventually(lambda: waits_for(guest) == ["window", "sessions"], "the user is noticed")
         shown = guest.types("updog agent status")
         assert f"{good} is staged" in shown
         assert "waits for The window opens" in shown
