@@ -46,7 +46,7 @@ machine_id = "/var/lib/updog/machine-id"
 cache_dir = "/var/cache/updog"
 health_deadline = 10
 stability_window = 1
-seed = {seed}
+seed = {opens.second}
 
 [auto]
 mode = "restart"
@@ -58,10 +58,9 @@ grace = "5s"
 [auto.fleet_lock]
 base_url = "http://{host}:{lock}/"
 group = "{group}"
-"""
-WINDOW = """
+
 [[auto.window]]
-start_time = "{start:%H:%M}"
+start_time = "{opens:%H:%M}"
 length_minutes = 120
 
 [auto.windows]
@@ -82,16 +81,15 @@ def releases() -> NodeBuild:
         pytest.skip(str(error))
 
 
-def settings(repository: Proxy, server: FleetLockServer, opens: datetime | None = None) -> str:
-    """Return the node's settings; its window opens at the second ``opens``, or it has none."""
-    text = SETTINGS.format(
+def settings(repository: Proxy, server: FleetLockServer, *, opens: datetime) -> str:
+    """Return the node's settings; its window opens every day at the second ``opens``, for an hour or two."""
+    return SETTINGS.format(
         host=HOST,
         repository=repository.port,
         lock=urlsplit(server.base_url).port,
         group=GROUP,
-        seed=opens.second if opens else 0,
+        opens=opens,
     )
-    return text + (WINDOW.format(start=opens) if opens else "")
 
 
 class Publisher:
@@ -171,15 +169,12 @@ def test_a_node_updates_itself_in_its_window_and_keeps_the_lock_until_what_it_fe
         holders = server.holders.setdefault(GROUP, set())
 
         # It installs at once, and then waits: for its window, and for somebody who works at the console.
-        opens = guest.clock + timedelta(hours=12)
-        guest.writes(CONFIG, settings(repository, server, opens))
+        guest.writes(CONFIG, settings(repository, server, opens=guest.clock + timedelta(hours=12)))
         good = publisher.publishes(GOOD)
+        guest.logs_in("admin")
         guest.types("systemctl start updog-agent.service")
         guest.types("updog agent check")
-        guest.eventually(lambda: waits_for(guest) == ["window"], f"{good} is staged")
-        guest.logs_in("admin")
-        guest.types("updog agent check")
-        guest.eventually(lambda: waits_for(guest) == ["window", "sessions"], "the user is noticed")
+        guest.eventually(lambda: waits_for(guest) == ["window", "sessions"], f"{good} is staged and waits")
         shown = guest.types("updog agent status")
         assert f"{good} is staged" in shown
         assert "waits for The window opens" in shown
@@ -189,8 +184,8 @@ def test_a_node_updates_itself_in_its_window_and_keeps_the_lock_until_what_it_fe
         assert not server.log
 
         # The window opens by itself. The user is warned, and the lock is held until the release is confirmed.
-        opens = guest.clock.replace(microsecond=0) + timedelta(seconds=15)
-        guest.writes(CONFIG, settings(repository, server, opens))
+        opens = guest.clock.replace(microsecond=0) + timedelta(seconds=10)
+        guest.writes(CONFIG, settings(repository, server, opens=opens))
         guest.types("systemctl reload updog-agent.service")
         status = guest.restarts()
         assert (status["running"]["version"], status["running"]["slot"]) == (good, "B")
@@ -202,8 +197,6 @@ def test_a_node_updates_itself_in_its_window_and_keeps_the_lock_until_what_it_fe
         assert [asked.path for asked in server.log] == ["/v1/pre-reboot", "/v1/steady-state"]
 
         # A release that is not healthy here is left, and no other node of the group gets to try it.
-        guest.writes(CONFIG, settings(repository, server))
-        guest.types("systemctl reload updog-agent.service")
         unhealthy = publisher.publishes(UNHEALTHY)
         guest.types("updog agent check")
         status = guest.restarts()
