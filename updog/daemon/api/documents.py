@@ -14,6 +14,9 @@ import msgspec
 
 # msgspec reads these annotations when the program runs, so their names cannot be imported for types only.
 
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are not such a document."""
+
 Json = dict[str, Any]
 """An object whose members another reference page describes."""
 

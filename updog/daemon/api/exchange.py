@@ -22,7 +22,7 @@ import msgspec
 
 from signpost.text import line
 from updog.daemon.api import problems
-from updog.daemon.api.documents import ErrorDocument, Problem
+from updog.daemon.api.documents import UNREADABLE, ErrorDocument, Problem
 
 if TYPE_CHECKING:
     import socket
@@ -100,7 +100,7 @@ def body_of(request: Request, kind: type[Any]) -> Any:
         raise problems.own("not-json", f"the body must be {JSON}", f"Send the header Content-Type: {JSON}.")
     try:
         return msgspec.json.decode(request.body, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise problems.usage(f"the body is not what is expected: {line(str(error))}") from error
 
 

@@ -26,7 +26,7 @@ import msgspec
 from signpost.errors import ExitStatus
 from signpost.text import line
 from updog.daemon.api import problems
-from updog.daemon.api.documents import Do, EventName, Job, JobState, Problem
+from updog.daemon.api.documents import UNREADABLE, Do, EventName, Job, JobState, Problem
 from updog.daemon.api.tail import Tail
 from updog.daemon.caller import described
 
@@ -247,7 +247,8 @@ class JobRunner:
             self._jobs[job_id] = msgspec.structs.replace(self._jobs[job_id], **members)
 
     def _end(self, job_id: str, status: int | None, last: Mapping[str, Any]) -> None:
-        document = dict(last)
+        is_unfinished = last.get("event") in {EventName.STEP, EventName.PROGRESS}  # it was killed
+        document = {} if is_unfinished else dict(last)
         error = _problem_in(document)
         with self._lock:
             job = self._jobs[job_id]
@@ -293,7 +294,7 @@ class JobRunner:
             jobs = msgspec.json.decode(self._path.read_bytes(), type=list[Job])
         except FileNotFoundError:
             return
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, *UNREADABLE) as error:
             log.warning("cannot read %s: %s", self._path, error)
             return
         self._jobs = {job.id: job for job in jobs[-KEPT:]}
