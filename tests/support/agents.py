@@ -13,11 +13,12 @@ import os
 import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.support.nodes import now
 from tests.support.patience import stretched
-from updog.daemon import view, wishes
+from updog.daemon import decision, view, wishes
 from updog.daemon.children import Children
 from updog.daemon.loop import Daemon, Edges
 from updog.daemon.machine import Machine
@@ -89,6 +90,7 @@ class AgentOnNode:
             surroundings=Machine(policy, self.folder, run=self._run),
             requests=lambda: wishes.read(self.folder),
             state_file=self.node.state_file,
+            keep_check=partial(decision.keep, self.folder),
             clock=lambda: self.moment,
             jitter=lambda: 0.0,
         )

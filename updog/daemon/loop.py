@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from signpost.errors import ExitStatus, ToolError
 from signpost.journal import Severity
@@ -96,6 +96,7 @@ class Edges:
         store: keeps the memory. children: do the work. surroundings: the machine.
         requests: returns what operators ask for now.
         state_file: the file behind `updog status`, to know when to ask again.
+        keep_check: keeps what a check found, for others.
         clock: returns the time, UTC. jitter: returns a random number from -1 to 1.
     """
 
@@ -104,6 +105,7 @@ class Edges:
     surroundings: Surroundings
     requests: Callable[[], Requests]
     state_file: Path
+    keep_check: Callable[[Mapping[str, Any], datetime], None]
     clock: Callable[[], datetime]
     jitter: Callable[[], float]
 
@@ -128,6 +130,7 @@ class Daemon:
         self._surroundings = edges.surroundings
         self._requests = edges.requests
         self._state_file = edges.state_file
+        self._keep_check = edges.keep_check
         self._clock = edges.clock
         self._jitter = edges.jitter
         memory = edges.store.load(edges.clock())
@@ -163,8 +166,12 @@ class Daemon:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is under way, so that the process may end where the mode is off."""
-        return not any(self._children.is_running(kind) for kind in (JOB, _LOCK))
+        """Whether nothing is under way, so that the process may end where the mode is off.
+
+        What a daemon before this one has started counts too.
+        """
+        kinds = (JOB, _LOCK)
+        return not (any(map(self._children.is_running, kinds)) or self._children.has_orphans(kinds))
 
     @property
     def has_news(self) -> bool:
@@ -299,6 +306,7 @@ class Daemon:
             counts = memory.counts.with_check(ended.code)
             self._remember(replace(memory, failed_checks=memory.failed_checks + 1, counts=counts))
             return Job.FAILED
+        self._keep_check(ended.document, now)
         self._remember(
             replace(
                 memory,

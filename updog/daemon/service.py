@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from updog import config as configuration
 from updog import status_files
 from updog.auto.policy import Mode
 from updog.auto.table import Lock, Phase
-from updog.daemon import view, wishes
+from updog.daemon import decision, view, wishes
 from updog.daemon.api.door import open_door
 from updog.daemon.children import Children
 from updog.daemon.loop import Daemon, Edges
@@ -209,6 +210,7 @@ def _daemon(config: Config, path: Path, run: Path) -> Daemon:
         surroundings=Machine(config.auto, folder),
         requests=lambda: wishes.read(folder),
         state_file=folder / "state.json",
+        keep_check=partial(decision.keep, folder),
         clock=now,
         jitter=lambda: random.uniform(-1, 1),  # noqa: S311 - spreads a fleet, hides nothing
     )

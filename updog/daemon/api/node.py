@@ -12,7 +12,6 @@ import threading
 import time
 import zlib
 from collections import Counter
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,8 +19,9 @@ import msgspec
 from signpost.errors import MediumError
 from signpost.medium import OsMedium
 from updog import durable
+from updog.daemon import decision
 from updog.daemon.api import problems
-from updog.daemon.api.documents import Decision
+from updog.daemon.api.documents import UNREADABLE, Decision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -101,7 +101,7 @@ class NodeReader:
         state, auto, asked = (state_dir / name for name in ("state.json", "auto.json", "wishes.json"))
         self._status = _Answer("api-status", ("status", "--json"), children, [state])
         self._history = _Answer("api-history", ("history", "--json"), children, [state, auto, asked])
-        self._decision_path = state_dir / "decision.json"
+        self._decision_path = decision.path_in(state_dir)
         self._decision: tuple[object, Decision | None] | None = None
         self._release: tuple[str, str] | None = None
 
@@ -152,23 +152,10 @@ class NodeReader:
         try:
             data = durable.read_own(OsMedium(), self._decision_path)
             return msgspec.json.decode(data, type=Decision)
-        except (MediumError, msgspec.MsgspecError) as error:
+        except (MediumError, *UNREADABLE) as error:
             if self._decision_path.exists():
                 log.warning("cannot read %s: %s", self._decision_path, error)
             return None
-
-    def keep_decision(self, document: Mapping[str, Any]) -> None:
-        """Keep the document of `updog why --json` as the last decision. A failure is logged."""
-        try:
-            decision = Decision(
-                checked_at=datetime.now(UTC),
-                summary=document["summary"],
-                update=document["chosen"],
-                verdicts=document["releases"],
-            )
-            durable.write_json(OsMedium(), self._decision_path, msgspec.to_builtins(decision), mode=0o600)
-        except (KeyError, MediumError) as error:
-            log.warning("the decision is not kept: %s", error)
 
 
 def stamp(path: Path) -> tuple[int, ...] | None:

@@ -7,11 +7,13 @@ import os
 import signal
 import threading
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from updog.api_keys import Grantee, Kind
+from updog.daemon import decision
 from updog.daemon.api.documents import Do, EventName
 from updog.daemon.api.events import Events
 from updog.daemon.api.jobs import JobRunner, tell
@@ -113,7 +115,7 @@ class Api:
         self._node.reader.forget()
         os.kill(os.getpid(), signal.SIGUSR1)  # the agent has to look at what the job has changed
         if job.do is Do.REFRESH and "releases" in document:
-            self._node.reader.keep_decision(document)
+            decision.keep(self._node.state_dir, document, datetime.now(UTC))
 
     def _watch(self) -> None:
         """Tell those who listen of automatic work, and when the status or the history has changed."""
