@@ -70,7 +70,11 @@ class Connection:
     def __init__(self, path: Path | str) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(stretched(REPLY_SECONDS))
-        self.socket.connect(str(path))
+        try:
+            self.socket.connect(str(path))
+        except OSError:
+            self.socket.close()
+            raise
         self._raw = self.socket.makefile("rb", buffering=0)
         self._read = _Shared(self._raw)
 
