@@ -226,7 +226,7 @@ def test_what_was_accepted_is_installed_or_nothing_is(agent: RunningAgent, node:
 
 @pytest.mark.parametrize("do", Do, ids=str)
 def test_the_command_takes_every_word_that_a_job_gives_it(do: Do) -> None:
-    values = {
+    values: dict[str, Any] = {
         "version": "1.0.0",
         "ignore_waves": True,
         "max_bytes": 1 << 40,
@@ -556,18 +556,13 @@ def test_where_jobs_cannot_be_kept_they_are_done_all_the_same(node: Node) -> Non
 
 def test_the_last_check_is_the_decision_whoever_asked_for_it(node: Node) -> None:
     configure_api(node)
-
-    def update() -> Any:
-        reply = agent.get("/v1/decision")
-        return reply.document["update"] if reply.status == 200 else None
-
     with agent_of(node) as agent:
         assert agent.get("/v1/decision").code == "not-checked"
         assert agent.done("refresh")["result"]["chosen"] == NEWER
-        assert update() == NEWER
+        assert agent.get("/v1/decision").document["update"] == NEWER
         node.publish("1.2.0")
         node.updog("agent", "check")
-        assert eventually(lambda: update() == "1.2.0")
+        assert eventually(lambda: agent.get("/v1/decision").document["update"] == "1.2.0")
         verdicts = agent.get("/v1/decision").document["verdicts"]
         assert {verdict["version"] for verdict in verdicts} >= {NEWER, "1.2.0"}
         kept = agent.get("/v1/decision").document
