@@ -8,7 +8,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from updog.drill.console import ANSWER_SECONDS, START_SECONDS, wait_until_judged
+from updog.drill.console import START_SECONDS, wait_until_judged
 from updog.drill.patience import Patience
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ HOST = "10.0.2.2"
 _LOOK_SECONDS = 0.5
 _SILENCE_SECONDS = 300.0
 _LOGIN = (
+    "systemctl --quiet is-active console-login || "
     "systemd-run --quiet --unit=console-login -p TTYPath=/dev/ttyS0 -p StandardInput=tty-force "
     "-p StandardOutput=tty -p StandardError=tty -p SendSIGHUP=yes busybox login -f {user}"
 )
@@ -49,8 +50,11 @@ class Guest:
         return self._console.boots()
 
     def types(self, command: str) -> str:
-        """Type a command as root, and return what it prints; it has to succeed."""
-        status, printed = self._console.run(command, ANSWER_SECONDS)
+        """Type a command as root, and return what it prints; it has to succeed.
+
+        It must be one that may be run twice: it is, if its answer got lost in the serial port.
+        """
+        status, printed = self._console.ask(command)
         assert status == 0, f"`{command}` ended in status {status}: {printed}"
         return printed
 
