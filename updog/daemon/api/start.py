@@ -57,7 +57,6 @@ class Api:
         self, config: Config, path: Path, run: Path, door: Door, *, is_busy: Callable[[], bool]
     ) -> None:
         self._events = Events()
-        self._is_busy = is_busy
         self._known: set[str] | None = None  # events of the history
         self._before: Mapping[str, Any] | None = None  # the status
         self._automatic = Tail(Children.of(path, run).output(JOB))
@@ -120,7 +119,8 @@ class Api:
     def _watch(self) -> None:
         """Tell those who listen of automatic work, and when the status or the history has changed."""
         while True:
-            time.sleep(_BUSY_LOOK_SECONDS if self._is_busy() else _LOOK_SECONDS)
+            has_clients = not self._server.idle_seconds
+            time.sleep(_BUSY_LOOK_SECONDS if has_clients else _LOOK_SECONDS)
             if self._node.reader.is_changed:
                 self._look()
             tell(self._events, self._automatic.lines(), None)
