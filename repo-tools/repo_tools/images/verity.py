@@ -28,7 +28,7 @@ TOOL = "veritysetup"
 PACKAGE = "cryptsetup-bin"
 _NAMESPACE = uuid.UUID("6a5d2f0e-51c1-5a1b-9a3f-0f4f3c8c6b11")  # for release names; made once, at random
 _BLOCK_BYTES = 4096  # of root and of the hash image
-_HASHES_PER_BLOCK = _BLOCK_BYTES // 32
+_DIGEST_BYTES = 32  # of SHA-256
 _ROOT_HASH = re.compile(r"^Root hash:\s*([0-9a-f]{64})\s*$", re.MULTILINE)
 
 
@@ -44,11 +44,18 @@ def hash_image_size(root_size: int) -> int:
             f"the root image has {root_size} bytes, which is not a multiple of {_BLOCK_BYTES}",
             next_step="Pad the root image with zeros to whole blocks; or pass --hash FILE.",
         )
-    size = _BLOCK_BYTES  # the superblock
-    while blocks > 1:  # one level of the tree
-        blocks = -(-blocks // _HASHES_PER_BLOCK)
-        size += blocks * _BLOCK_BYTES
-    return size
+    superblock = _BLOCK_BYTES
+    return superblock + _tree_size(blocks, digest_size=_DIGEST_BYTES, block_size=_BLOCK_BYTES)
+
+
+def _tree_size(data_blocks: int, *, digest_size: int, block_size: int) -> int:
+    """Return the size of a tree over some blocks of data, without the superblock, in bytes."""
+    total, size = 0, data_blocks * digest_size
+    while size > digest_size:  # a level of the tree
+        blocks = -(-size // block_size)
+        total += blocks * block_size
+        size = blocks * digest_size
+    return total
 
 
 def make_hash_image(root: Path, target: Path, *, name: str) -> str:
@@ -104,13 +111,8 @@ class _Superblock(NamedTuple):
     @property
     def tree_size(self) -> int:
         """The size of the tree, without the superblock, in bytes."""
-        digest_size, total = len(self.digest(b"")), 0
-        size = self.data_blocks * digest_size
-        while size > digest_size:
-            blocks = -(-size // self.hash_block_size)
-            total += blocks * self.hash_block_size
-            size = blocks * digest_size
-        return total
+        digest_size = len(self.digest(b""))
+        return _tree_size(self.data_blocks, digest_size=digest_size, block_size=self.hash_block_size)
 
     def digest(self, block: bytes | memoryview) -> bytes:
         """Return the salted digest of a block."""
@@ -175,8 +177,12 @@ class HashImage:
         A tree without a superblock is one of any salt and block size. So it is known only that it consists
         of sectors, that all blocks of the root image have a digest in it, and that not all of them are zero.
         """
-        if self.superblock:
-            return root.fault(self)
+        if head := self.superblock:
+            covered = head.data_blocks * head.data_block_size
+            if covered != root.size:
+                return f"is a tree over {covered} bytes; the root image has {root.size}"
+            is_same = root.tree_sha256() == self.tree_sha256
+            return "" if is_same else "is the tree of another root image"
         if self.has_superblock or root.size % _SECTOR_BYTES:  # of such a root, dm-verity makes no tree at all
             return ""
         least = -(-root.size // _LARGEST_BLOCK_BYTES) * _SMALLEST_DIGEST_BYTES
@@ -220,18 +226,10 @@ class WatchedRoot:
                 self._add(self._head, block)
             yield block
 
-    def fault(self, image: HashImage) -> str:
-        """Return why the tree of a hash image, whose superblock is known, is not that of this root image."""
-        head = image.superblock
-        if head is None:
-            return ""
-        covered = head.data_blocks * head.data_block_size
-        if covered != self.size:
-            return f"is a tree over {covered} bytes; the root image has {self.size}"
-        tree = b"".join(reversed(list(self._levels(head))))
-        return (
-            "" if hashlib.sha256(tree).digest() == image.tree_sha256 else "is the tree of another root image"
-        )
+    def tree_sha256(self) -> bytes:
+        """Return the SHA-256 of the tree of what was read; without a superblock there is none."""
+        levels = list(self._levels(self._head)) if self._head else []
+        return hashlib.sha256(b"".join(reversed(levels))).digest()
 
     def _add(self, head: _Superblock, block: bytes) -> None:
         size, data = head.data_block_size, self._held + block
