@@ -12,7 +12,6 @@ import json
 import platform
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -152,7 +151,7 @@ def served(demo: Demo) -> Iterator[str]:
     try:
         yield _url(server)
     finally:
-        server.send_signal(signal.SIGINT)
+        server.terminate()  # not SIGINT, which a job in the background of a script ignores
         server.wait()
 
 
