@@ -20,7 +20,7 @@ from updog.standing import Standing
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from updog.daemon.api.routes import Route
+    from updog.daemon.api.route import Route
 
 _REF = "#/components/schemas/"
 _NOT_SHOWN = frozenset({"ErrorDocument"})  # its one member is a Problem

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -11,46 +11,22 @@ from updog.daemon.api.exchange import JSON
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from http import HTTPStatus
+
+    from updog.daemon.api.route import Route
 
 _REFS = "#/components/schemas/{name}"
 _TEXT = "text/plain"
 _TO_NAME = str.maketrans("/", "-", "{}")
 
 
-class Parameter(NamedTuple):
-    """A parameter of query or head, and the schema of its value."""
-
-    name: str
-    place: str
-    meaning: str
-    schema: Mapping[str, Any] = {"type": "string"}
-
-
-class Operation(NamedTuple):
-    """One method of one path; members as those of :class:`updog.daemon.api.routes.Route`."""
-
-    method: str
-    path: str
-    summary: str
-    right: str
-    sends: type[Any] | None
-    answers: Mapping[HTTPStatus, type[Any] | None]
-    media: Sequence[str]
-    parameters: Sequence[Parameter]
-    is_text: bool
-
-
-def document(operations: Sequence[Operation]) -> bytes:
+def document(routes: Sequence[Route]) -> bytes:
     """Return the document as JSON."""
-    types = {
-        kind for each in operations for kind in (each.sends, *each.answers.values(), ErrorDocument) if kind
-    }
+    types = {kind for each in routes for kind in (each.sends, *each.answers.values(), ErrorDocument) if kind}
     ordered = sorted(types, key=lambda kind: kind.__name__)
     schemas, components = msgspec.json.schema_components(ordered, ref_template=_REFS)
     schema_of = dict(zip(ordered, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
-    for each in operations:
+    for each in routes:
         paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, schema_of)
     head = {
         "openapi": "3.1.0",
@@ -66,7 +42,7 @@ def document(operations: Sequence[Operation]) -> bytes:
     )
 
 
-def _operation(each: Operation, schema_of: Mapping[type[Any], Any]) -> dict[str, Any]:
+def _operation(each: Route, schema_of: Mapping[type[Any], Any]) -> dict[str, Any]:
     error_media = _TEXT if each.is_text else JSON
     error_schema: Any = {"type": "string"} if each.is_text else schema_of[ErrorDocument]
     responses: dict[str, Any] = {

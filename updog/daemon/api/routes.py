@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -13,68 +12,21 @@ from typing import TYPE_CHECKING, Any
 from signpost.text import line
 from updog.daemon.api import bottlerocket, documents, openapi, problems, v1
 from updog.daemon.api.access import is_granted
-from updog.daemon.api.exchange import JSON, Response, error_response
-from updog.daemon.api.openapi import Operation, Parameter
+from updog.daemon.api.exchange import Response, error_response
 from updog.daemon.api.problems import ApiError
+from updog.daemon.api.route import Parameter, Right, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from updog.api_keys import Grantee
     from updog.daemon.api.exchange import Request
+    from updog.daemon.api.route import Handler
     from updog.daemon.api.v1 import Node, Params
-
-    Handler = Callable[[Node, Request, Params], Response]
-
 
 log = logging.getLogger(__name__)
 
 _PARAMETER = re.compile(r"\\\{(\w+)\\\}")  # in an escaped path
-
-
-class Right(StrEnum):
-    """What a client needs to be granted."""
-
-    READ = "read"
-    CONTROL = "control"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Route:
-    """One path and method.
-
-    Attributes:
-        method: of HTTP. path: with parameters in braces. right: what the client needs.
-        handler: answers. sends: type of the body, if one is sent.
-        answers: status → type of the document; None: no body.
-        media: of an answer that is not JSON. parameters: of query and head.
-        is_text: errors are text, as Bottlerocket has them.
-    """
-
-    method: str
-    path: str
-    right: Right
-    handler: Handler
-    sends: type[Any] | None = None
-    answers: Mapping[HTTPStatus, type[Any] | None]
-    media: tuple[str, ...] = (JSON,)
-    parameters: tuple[Parameter, ...] = ()
-    is_text: bool = False
-    wish: str = field(default="")
-
-    def operation(self) -> Operation:
-        """Return the route as the OpenAPI document describes it."""
-        return Operation(
-            method=self.method,
-            path=self.path,
-            summary=(self.handler.__doc__ or "").strip().partition("\n")[0],
-            right=self.right.value,
-            sends=self.sends,
-            answers=self.answers,
-            media=self.media,
-            parameters=self.parameters,
-            is_text=self.is_text,
-        )
 
 
 def _get(path: str, handler: Handler, document: type[Any], **more: Any) -> Route:
@@ -120,7 +72,7 @@ BOTTLEROCKET: tuple[Route, ...] = (
 @cache
 def openapi_document() -> bytes:
     """Return the OpenAPI document of all routes, as JSON."""
-    return openapi.document([route.operation() for route in ROUTES])
+    return openapi.document(ROUTES)
 
 
 def _describe(node: Node, request: Request, params: Params) -> Response:

@@ -19,7 +19,8 @@ from updog.daemon.api.events import Events
 from updog.daemon.api.jobs import JobRunner, tell
 from updog.daemon.api.node import NodeReader
 from updog.daemon.api.problems import ApiError
-from updog.daemon.api.routes import BOTTLEROCKET, ROUTES, Grants, Right, Router
+from updog.daemon.api.route import Right
+from updog.daemon.api.routes import BOTTLEROCKET, ROUTES, Grants, Router
 from updog.daemon.api.server import Listener, Server
 from updog.daemon.api.tail import Tail
 from updog.daemon.api.v1 import Node

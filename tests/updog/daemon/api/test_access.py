@@ -16,7 +16,8 @@ import pytest
 from tests.support.api_clients import agent_of, configure_api
 from tests.support.nodes import make_node
 from tests.support.other_users import AS_ROOT, NOBODY, NoNamespaceError, process_of
-from updog.daemon.api.routes import BOTTLEROCKET, ROUTES, Right, Route
+from updog.daemon.api.route import Right, Route
+from updog.daemon.api.routes import BOTTLEROCKET, ROUTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

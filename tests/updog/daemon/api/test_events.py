@@ -21,7 +21,8 @@ from updog.daemon.api.door import listen
 from updog.daemon.api.events import KEPT, Events
 from updog.daemon.api.jobs import JobRunner
 from updog.daemon.api.node import NodeReader
-from updog.daemon.api.routes import ROUTES, Grants, Right, Router
+from updog.daemon.api.route import Right
+from updog.daemon.api.routes import ROUTES, Grants, Router
 from updog.daemon.api.server import Listener, Server
 from updog.daemon.children import Children
 

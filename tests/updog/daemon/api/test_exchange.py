@@ -15,7 +15,8 @@ from tests.support.patience import eventually, slowness_of_this_run
 from updog.api_keys import Grantee
 from updog.daemon.api.access import Peer
 from updog.daemon.api.exchange import MAX_BODY, MAX_HEAD, Request, Response
-from updog.daemon.api.routes import Grants, Right, Route, Router
+from updog.daemon.api.route import Right, Route
+from updog.daemon.api.routes import Grants, Router
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
