@@ -220,12 +220,11 @@ class Exchange:
 
     def respond(self, response: Response) -> bool:
         """Send a response; return whether another request may follow. Raises ClosedError."""
-        whole: bytes | None = response.body if isinstance(response.body, bytes) else None
-        headers = [("Content-Type", response.content_type), *response.headers.items()]
-        if response.http is HTTPStatus.NO_CONTENT or response.http is HTTPStatus.NOT_MODIFIED:
-            whole, headers = b"", list(response.headers.items())
-        elif whole is not None:
-            headers.append(("Content-Length", str(len(whole))))
+        headers = list(response.headers.items())
+        if response.http not in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
+            headers.insert(0, ("Content-Type", response.content_type))
+            if isinstance(response.body, bytes):
+                headers.append(("Content-Length", str(len(response.body))))
         self._send(
             self._http.send(
                 h11.Response(status_code=response.http, reason=response.http.phrase.encode(), headers=headers)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from updog.daemon.api import problems
 from updog.daemon.api.access import Peer
-from updog.daemon.api.exchange import ClosedError, Exchange, error_response
+from updog.daemon.api.exchange import ClosedError, Exchange
 from updog.daemon.api.problems import ApiError
 
 if TYPE_CHECKING:
@@ -208,18 +208,14 @@ def _drain(connection: socket.socket) -> bool:
 
 
 def _send_too_many(connection: socket.socket) -> None:
-    """Tell a client that there are too many, as far as it can be told at once."""
-    response = error_response(
-        problems.own(
-            "too-many-clients", "there are as many clients as api.max_clients allows", "Ask again later."
-        )
+    """Tell a client that there are too many; nothing was sent before, so this never waits."""
+    error = problems.own(
+        "too-many-clients",
+        "there are as many clients as api.max_clients allows",
+        "Ask again later.",
+        headers={"Retry-After": str(problems.BUSY_SECONDS)},
     )
-    assert isinstance(response.body, bytes)  # noqa: S101 - for the type checker
-    head = (
-        f"HTTP/1.1 {response.http.value} {response.http.phrase}\r\nContent-Type: {response.content_type}\r\n"
-        f"Content-Length: {len(response.body)}\r\nRetry-After: 5\r\nConnection: close\r\n\r\n"
-    )
-    with suppress(OSError):
-        connection.setblocking(False)
-        connection.send(head.encode() + response.body)
+    with suppress(ClosedError, OSError):
+        Exchange(connection, Peer.of(connection)).refuse(error)
         connection.shutdown(socket.SHUT_WR)
+    connection.setblocking(False)
