@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from signpost.errors import MediumError
 from signpost.medium import OsMedium
 from updog import durable
+from updog.update_metadata.times import format_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +33,7 @@ def keep(folder: Path, document: Mapping[str, Any], now: datetime) -> None:
     """
     try:
         decision = {
-            "checked_at": now.isoformat(),
+            "checked_at": format_time(now),
             "summary": document["summary"],
             "update": document["chosen"],
             "verdicts": document["releases"],

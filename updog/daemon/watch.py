@@ -19,6 +19,7 @@ from updog.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from signpost.progress import ProgressReporter
 
@@ -52,7 +53,7 @@ def watch(context: click.Context, *, as_json: bool) -> None:
         reporter.close()
 
 
-def follow(path: Any, reporter: ProgressReporter) -> None:
+def follow(path: Path, reporter: ProgressReporter) -> None:
     """Report all events to ``reporter``. Raises as :func:`updog.daemon.api.client.events`."""
     shown = Shown(reporter.say)
     for event in client.events(path):
