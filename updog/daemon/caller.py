@@ -23,8 +23,13 @@ def described(uid: int, pid: int, *, proc: Path = Path("/proc")) -> str:
         user = f"uid {uid} ({pwd.getpwuid(uid).pw_name})"
     except KeyError:
         user = f"uid {uid}"
-    command = _text(proc / str(pid) / "comm")
+    command = process_name(pid, proc=proc)
     return line(", ".join(filter(None, (user, f"pid {pid}", command))), FOREIGN_CHARACTERS)
+
+
+def process_name(pid: int, *, proc: Path = Path("/proc")) -> str:
+    """Return the name of a process as the kernel keeps it, one printable line; empty if it is gone."""
+    return line(_text(proc / str(pid) / "comm"))
 
 
 def caller(*, proc: Path = Path("/proc")) -> str:

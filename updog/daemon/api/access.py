@@ -15,10 +15,8 @@ import pwd
 import socket
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from signpost.text import line
 from updog.api_keys import Kind
 
 if TYPE_CHECKING:
@@ -52,13 +50,6 @@ class Peer:
             data = b""
         groups = struct.unpack(f"{len(data) // 4}I", data)
         return cls(pid=pid, uid=uid, gid=gid, groups=frozenset({gid, *groups}))
-
-    def comm(self) -> str:
-        """Return the name of the process; empty if it is gone."""
-        try:
-            return line(Path(f"/proc/{self.pid}/comm").read_text(encoding="utf-8", errors="replace").strip())
-        except OSError:
-            return ""
 
 
 def is_granted(peer: Peer, grantees: Iterable[Grantee]) -> bool:

@@ -39,7 +39,7 @@ from updog.daemon.api.documents import (
 from updog.daemon.api.exchange import Request, Response, body_of, json_response
 from updog.daemon.api.jobs import words_of
 from updog.daemon.asked import Wish
-from updog.daemon.caller import described
+from updog.daemon.caller import described, process_name
 from updog.standing import Standing
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def start(node: Node, request: Request, wanted: JobRequest) -> tuple[Job, bool]:
         if refused is not None:
             raise problems.refused(*refused)
     peer = request.peer
-    return node.jobs.start(wanted, By(uid=peer.uid, gid=peer.gid, pid=peer.pid, comm=peer.comm()))
+    return node.jobs.start(wanted, By(uid=peer.uid, gid=peer.gid, pid=peer.pid, comm=process_name(peer.pid)))
 
 
 def jobs(node: Node, request: Request, params: Params) -> Response:
