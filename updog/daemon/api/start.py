@@ -10,8 +10,6 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from updog.api_keys import Grantee, Kind
 from updog.daemon import decision
 from updog.daemon.api.documents import Do, EventName
@@ -142,4 +140,4 @@ class Api:
             if event["id"] not in known:
                 self._events.add(EventName.HISTORY, event)
         if status != before:
-            self._events.add(EventName.STATE, msgspec.to_builtins(self._node.status()))
+            self._events.add(EventName.STATE, self._node.status())

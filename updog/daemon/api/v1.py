@@ -234,8 +234,7 @@ def events(node: Node, request: Request, params: Params) -> Response:
         here = node.events.id_of(number)
         if last_id:
             first.append(StreamEvent(id=here, event=EventName.GAP, data={"after": last_id}))
-        document = msgspec.to_builtins(node.status())
-        first.append(StreamEvent(id=here, event=EventName.STATE, data=document))
+        first.append(StreamEvent(id=here, event=EventName.STATE, data=node.status()))
     return Response(
         content_type=_NDJSON if write is _as_ndjson else f"{_SSE}; charset=utf-8",
         body=_stream(node.events, number, first, write),
