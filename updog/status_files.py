@@ -38,9 +38,9 @@ def post(config: Config, status: Status, agent: Mapping[str, Any] | None, now: d
         now: the time, UTC.
     """
     if config.motd_file is not None:
-        _replace(config.motd_file, render.login_text(status, agent, now) + "\n")
+        _replace_text(config.motd_file, render.login_text(status, agent, now) + "\n")
     if config.metrics_file is not None:
-        _replace(config.metrics_file, metrics.node_text(render.status_document(status)))
+        _replace_text(config.metrics_file, metrics.node_text(render.status_document(status)))
 
 
 def agent_metrics_file(metrics_file: Path) -> Path:
@@ -51,7 +51,7 @@ def agent_metrics_file(metrics_file: Path) -> Path:
 def post_agent_metrics(config: Config, agent: Mapping[str, Any], now: datetime) -> None:
     """Write the agent's metrics from its document, if the configuration asks for metrics."""
     if config.metrics_file is not None:
-        _replace(agent_metrics_file(config.metrics_file), metrics.agent_text(agent, now))
+        _replace_text(agent_metrics_file(config.metrics_file), metrics.agent_text(agent, now))
 
 
 def remove_agent_metrics(config: Config) -> None:
@@ -61,8 +61,13 @@ def remove_agent_metrics(config: Config) -> None:
             agent_metrics_file(config.metrics_file).unlink(missing_ok=True)
 
 
-def _replace(path: Path, text: str) -> None:
-    """Replace a file in one step, readable by everyone whatever the umask is.
+def _replace_text(path: Path, text: str) -> None:
+    """Replace a file for everyone to read by what can be printed of ``text``."""
+    replace(path, printable(text).encode(errors="backslashreplace"))
+
+
+def replace(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Replace a file in one step, with this mode whatever the umask is; one that cannot be is logged.
 
     The new file never goes through a link that is already there: the folder may belong to another program.
     Nothing is flushed: after a power cut the next command writes it again.
@@ -72,8 +77,8 @@ def _replace(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
-            file.write(printable(text).encode(errors="backslashreplace"))
-            os.fchmod(file.fileno(), 0o644)
+            file.write(content)
+            os.fchmod(file.fileno(), mode)
         temporary.replace(path)
     except OSError as error:
         log.warning("cannot write %s: %s", path, error)

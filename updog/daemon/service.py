@@ -238,13 +238,7 @@ def _publish(daemon: Daemon, config: Config, run: Path, wake: datetime) -> dict[
     requests = wishes.read(config.state_dir)
     document = view.document(config.auto, daemon.memory, daemon.gates, requests, wake=wake)
     status_files.post_agent_metrics(config, document, now())
-    temporary = run / ".agent.json.tmp"
-    try:
-        temporary.write_text(json.dumps(document), encoding="utf-8")
-        temporary.chmod(0o644)
-        temporary.replace(run / "agent.json")
-    except OSError as error:
-        log.warning("cannot write %s: %s", run / "agent.json", error)
+    status_files.replace(run / "agent.json", json.dumps(document).encode())
     notify(f"STATUS={view.text(document).splitlines()[0]}")
     return document
 

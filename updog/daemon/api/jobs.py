@@ -25,6 +25,7 @@ import msgspec
 
 from signpost.errors import ExitStatus
 from signpost.text import line
+from updog import status_files
 from updog.daemon.api import problems
 from updog.daemon.api.documents import UNREADABLE, Do, EventName, Job, JobState, Problem
 from updog.daemon.api.tail import Tail
@@ -280,13 +281,7 @@ class JobRunner:
         while len(self._jobs) > KEPT:
             del self._jobs[next(iter(self._jobs))]
         self._events.add(EventName.JOB, job)
-        temporary = self._path.with_name(f".{self._path.name}.tmp")
-        try:
-            temporary.write_bytes(msgspec.json.encode(list(self._jobs.values())))
-            temporary.chmod(0o600)
-            temporary.replace(self._path)
-        except OSError as error:
-            log.warning("cannot write %s: %s", self._path, error)
+        status_files.replace(self._path, msgspec.json.encode(list(self._jobs.values())), mode=0o600)
 
     def _load(self) -> None:
         """Read the jobs of an earlier daemon; one that runs is followed, or lost if it is gone."""
