@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from updog.daemon.api.documents import By, JobRequest
     from updog.daemon.api.events import Events
+    from updog.daemon.api.problems import ApiError
     from updog.daemon.children import Children
 
 log = logging.getLogger(__name__)
@@ -144,7 +145,7 @@ class JobRunner:
     @property
     def is_busy(self) -> bool:
         """Whether a job or automatic work runs."""
-        return self.running is not None or self._is_busy() or self._children.has_orphans((_KIND,))
+        return self._obstacle() is not None
 
     def wait(self, job_id: str, seconds: float) -> Job | None:
         """Return a job once it has ended; as it is then if that takes longer than ``seconds``."""
@@ -163,7 +164,8 @@ class JobRunner:
             running = self.running
             if running is not None and request == self._request:
                 return running, False
-            self._refuse_busy(running)
+            if obstacle := self._obstacle():
+                raise obstacle
             who = described(by.uid, by.pid)
             log.info("job %s, asked for by %s", request.do.value, who)
             try:
@@ -184,17 +186,18 @@ class JobRunner:
         threading.Thread(target=self._follow, args=(job,), name=f"job-{job.id}", daemon=True).start()
         return job, True
 
-    def _refuse_busy(self, running: Job | None) -> None:
+    def _obstacle(self) -> ApiError | None:
+        """Return why no job can be started now; None if one can."""
+        running = self.running
         if running is not None:
-            raise problems.busy(
-                f"a job `{running.do}` runs", f"Wait for its end: GET /v1/jobs/{running.id}, or /v1/events."
-            )
+            step = f"Wait for its end: GET /v1/jobs/{running.id}, or /v1/events."
+            return problems.busy(f"a job `{running.do}` runs", step)
         if self._is_busy():
-            raise problems.busy(
-                "the agent is at work by itself", "Wait for its end: GET /v1/status, or /v1/events."
-            )
+            step = "Wait for its end: GET /v1/status, or /v1/events."
+            return problems.busy("the agent is at work by itself", step)
         if self._children.has_orphans((_KIND,)):
-            raise problems.busy("a job of an earlier agent runs", "Wait for its end.")
+            return problems.busy("a job of an earlier agent runs", "Wait for its end.")
+        return None
 
     def cancel(self, job_id: str) -> Job | None:
         """Tell a job to end; return it, None if it is not known. One that has ended stays as it is."""
@@ -239,13 +242,8 @@ class JobRunner:
     def _report(self, job_id: str, lines: list[dict[str, Any]]) -> None:
         """Tell what is new, and remember it with the job."""
         news = tell(self._events, lines, job_id)
-        if not news:
-            return
-        members = {
-            name: news[name] for name in ("step", "phase", "done", "total", "rate", "eta") if name in news
-        }
         with self._lock:
-            self._jobs[job_id] = msgspec.structs.replace(self._jobs[job_id], **members)
+            self._jobs[job_id] = msgspec.structs.replace(self._jobs[job_id], **news)
 
     def _end(self, job_id: str, status: int | None, last: Mapping[str, Any]) -> None:
         is_unfinished = last.get("event") in {EventName.STEP, EventName.PROGRESS}  # it was killed
@@ -301,7 +299,7 @@ class JobRunner:
 
 
 def tell(events: Events, lines: Sequence[Mapping[str, Any]], job_id: str | None) -> dict[str, Any]:
-    """Tell of steps, and of the last progress of each phase; return what is true after the last of them.
+    """Tell of steps, and of the last progress of each phase; return what is new of the job, by its members.
 
     Args:
         events: get what is told.
