@@ -35,6 +35,7 @@ __all__ = [
     "read_own",
     "remove_files",
     "require_private",
+    "stamp",
     "write_bytes",
     "write_json",
 ]
@@ -173,3 +174,12 @@ def read_own(medium: Medium, path: Path) -> bytes:
     """Return the whole content of a file of a private folder. Raises MediumError, as :func:`opened_own`."""
     with opened_own(medium, path) as descriptor:
         return medium.read_at(descriptor, medium.size(descriptor), 0)
+
+
+def stamp(path: Path) -> tuple[int, ...] | None:
+    """Return what changes when a file is replaced; None if it cannot be looked at."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_ino, status.st_mtime_ns, status.st_size)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from signpost.errors import ExitStatus, ToolError
 from signpost.journal import Severity
 from signpost.text import counted, duration_text
-from updog import event_journal
+from updog import durable, event_journal
 from updog.auto.gates import Purpose, Readings, first_closed, judge
 from updog.auto.policy import GateName
 from updog.auto.table import (
@@ -253,7 +253,7 @@ class Daemon:
 
     def _forget_node(self) -> None:
         """Let `updog status` be asked again, unless nothing is under way and its file is the same."""
-        read = _stamp(self._state_file)
+        read = durable.stamp(self._state_file)
         is_resting = self.memory.state.phase in _RESTING
         if not is_resting or read != self._node_read:
             self._node = None
@@ -393,15 +393,6 @@ def _is_new(asked: datetime | None, done: datetime | None) -> bool:
 def _is_permitted(requests: Requests, now: datetime) -> bool:
     permit = requests.wishes.permit
     return permit is not None and now < permit
-
-
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    """Return what changes when a file is replaced; None if it cannot be looked at."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return (status.st_ino, status.st_mtime_ns, status.st_size)
 
 
 def _warning(state: AutoState, policy: Policy, urgent: str) -> str:

@@ -65,7 +65,7 @@ class _Answer:
         return self.is_unchanged and time.monotonic() - self._asked < MAX_AGE
 
     def _stamp_now(self) -> tuple[object, ...]:
-        return tuple(stamp(path) for path in self._watched)
+        return tuple(durable.stamp(path) for path in self._watched)
 
     def get(self) -> Any:
         """Return the document. Raises ApiError if the command failed."""
@@ -143,7 +143,7 @@ class NodeReader:
 
     def decision(self) -> Decision | None:
         """Return what the last check found; None before the first one, and if it cannot be read."""
-        now = stamp(self._decision_path)
+        now = durable.stamp(self._decision_path)
         if self._decision is None or self._decision[0] != now:
             self._decision = (now, self._read_decision())
         return self._decision[1]
@@ -156,15 +156,6 @@ class NodeReader:
             if self._decision_path.exists():
                 log.warning("cannot read %s: %s", self._decision_path, error)
             return None
-
-
-def stamp(path: Path) -> tuple[int, ...] | None:
-    """Return what changes when a file is replaced; None if it cannot be looked at."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return (status.st_ino, status.st_mtime_ns, status.st_size)
 
 
 def _event_id(event: Mapping[str, Any]) -> str:
