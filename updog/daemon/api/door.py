@@ -36,12 +36,17 @@ class Door:
 
     Attributes:
         own: with all paths. bottlerocket: with Bottlerocket's only.
-        is_activated: whether systemd opened one of them, and starts the daemon when a client comes.
+        passed: those of them that systemd opened; where there are some, it starts the daemon for a client.
     """
 
     own: Sequence[socket.socket] = ()
     bottlerocket: Sequence[socket.socket] = ()
-    is_activated: bool = False
+    passed: Sequence[socket.socket] = ()
+
+    @property
+    def is_activated(self) -> bool:
+        """Whether systemd starts the daemon when a client comes."""
+        return bool(self.passed)
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
@@ -49,8 +54,11 @@ class Door:
         return (*self.own, *self.bottlerocket)
 
     def leave_open(self) -> None:
-        """Let the program that this process becomes have the sockets that systemd opened."""
-        for each in self.sockets if self.is_activated else ():
+        """Let the program that this process becomes have the sockets that systemd opened.
+
+        It opens the others again: left open, they would be somebody who listens there.
+        """
+        for each in self.passed:
             each.set_inheritable(True)
 
 
@@ -73,7 +81,7 @@ def open_door(settings: ApiSettings, environment: Mapping[str, str], *, is_off: 
         own = [listen(settings.socket, mode=0o666, group="updog")]
     if not bottlerocket and settings.bottlerocket_socket is not None and not is_off:
         bottlerocket = [listen(settings.bottlerocket_socket, mode=0o660, group="api")]
-    return Door(own=own, bottlerocket=bottlerocket, is_activated=bool(passed))
+    return Door(own=own, bottlerocket=bottlerocket, passed=[each for _, each in passed])
 
 
 def _passed_sockets(environment: Mapping[str, str]) -> list[tuple[str, socket.socket]]:
