@@ -55,9 +55,12 @@ _UNIT_FOLDERS = (
 )
 """Where systemd looks for units, systemd.unit(5); the first that has one decides."""
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
 _TIMER = "updog-update.timer"
-_LEAVE_LOOK = timedelta(seconds=10)
-_FIRST_CLIENT_SECONDS = 60.0
+LEAVE_LOOK_SECONDS = 10.0
+FIRST_CLIENT_SECONDS = 60.0
+"""Without automatic updates: how often it is looked whether clients are left, and how long for the first."""
+
 _AFTER_ERROR = timedelta(minutes=1)
 _LOCK_SECONDS = 1.0  # a command that looks whether a daemon runs holds the lock for a moment
 
@@ -97,10 +100,10 @@ def serve(path: Path, *, root: Path = Path("/")) -> int:
             if api is not None:
                 api.tell(document)
             if _is_over(daemon, config):
-                is_wanted = api.is_wanted if api else time.monotonic() - started < _FIRST_CLIENT_SECONDS
+                is_wanted = api.is_wanted if api else time.monotonic() - started < FIRST_CLIENT_SECONDS
                 if not door.is_activated or not is_wanted:
                     break
-                wake = min(wake, now() + _LEAVE_LOOK)
+                wake = min(wake, now() + timedelta(seconds=LEAVE_LOOK_SECONDS))
             seconds = max((wake - now()).total_seconds(), 0.0)
             knocked = () if api else door.sockets
             signals, has_client = _wait(wakeup, knocked, min(seconds, watchdog_seconds() or seconds), daemon)
@@ -112,8 +115,11 @@ def serve(path: Path, *, root: Path = Path("/")) -> int:
                 notify("STOPPING=1")
                 break
             if signal.SIGHUP in signals and _is_sound(path):
+                if api is not None:
+                    api.close()
                 status_files.remove_agent_metrics(config)
                 door.leave_open()
+                signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until it listens: one would end it
                 os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - itself, with the same words
         if api is not None:
             api.close()
@@ -182,8 +188,9 @@ def _listen() -> int:
     """Return a descriptor that can be read when one of the daemon's signals has come."""
     reads, writes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD):
+    for number in _SIGNALS:
         signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     return reads
 
 

@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import logging
+import os
 import selectors
 import socket
 import threading
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_STACK_BYTES = 512 << 10
 _LINGER_SECONDS = 1.0
 _MAX_LINGERING = 64
 _ACCEPT_AGAIN_SECONDS = 0.1
@@ -61,6 +61,10 @@ class Server:
     _idle_since: float = field(default_factory=time.monotonic, init=False)
     _ended: bool = field(default=False, init=False)
 
+    def __post_init__(self) -> None:
+        self._wakes, self._waker = os.pipe2(os.O_CLOEXEC)
+        self._acceptor = threading.Thread(target=self._accept_all, name="api", daemon=True)
+
     @property
     def idle_seconds(self) -> float:
         """How long there has been no client."""
@@ -69,15 +73,13 @@ class Server:
 
     def start(self) -> None:
         """Begin to accept clients, in a thread."""
-        before = threading.stack_size(_STACK_BYTES)
-        threading.Thread(target=self._accept_all, name="api", daemon=True).start()
-        threading.stack_size(before)
+        self._acceptor.start()
 
     def close(self) -> None:
-        """Accept no more clients."""
+        """Accept no more clients; those who come wait at the sockets until somebody else accepts them."""
         self._ended = True
-        for listener in self.listeners:
-            listener.socket.close()
+        os.write(self._waker, b"\0")
+        self._acceptor.join(_FINISH_SECONDS)
 
     def finish(self) -> None:
         """Wait until the requests that are here are answered, but not long."""
@@ -90,9 +92,12 @@ class Server:
         for listener in self.listeners:
             listener.socket.setblocking(False)
             selector.register(listener.socket, selectors.EVENT_READ, listener)
+        selector.register(self._wakes, selectors.EVENT_READ)
         while not self._ended:
             ready = selector.select(_LINGER_SECONDS if lingering else None)
             for key, _ in ready:
+                if self._ended:
+                    return
                 if isinstance(key.data, Listener):
                     self._accept(key.data, selector, lingering)
                 elif not _drain(key.fileobj):  # type: ignore[arg-type]
@@ -110,10 +115,9 @@ class Server:
             connection, _ = listener.socket.accept()
         except BlockingIOError:
             return
-        except OSError as error:  # no more descriptors, or closed
-            if not self._ended:
-                log.warning("cannot accept a client: %s", error)
-                time.sleep(_ACCEPT_AGAIN_SECONDS)
+        except OSError as error:  # no more descriptors
+            log.warning("cannot accept a client: %s", error)
+            time.sleep(_ACCEPT_AGAIN_SECONDS)
             return
         if self._is_admitted():
             thread = threading.Thread(
