@@ -319,6 +319,7 @@ def agent_of(
     *,
     limits: Mapping[str, float] | None = None,
     before: Sequence[str] = (),
+    pass_fds: Sequence[int] = (),
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[RunningAgent]:
     """Run the agent of a node; it accepts clients when the block begins, and is killed at its end.
@@ -327,6 +328,7 @@ def agent_of(
         node: its API is configured.
         limits: shorter limits than the product's, see :func:`program_of`.
         before: words that execute the program.
+        pass_fds: descriptors that it inherits.
         environment: variables besides those of this process.
     """
     run, log = run_folder(node), node.folder.parent / "agent.log"
@@ -336,11 +338,11 @@ def agent_of(
         more = {"RUNTIME_DIRECTORY": str(run), "NOTIFY_SOCKET": str(ready.path), **(environment or {})}
         with log.open("ab") as file:
             process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stderr=file, env={**os.environ, **more}
+                words, stdin=subprocess.DEVNULL, stderr=file, pass_fds=pass_fds, env={**os.environ, **more}
             )
         try:
             assert eventually(lambda: ready.has_come() or process.poll() is not None)
-            assert process.poll() is None, log.read_text(encoding="utf-8")
+            assert ready.has_come(), log.read_text(encoding="utf-8")
             stack.close()
             yield RunningAgent(
                 socket=run / "api.sock", bottlerocket=run / "bottlerocket.sock", process=process, log=log
@@ -359,6 +361,7 @@ class _NotifySocket:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self._socket.setblocking(False)
+        self._has_come = False
 
     def __enter__(self) -> Self:
         return self
@@ -368,7 +371,7 @@ class _NotifySocket:
 
     def has_come(self) -> bool:
         """Whether it has said so."""
-        try:
-            return b"READY=1" in self._socket.recv(4096)
-        except BlockingIOError:
-            return False
+        with suppress(BlockingIOError):
+            while not self._has_come:
+                self._has_come = b"READY=1" in self._socket.recv(4096)
+        return self._has_come
