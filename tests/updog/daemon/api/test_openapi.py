@@ -232,9 +232,9 @@ def test_what_is_read_has_the_members_that_it_says(agent: RunningAgent, name: st
     if path == STREAM or route.media != (JSON,) or kind is dict:
         pytest.skip("is not one JSON document of a type")
     assert kind is not None
-    if not agent.get("/v1/jobs").document["jobs"]:
-        agent.done("refresh")
     assert eventually(lambda: agent.get("/v1/status").document["job"] is None)
+    if agent.get("/v1/decision").status == 404:  # tests come in any order
+        agent.done("refresh")
     job = agent.get("/v1/jobs").document["jobs"][0]
     reply = agent.get(path.replace("{id}", job["id"]))
     assert reply.status == 200, reply
