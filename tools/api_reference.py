@@ -169,7 +169,7 @@ def _events() -> str:
         EventName.STEP: "what work does now ([events](events.md)), with the id of its `job`; null: automatic",
         EventName.PROGRESS: "how far work is, at most four times a second; the same members",
         EventName.HISTORY: "an event of `updog history --json`, with its `id`",
-        EventName.AUTO: "the agent, when it has changed ([agent](agent.md))",
+        EventName.AUTO: "the agent, when it has changed ([agent](agent.md)), without its `events`",
         EventName.GAP: "events are missing: `after` is the id that was asked for",
     }
     return "".join(f"| `{name}` | {meanings[name]} |\n" for name in EventName)

@@ -165,7 +165,7 @@ class Status(Document):
     check: Annotated[Json | None, _doc("how the last check ended")]
     available: Annotated[str | None, _doc("what the last check that succeeded found for this node")]
     outcomes_unsent: int
-    auto: Annotated[Json | None, _doc("the document of `updog agent status --json`")]
+    auto: Annotated[Json | None, _doc("`updog agent status --json`, without `events`: the history has them")]
     job: Annotated[Job | None, _doc("the job that runs")]
     api_revision: Annotated[str, _doc("changes with the document; also the ETag")]
 

@@ -18,6 +18,7 @@ import msgspec
 
 from signpost.errors import MediumError
 from signpost.medium import OsMedium
+from signpost.text import line
 from updog import durable
 from updog.daemon import decision
 from updog.daemon.api import problems
@@ -73,8 +74,9 @@ class _Answer:
         if document is not None and self.is_fresh:
             return document
         with self._lock:
-            if self.is_fresh:  # another thread asked meanwhile
-                return self._document
+            document = self._document
+            if document is not None and self.is_fresh:  # another thread asked meanwhile
+                return document
             seen, asked, changes = self._stamp_now(), time.monotonic(), self._changes
             try:
                 self._children.start(self._kind, self._words)
@@ -83,7 +85,10 @@ class _Answer:
             ended = self._children.wait(self._kind)
             if ended.status != 0:
                 raise problems.of_own_question(ended.document, f"`updog {self._words[0]}` failed")
-            document = msgspec.json.decode(self._children.output(self._kind).read_bytes())
+            try:
+                document = msgspec.json.decode(self._children.output(self._kind).read_bytes())
+            except (OSError, *UNREADABLE) as error:
+                raise problems.of_own_question({}, f"cannot read the status: {line(str(error))}") from error
             if changes == self._changes:
                 self._document, self._stamp, self._asked = document, seen, asked
             return document

@@ -80,6 +80,7 @@ class Server:
         self._ended = True
         os.write(self._waker, b"\0")
         self._acceptor.join(_FINISH_SECONDS)
+        os.close(self._waker)
 
     def finish(self) -> None:
         """Wait until the requests that are here are answered, but not long."""
@@ -97,6 +98,7 @@ class Server:
             ready = selector.select(_LINGER_SECONDS if lingering else None)
             for key, _ in ready:
                 if self._ended:
+                    os.close(self._wakes)
                     return
                 if isinstance(key.data, Listener):
                     self._accept(key.data, selector, lingering)

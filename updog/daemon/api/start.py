@@ -83,7 +83,7 @@ class Api:
 
     def start(self, auto: Mapping[str, Any]) -> None:
         """Begin to answer, and to tell what happens from now on; ``auto`` as for :meth:`tell`."""
-        self._node.auto = auto
+        self._node.auto = _without_events(auto)
         self._automatic.lines()  # of work before this
         self._look()
         self._server.start()
@@ -102,10 +102,10 @@ class Api:
 
     def tell(self, auto: Mapping[str, Any]) -> None:
         """Take what the agent says of itself, and tell those who listen if more than its time is new."""
-        before = self._node.auto
-        if before is None or {**before, "time": None} != {**auto, "time": None}:
-            self._node.auto = auto
-            self._events.add(EventName.AUTO, auto)
+        before, after = self._node.auto, _without_events(auto)
+        if before is None or {**before, "time": None} != {**after, "time": None}:
+            self._node.auto = after
+            self._events.add(EventName.AUTO, after)
 
     # -- what changes
 
@@ -141,3 +141,11 @@ class Api:
                 self._events.add(EventName.HISTORY, event)
         if status != before:
             self._events.add(EventName.STATE, self._node.status())
+
+
+def _without_events(auto: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the agent says of itself without what it did, which the history tells.
+
+    That may be 50 KB, and a status and each of 256 kept events would have all of it.
+    """
+    return {name: value for name, value in auto.items() if name != "events"}

@@ -78,6 +78,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     with ExitStack() as connections:
         yield Stage(path=tmp_path / "s", events=events, connections=connections)
     server.close()
+    listener.socket.close()
     events.close()
 
 
