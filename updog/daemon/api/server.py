@@ -88,27 +88,29 @@ class Server:
             self._lock.wait_for(lambda: not self._answering, _FINISH_SECONDS)
 
     def _accept_all(self) -> None:
-        selector = selectors.DefaultSelector()
         lingering: dict[socket.socket, float] = {}
-        for listener in self.listeners:
-            listener.socket.setblocking(False)
-            selector.register(listener.socket, selectors.EVENT_READ, listener)
-        selector.register(self._wakes, selectors.EVENT_READ)
-        while not self._ended:
-            ready = selector.select(_LINGER_SECONDS if lingering else None)
-            for key, _ in ready:
-                if self._ended:
-                    os.close(self._wakes)
-                    return
-                if isinstance(key.data, Listener):
-                    self._accept(key.data, selector, lingering)
-                elif not _drain(key.fileobj):  # type: ignore[arg-type]
-                    lingering[key.fileobj] = 0.0  # type: ignore[index]
-            now = time.monotonic()
-            for connection in [each for each, end in lingering.items() if end <= now]:
-                del lingering[connection]
-                selector.unregister(connection)
-                connection.close()
+        with selectors.DefaultSelector() as selector:
+            for listener in self.listeners:
+                listener.socket.setblocking(False)
+                selector.register(listener.socket, selectors.EVENT_READ, listener)
+            selector.register(self._wakes, selectors.EVENT_READ)
+            while not self._ended:
+                ready = selector.select(_LINGER_SECONDS if lingering else None)
+                for key, _ in ready:
+                    if self._ended:
+                        break
+                    if isinstance(key.data, Listener):
+                        self._accept(key.data, selector, lingering)
+                    elif not _drain(key.fileobj):  # type: ignore[arg-type]
+                        lingering[key.fileobj] = 0.0  # type: ignore[index]
+                now = time.monotonic()
+                for connection in [each for each, end in lingering.items() if end <= now]:
+                    del lingering[connection]
+                    selector.unregister(connection)
+                    connection.close()
+        for connection in lingering:
+            connection.close()
+        os.close(self._wakes)
 
     def _accept(
         self, listener: Listener, selector: selectors.BaseSelector, lingering: dict[socket.socket, float]

@@ -120,9 +120,13 @@ class Api:
         while True:
             has_clients = not self._server.idle_seconds
             time.sleep(_BUSY_LOOK_SECONDS if has_clients else _LOOK_SECONDS)
-            if self._node.reader.is_changed:
-                self._look()
-            tell(self._events, self._automatic.lines(), None)
+            try:
+                if self._node.reader.is_changed:
+                    self._look()
+                tell(self._events, self._automatic.lines(), None)
+            except Exception:  # one odd file must not silence the events for ever
+                log.exception("what changes was not told")
+                time.sleep(_LOOK_SECONDS)
 
     def _look(self) -> None:
         """Read status and history; tell what is new since the last time."""
