@@ -80,6 +80,7 @@ class Server:
         self._ended = True
         os.write(self._waker, b"\0")
         self._acceptor.join(_FINISH_SECONDS)
+        os.close(self._wakes)  # not by the thread: it may end before the byte is written
         os.close(self._waker)
 
     def finish(self) -> None:
@@ -110,7 +111,6 @@ class Server:
                     connection.close()
         for connection in lingering:
             connection.close()
-        os.close(self._wakes)
 
     def _accept(
         self, listener: Listener, selector: selectors.BaseSelector, lingering: dict[socket.socket, float]
