@@ -261,6 +261,16 @@ def signer_line(keyid: str, uri: str) -> str:
     return f"{keyid} = {json.dumps(uri, ensure_ascii=False)}"  # a TOML basic string has JSON's escapes
 
 
+def missing_signer_lines(folder: Path, uris: Mapping[str, str]) -> list[str]:
+    """Return the lines that ``[signers]`` of a repository lacks for these keys: keyid → URI.
+
+    Raises:
+        ConfigError: repo.toml cannot be read.
+    """
+    known = load(folder).signers
+    return [signer_line(keyid, uri) for keyid, uri in uris.items() if keyid not in known]
+
+
 _TEMPLATE = """\
 # An update repository, created by `repo-tools new`. This file is yours: repo-tools only reads it.
 # An unknown key is an error.

@@ -285,3 +285,40 @@ def _choices(counts: Sequence[int]) -> Iterator[tuple[int, ...]]:
     dice = random.Random(len(counts))
     for _ in range(SAMPLES):
         yield tuple(dice.randrange(count) for count in counts)
+
+
+def folder_crash_states(before: dict[str, bytes], calls: Sequence[Call]) -> Iterator[dict[str, bytes]]:
+    """Yield what a folder can have, path → content, if the power is cut after any of these calls.
+
+    Names are journaled: those made, renamed and removed since the folder was last flushed are there up to
+    any of them. The content of a file that was not flushed is empty, cut, or whole, whatever its name.
+    """
+    files: list[bytes] = list(before.values())  # by number, as written
+    unsure = set[int]()  # written since they were flushed
+    names = {path: number for number, path in enumerate(before)}
+    durable, pending = dict(names), list[dict[str, int]]()
+    for call in calls:
+        if call.name == "create":
+            files.append(b"")
+            names[call.path] = len(files) - 1
+        elif call.name == "write_at":
+            number = names[call.path]
+            old = files[number]
+            files[number] = old[: call.offset].ljust(call.offset, b"\0") + call.data
+            files[number] += old[call.offset + len(call.data) :]
+            unsure.add(number)
+        elif call.name == "flush" and call.path in names:
+            unsure.discard(names[call.path])
+        elif call.name == "rename":
+            names[call.path] = names.pop(call.data.decode())
+        elif call.name == "remove":
+            names.pop(call.path, None)
+        elif call.name == "flush_folder":
+            durable, pending = dict(names), []
+        if call.name in {"create", "rename", "remove"}:
+            pending.append(dict(names))
+        for view, halves in itertools.product((durable, *pending), range(3)):
+            yield {
+                path: files[number][: len(files[number]) * halves // 2] if number in unsure else files[number]
+                for path, number in view.items()
+            }

@@ -80,8 +80,7 @@ def brake_add(
         channel=channel, signers=given.signers, public_keys=given.public_keys, names=given.names
     )
     done = add(folder, wanted, now=current_time(), secrets=secrets)
-    known = config.load(folder).signers
-    lines = [config.signer_line(keyid, uri) for keyid, uri in wanted.uris.items() if keyid not in known]
+    lines = config.missing_signer_lines(folder, wanted.uris)
     hint = ["add to repo.toml, under [signers]:", *lines] if lines else []
     text = "\n".join(
         [f"added a brake of {channel or 'the top-level releases'}", versions_text(done.versions), *hint]

@@ -110,8 +110,7 @@ def channel_add(
     )
     act = channel_files.plan_add if dry_run else channel_files.add
     done = act(folder, wanted, now=current_time(), secrets=secrets)
-    known = config.load(folder).signers
-    lines = [config.signer_line(keyid, uri) for keyid, uri in wanted.uris.items() if keyid not in known]
+    lines = config.missing_signer_lines(folder, wanted.uris)
     hint = ["add to repo.toml, under [signers]:", *lines] if lines else []
     head = f"added {name}" if done.pending is None else f"{name} does not exist yet"
     document = {"channel": name, "signer_lines": lines, **done.to_json()}
