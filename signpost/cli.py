@@ -89,9 +89,7 @@ def program(log_level: str) -> None:
       4   refused by the flags, or no slot can boot; nothing was written
       75  busy: another program is writing to the disk; nothing was written
     """  # noqa: D301 - \b is click's mark for a paragraph that must not be wrapped
-    if (
-        log_level != "warning"
-    ):  # signpost has nothing to warn of: `logging` need not be imported at each start
+    if log_level != "warning":  # it has nothing to warn of: `logging` need not be imported at each start
         start_logging(log_level)
 
 
