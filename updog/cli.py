@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial, wraps
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -672,6 +672,48 @@ def accept_clock(context: click.Context, as_json: bool) -> None:
         f"The clock at {now:%Y-%m-%d %H:%M} UTC is accepted.",
         as_json=as_json,
     )
+
+
+@program.group("units", cls=console.QuickGroup)
+@example("updog units install --prefix /opt/updog")
+def units_group() -> None:
+    """Put the systemd units in place."""
+
+
+@units_group.command("install")
+@click.option(
+    "--prefix",
+    type=click.Path(path_type=PurePosixPath),
+    default="/usr",
+    show_default=True,
+    help="Where the program is: bin/updog is below it.",
+)
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default="/",
+    show_default=True,
+    help="The system that gets them, such as the tree of an image.",
+)
+@json_option
+@example("updog units install --prefix /opt/updog", "updog units install --root tree/")
+def units_install(prefix: PurePosixPath, root: Path, as_json: bool) -> None:
+    """Write the units, their preset, groups, folders and catalog.
+
+    They start the program that is in --prefix. Nothing is enabled: the commands that do it are printed.
+    """
+    from updog import units
+
+    paths = units.install(root, prefix)
+    names = units.enabled_by_preset(units.files(prefix))
+    below = "" if root == Path("/") else f" --root={root}"
+    steps = [
+        f"systemd-sysusers{below} updog.conf",
+        f"journalctl --update-catalog{below}",
+        f"systemctl{below} preset {' '.join(names)}",
+    ]
+    emit({"files": [str(path) for path in paths], "next": steps}, "\n".join(map(str, paths)), as_json=as_json)
+    note("\n  ".join(["next:", *steps]))
 
 
 def _reboot(context: click.Context) -> None:

@@ -233,6 +233,13 @@ class HookError(RefusedError):
     default_next_step = "Fix what the hook reports; the restart is tried again later."
 
 
+class UnitsError(UsageError):
+    """The units cannot start the program where it is said to be."""
+
+    code = "units"
+    default_next_step = "Pass --prefix: the folder that has bin/updog, such as /opt/updog."
+
+
 class DrillFileError(UsageError):
     """A drill file has faults (all of them are listed), or there is no such drill."""
 

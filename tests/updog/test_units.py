@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import configparser
+import json
 import re
 import shutil
 import subprocess
-from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import click
 import pytest
+from click.testing import CliRunner
 
 import updog
-from signpost.errors import ExitStatus
+from signpost.errors import ExitStatus, ToolError
+from updog import units
 from updog.api_keys import API_KEYS
 from updog.cli import program
 from updog.config import KEYS
 from updog.daemon.api.door import BOTTLEROCKET
 from updog.event_journal import IDENTIFIER
 
+if TYPE_CHECKING:
+    from click.testing import Result
+
 FOLDER = Path(updog.__file__).parent / "systemd"
 UNITS = sorted(path for path in FOLDER.iterdir() if path.suffix in {".service", ".timer", ".socket"})
 SERVICES = [path for path in UNITS if path.suffix == ".service"]
 SOCKETS = [path for path in UNITS if path.suffix == ".socket"]
+PRESET = (FOLDER / "updog.preset").read_text(encoding="ascii").splitlines()
 
 every_service = pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.name)
 
@@ -66,8 +73,7 @@ def test_what_leaves_the_node_as_it_was_does_not_fail_a_unit_that_the_health_che
 
 
 def test_the_preset_decides_about_every_unit_that_can_be_enabled() -> None:
-    lines = (FOLDER / "updog.preset").read_text(encoding="ascii").splitlines()
-    decided = [line.split()[1] for line in lines]
+    decided = [line.split()[1] for line in PRESET]
     assert sorted(decided) == sorted(path.name for path in UNITS if "Install" in read(path))
 
 
@@ -113,16 +119,91 @@ def test_the_boot_is_given_up_only_after_the_checks_had_their_time() -> None:
 
 
 def test_the_readme_says_of_every_file_where_it_goes() -> None:
-    text = (FOLDER / "README.md").read_text(encoding="utf-8")
-    names = [path.name for path in FOLDER.iterdir() if path.suffix not in {".md", ".timer"}]
-    assert [name for name in names if name not in text] == []
+    rows = {
+        name: place.strip("/")
+        for line in (FOLDER / "README.md").read_text(encoding="utf-8").splitlines()
+        for name, place in re.findall(r"^\| `(updog\.\w+|watchdog\.conf)` \| `([^`]+)`", line)
+    }
+    units_text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for place in units.files():
+        name, below = PurePosixPath(place).name, PurePosixPath(place).is_relative_to(units.UNITS)
+        if below:
+            told = PurePosixPath(place).relative_to(units.UNITS).parts[0]
+            assert told.replace(".timer", ".service") in units_text, place
+        else:
+            assert place in rows.values(), name
+    assert set(rows.values()) <= set(units.files())
 
 
-def test_the_page_on_images_puts_every_file_in_its_place() -> None:
-    page = (Path(__file__).parents[2] / "docs/how-to/boot.md").read_text(encoding="utf-8")
-    copied = re.findall(r'"\$units(?:/|"/)([^" ]+)', page)
-    files = [path.name for path in FOLDER.iterdir() if path.suffix != ".md"]
-    assert [name for name in files if not any(fnmatch(name, pattern) for pattern in copied)] == []
+def test_every_file_of_the_folder_has_a_place() -> None:
+    there = [path for path in FOLDER.rglob("*") if path.is_file() and path.suffix != ".md"]
+    contents = units.files()
+    assert len(contents) == len(there)
+    assert sorted(contents.values()) == sorted(path.read_bytes() for path in there)
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Path:
+    """Return a folder that stands for a system, with the program in /opt/updog and in /usr."""
+    for prefix in ("opt/updog", "usr"):
+        (tmp_path / prefix / "bin").mkdir(parents=True)
+        (tmp_path / prefix / "bin/updog").touch(mode=0o755)
+    return tmp_path
+
+
+def install(system: Path, *words: str) -> Result:
+    return CliRunner().invoke(program, ["units", "install", "--root", str(system), *words])
+
+
+@pytest.mark.parametrize("prefix", ["/usr", "/opt/updog"])
+def test_units_are_installed_for_where_the_program_is(system: Path, prefix: str) -> None:
+    result = install(system, "--prefix", prefix, "--json")
+    assert result.exit_code == 0, result.output
+    written = [Path(path) for path in json.loads(result.stdout)["files"]]
+    assert [str(path.relative_to(system)) for path in written] == list(units.files())
+    assert {path for path in system.rglob("*") if path.is_file()} - set(written) == {
+        system / "opt/updog/bin/updog",
+        system / "usr/bin/updog",
+    }
+    started = [read(path)["Service"]["ExecStart"] for path in written if path.suffix == ".service"]
+    assert {line.split()[0] for line in started} == {f"{prefix}/bin/updog"}
+    assert {path.stat().st_mode & 0o777 for path in written} == {0o644}
+
+
+def test_units_are_installed_a_second_time(system: Path) -> None:
+    """After `pip` moved the program; nothing of the first time is left."""
+    install(system)
+    assert install(system, "--prefix", "/opt/updog").exit_code == 0
+    assert (system / units.UNITS / "updog-agent.service").read_bytes() == units.files(
+        PurePosixPath("/opt/updog")
+    )[f"{units.UNITS}/updog-agent.service"]
+
+
+def test_what_has_to_be_run_next_is_told_and_enables_what_the_preset_says(system: Path) -> None:
+    told = install(system).stderr
+    enabled = [line.split()[1] for line in PRESET if line.startswith("enable")]
+    assert f"systemctl --root={system} preset {' '.join(enabled)}" in told
+    assert not list(system.rglob("*.wants"))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "told"),
+    [
+        ("/opt/other", "there is no"),
+        ("opt/updog", "absolute path"),
+        ("/opt/with blank", "absolute path"),
+        ("/opt/50%", "absolute path"),
+        ("/opt/../home/me", "absolute path"),
+        ("/home/me/venv", "protected from /home"),
+        ("/root/venv", "protected from /root"),
+    ],
+)
+def test_units_that_could_not_start_the_program_are_not_written(system: Path, prefix: str, told: str) -> None:
+    before = sorted(system.rglob("*"))
+    result = install(system, "--prefix", prefix)
+    assert isinstance(result.exception, ToolError)
+    assert told in result.exception.message
+    assert sorted(system.rglob("*")) == before
 
 
 with_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
