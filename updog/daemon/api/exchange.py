@@ -4,13 +4,15 @@ Rules:
 
 * a head has at most :data:`MAX_HEAD` bytes and is there within :data:`HEAD_SECONDS` of its first byte, or of
   the connection; a body has at most :data:`MAX_BODY` bytes and is there as soon;
-* a client that does not read its response for :data:`SEND_SECONDS` is left;
+* a client that does not read its response for :data:`SEND_SECONDS` is left, and one that has gone at the next
+  piece of it;
 * between two requests it may be silent for :data:`IDLE_SECONDS`.
 """
 
 from __future__ import annotations
 
 import re
+import select
 import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -66,7 +68,10 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Response:
-    """One response; a body that comes in pieces ends with the connection's turn."""
+    """One response; a body that comes in pieces ends with the connection's turn.
+
+    A body that waits sends an empty piece now and then: it lets the exchange see whether the client has gone.
+    """
 
     http: HTTPStatus = HTTPStatus.OK
     content_type: str = JSON
@@ -236,12 +241,20 @@ class Exchange:
                 break
             if piece:
                 self._send(self._http.send(h11.Data(data=piece)))
+            elif self._has_gone():
+                raise ClosedError
         self._send(self._http.send(h11.EndOfMessage()))
         self._answered = True
         if self._http.our_state is h11.MUST_CLOSE or self._http.their_state is not h11.DONE:
             return False
         self._http.start_next_cycle()
         return True
+
+    def _has_gone(self) -> bool:
+        """Whether the client has closed the connection; one that only asks nothing more may still listen."""
+        poll = select.poll()
+        poll.register(self._socket, 0)  # POLLHUP, which needs not be asked for: both directions are closed
+        return bool(poll.poll(0))
 
     def refuse(self, error: ApiError) -> None:
         """Send an error as the last response of a connection whose request cannot be followed."""

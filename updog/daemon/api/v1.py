@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import signal
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -56,6 +57,9 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 15.0
 """Silence after which a stream says that it lives."""
+
+LOOK_SECONDS = 1.0
+"""Silence after which it is looked whether the client of a stream is still there: its place may be wanted."""
 
 MAX_EVENTS = 1000  # of one page of the history
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
@@ -247,18 +251,21 @@ def _stream(
 ) -> Iterator[bytes]:
     for each in first:
         yield write(each.id, each.event, msgspec.json.encode(each.data))
-    while True:
-        found = events.after(number, HEARTBEAT_SECONDS)
-        if found is None:
-            return
+    sign = b":\n\n" if write is _as_sse else b"\n"
+    due = time.monotonic() + HEARTBEAT_SECONDS
+    while (found := events.after(number, min(LOOK_SECONDS, due - time.monotonic()))) is not None:
         happened, has_gap = found
-        if not happened:
-            yield b":\n\n" if write is _as_sse else b"\n"
-            continue
         if has_gap:
             yield write(events.id_of(happened[0].number - 1), EventName.GAP, _after(events, number))
-        yield b"".join(_written(events, each, write) for each in happened)
-        number = happened[-1].number
+        if happened:
+            yield b"".join(_written(events, each, write) for each in happened)
+            number = happened[-1].number
+        elif time.monotonic() < due:
+            yield b""
+            continue
+        else:
+            yield sign
+        due = time.monotonic() + HEARTBEAT_SECONDS
 
 
 def _after(events: Events, number: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ def test_who_comes_back_within_what_is_kept_misses_nothing(
 
 def test_cut_after_every_event_it_is_one_story(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """While events go on in another thread."""
-    monkeypatch.setattr(v1, "HEARTBEAT_SECONDS", 0.01)  # those who went away are to be forgotten at once
+    monkeypatch.setattr(v1, "LOOK_SECONDS", 0.01)  # those who went away are to be forgotten at once
     maker = threading.Thread(target=lambda: stage.happen(*range(120)))
     maker.start()
     found: list[StreamedEvent] = []
@@ -184,10 +185,10 @@ def test_in_silence_a_stream_says_that_it_lives(
     later.join()
 
 
-def test_a_listener_that_went_away_is_forgotten_at_the_next_sign_of_life(
+def test_a_listener_that_went_away_is_forgotten_also_where_nothing_happens(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(v1, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(v1, "HEARTBEAT_SECONDS", 3600.0)
 
     def is_served() -> bool:
         with Connection(stage.path) as connection:
@@ -198,6 +199,20 @@ def test_a_listener_that_went_away_is_forgotten_at_the_next_sign_of_life(
     assert not is_served()
     stage.connections.close()
     assert eventually(is_served)
+
+
+@pytest.mark.parametrize("as_sse", [False, True], ids=["NDJSON", "SSE"])
+def test_a_listener_that_only_asks_nothing_more_goes_on_listening(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, *, as_sse: bool
+) -> None:
+    """As `curl` and `socat` do whose input has ended."""
+    monkeypatch.setattr(v1, "LOOK_SECONDS", 0.01)
+    stream = stage.listen(as_sse=as_sse)
+    stream.connection.socket.shutdown(socket.SHUT_WR)
+    later = threading.Timer(0.2, stage.happen, [1])
+    later.start()
+    assert numbers(take(stream, 1)) == [1]
+    later.join()
 
 
 # -- ids
