@@ -20,13 +20,13 @@ import subprocess
 import sys
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tests.support.patience import eventually, stretched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from tests.support.nodes import Node
 
@@ -268,6 +268,11 @@ class RunningAgent:
         """Tell it to end and return its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(stretched(30))
+
+    def resident(self) -> int:
+        """Return the bytes of memory that it has now."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmRSS"))
 
     def says(self, text: str) -> bool:
         """Whether its log has a text."""
