@@ -205,6 +205,13 @@ class BootStageError(ToolError):
     default_next_step = "`repo-tools boot-stage build --help` lists the packages that it is built from."
 
 
+class ImageSourceError(ToolError):
+    """What images are to be built from cannot be used; nothing was written."""
+
+    code = "image-source"
+    default_next_step = "`repo-tools images build --help` says what an image can be built from."
+
+
 class DestinationError(ToolError):
     """The destination of a push cannot be used, or does not answer."""
 

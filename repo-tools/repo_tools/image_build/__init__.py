@@ -1,0 +1,10 @@
+"""From a root file system to the images of a release: ROOT, HASH and BOOT.
+
+Data flows one way:
+
+* ``sources`` reads what people have (a folder, a tar, a container image, mkosi's output) into a ``Tree``;
+* ``checks`` says what keeps that tree from being a node's system, each fault with a code (PURE);
+* ``prepare`` returns the tree as it will be in ROOT: version and variant, trusted root, no identity (PURE);
+* ``unpacked`` writes it into a folder of its own, which ``mkfs.erofs`` and the initrd are made from;
+* ``initrd`` and ``boot`` make what BOOT has; ``build`` puts the three images and their facts into a folder.
+"""
