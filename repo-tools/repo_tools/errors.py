@@ -212,6 +212,20 @@ class ImageSourceError(ToolError):
     default_next_step = "`repo-tools images build --help` says what an image can be built from."
 
 
+class ImageBuildError(ToolError):
+    """The images cannot be built; those that were there before are unchanged."""
+
+    code = "image-build"
+    default_next_step = "See `repo-tools images build --help` for what it needs."
+
+
+class ImageFaultsError(ToolError):
+    """What images are to be built from would not run as a node; nothing was written."""
+
+    code = "image-faults"
+    default_next_step = "Correct each of them in the source, or by the option that its line names."
+
+
 class DestinationError(ToolError):
     """The destination of a push cannot be used, or does not answer."""
 

@@ -78,15 +78,15 @@ def remembered(disk: Path, scratch: Path) -> dict[str, object]:
     with disk.open("rb") as file:
         file.seek(place.offset)
         scratch.write_bytes(file.read(place.size))
-    subprocess.run([_tool("e2fsck"), "-p", scratch], capture_output=True, check=False)  # replays the journal
+    subprocess.run([tool("e2fsck"), "-p", scratch], capture_output=True, check=False)  # replays the journal
     read = subprocess.run(
-        [_tool("debugfs"), "-R", "cat /state.json", scratch], capture_output=True, check=True
+        [tool("debugfs"), "-R", "cat /state.json", scratch], capture_output=True, check=True
     )
     document: dict[str, object] = json.loads(read.stdout)
     return document
 
 
-def _tool(name: str) -> str:
+def tool(name: str) -> str:
     return shutil.which(name, path=search_path()) or name
 
 

@@ -10,10 +10,11 @@ Rules:
 
 from __future__ import annotations
 
+import gzip
 import lzma
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import zstandard
 
@@ -33,9 +34,26 @@ _NO_KERNEL = "Unpack one linux-image package into the folder: dpkg-deb --extract
 
 _SUFFIXES: Mapping[str, Callable[[bytes], bytes]] = {
     ".ko": bytes,
+    ".ko.gz": gzip.decompress,
     ".ko.xz": lzma.decompress,
     ".ko.zst": lambda data: zstandard.ZstdDecompressor().decompress(data, max_output_size=_LARGEST_MODULE),
 }
+
+
+class ModuleFile(Protocol):
+    """A module's file: a path, or an entry of a tree that is not unpacked."""
+
+    @property
+    def name(self) -> str:
+        """Its file name, with the suffix that says how it is compressed."""
+        ...
+
+    def read_bytes(self) -> bytes:
+        """Return its content."""
+        ...
+
+
+_F = TypeVar("_F", bound=ModuleFile)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,9 +104,14 @@ def module_name(file: str) -> str:
     return file.removesuffix(_suffix(file)).replace("-", "_")
 
 
-def read_module(path: Path) -> bytes:
+def is_module(file: str) -> bool:
+    """Return whether this is the name of a module's file."""
+    return bool(_suffix(file))
+
+
+def read_module(file: ModuleFile) -> bytes:
     """Return a module as the kernel loads it."""
-    return _SUFFIXES[_suffix(path.name)](path.read_bytes())
+    return _SUFFIXES[_suffix(file.name)](file.read_bytes())
 
 
 def depends(module: bytes) -> list[str]:
@@ -99,8 +122,8 @@ def depends(module: bytes) -> list[str]:
 
 
 def load_order(
-    wanted: Iterable[str], modules: Mapping[str, Path], builtin: Collection[str] = ()
-) -> dict[str, Path]:
+    wanted: Iterable[str], modules: Mapping[str, _F], builtin: Collection[str] = ()
+) -> dict[str, _F]:
     """Return the wanted modules and their dependencies by name, dependencies first. Raises BootStageError.
 
     Args:
@@ -108,13 +131,13 @@ def load_order(
         modules: every module of the kernel, by name.
         builtin: names of the modules that are built into the kernel.
     """
-    order: dict[str, Path] = {}
+    order: dict[str, _F] = {}
     for name in wanted:
         _visit(name, modules, builtin, order)
     return order
 
 
-def _visit(name: str, modules: Mapping[str, Path], builtin: Collection[str], order: dict[str, Path]) -> None:
+def _visit(name: str, modules: Mapping[str, _F], builtin: Collection[str], order: dict[str, _F]) -> None:
     if name in order or name in builtin:
         return
     if name not in modules:

@@ -193,16 +193,16 @@ class Tree:
         found = self.resolve(path)
         return self._inodes[found] if found is not None else None
 
-    def read(self, path: str) -> bytes | None:
+    def read(self, path: str, *, most: int = MOST_READ) -> bytes | None:
         """Return the bytes of a file, links followed; None if there is no file.
 
         Raises:
-            ImageSourceError: it has more than :data:`MOST_READ` bytes, or cannot be read.
+            ImageSourceError: it has more than ``most`` bytes, or cannot be read.
         """
         inode = self.find(path)
         if inode is None or inode.kind is not Kind.FILE:
             return None
-        if inode.content.size > MOST_READ:
+        if inode.content.size > most:
             raise ImageSourceError(f"/{path} has {inode.content.size} bytes, more than are expected of it")
         try:
             with inode.content.open() as stream:
