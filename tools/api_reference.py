@@ -47,7 +47,7 @@ agent serves itself.
   that they do not know; a body with an unknown member is refused. What breaks that will be `/v2`.
 * A head has at most {MAX_HEAD >> 10} KiB and a body {MAX_BODY >> 10} KiB, each within {HEAD_SECONDS:g} s.
   A client that does not read for {SEND_SECONDS:g} s, or asks nothing for {IDLE_SECONDS:g} s, is left. There
-  are at most `api.max_clients` connections.
+  are at most `api.max_clients` connections, of which the last is kept for root.
 
 ## Requests
 

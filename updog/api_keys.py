@@ -122,7 +122,7 @@ API_KEYS: tuple[Key, ...] = (
         convert=to_whole_number(1, 1000),
         takes="a whole number from 1 to 1000",
         default=32,
-        meaning="connections at the same time; one more is answered with status 503",
+        meaning="connections at the same time, the last one for root; one more is answered with status 503",
     ),
 )
 

@@ -2,7 +2,8 @@
 
 Rules:
 
-* a connection too many is answered with status 503 and never waits;
+* a connection too many is answered with status 503 and never waits; the last one is kept for root, so that
+  nobody who may only read, or not even that, keeps an operator out;
 * threads end with the process: a client that hangs holds nobody up;
 * the end waits a moment for answers: who ordered a restart of the machine is told so, though it ends us too.
 """
@@ -123,7 +124,7 @@ class Server:
             log.warning("cannot accept a client: %s", error)
             time.sleep(_ACCEPT_AGAIN_SECONDS)
             return
-        if self._is_admitted():
+        if self._is_admitted(connection):
             thread = threading.Thread(
                 target=self._serve, args=(connection, listener.router), name="api-client", daemon=True
             )
@@ -140,9 +141,10 @@ class Server:
         else:
             connection.close()
 
-    def _is_admitted(self) -> bool:
+    def _is_admitted(self, connection: socket.socket) -> bool:
+        kept = 0 if self.max_clients == 1 or _is_root(connection) else 1
         with self._lock:
-            if self._clients >= self.max_clients:
+            if self._clients >= self.max_clients - kept:
                 return False
             self._clients += 1
             return True
@@ -203,6 +205,13 @@ def _linger(connection: socket.socket) -> None:
         end = time.monotonic() + _LINGER_SECONDS
         while time.monotonic() < end and connection.recv(1 << 16):
             pass
+
+
+def _is_root(connection: socket.socket) -> bool:
+    try:
+        return Peer.of(connection).uid == 0
+    except OSError:
+        return False
 
 
 def _drain(connection: socket.socket) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -219,3 +220,17 @@ def test_the_own_socket_is_open_to_all_because_rights_are_decided_for_each_reque
 ) -> None:
     assert agent.socket.stat().st_mode & 0o777 == 0o666
     assert agent.socket.parent.stat().st_mode & 0o022 == 0
+
+
+def test_nobody_can_take_the_last_connection_from_root() -> None:
+    with place(max_clients=2) as found, ExitStack() as connections:
+        agent = found.agent
+        os.seteuid(NOBODY)
+        try:
+            assert connections.enter_context(agent.connect()).ask("GET", "/v1").status == 200
+            refused = agent.get("/v1")
+        finally:
+            os.seteuid(0)
+        assert (refused.status, refused.code) == (503, "too-many-clients")
+        assert connections.enter_context(agent.connect()).ask("GET", "/v1").status == 200
+        assert agent.get("/v1").status == 503
