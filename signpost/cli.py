@@ -74,6 +74,7 @@ _tries_option = click.option(
     help="Where sysfs is mounted.",
 )
 @console.log_level_option
+@click.version_option(package_name="updog-ab")
 @console.example("signpost status", "signpost --disk disk.img --active A upgrade-to-inactive")
 def program(log_level: str) -> None:
     """Show which of two slots boots next, and change it.

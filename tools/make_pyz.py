@@ -2,12 +2,13 @@
 
 usage: make_pyz.py FILE
 
-It holds the package and click, which is pure Python too. The same sources give the same bytes.
+It holds the package, click (pure Python, too) and the version. The same sources give the same bytes.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import io
 import sys
 import zipfile
@@ -48,7 +49,11 @@ def main() -> None:
 
 def archive() -> bytes:
     """Return the zip archive; Python runs its ``__main__``."""
-    files = {"__main__.py": _START.encode()}
+    name, version = "updog-ab", importlib.metadata.version("updog-ab")
+    files = {
+        "__main__.py": _START.encode(),
+        f"updog_ab-{version}.dist-info/METADATA": f"Name: {name}\nVersion: {version}\n".encode(),
+    }
     for package in _PACKAGES:
         folder = Path(package.__path__[0])
         files |= {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,12 @@ def test_it_needs_nothing_but_pythons_own_library(pyz: Path, disk: Path) -> None
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert [flags.bootable for flags in boot_flags(trusted(disk.read_bytes()))] == [False, True]
+
+
+def test_it_says_its_version(pyz: Path) -> None:
+    words = [sys.executable, "-I", "-S", str(pyz), "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout == f"signpost, version {importlib.metadata.version('updog-ab')}\n"
 
 
 def test_the_same_sources_give_the_same_file(pyz: Path, tmp_path: Path) -> None:
