@@ -51,9 +51,9 @@ CODES: Mapping[str, str] = MappingProxyType(
         "initrd-program": "Install the packages that are named, or pass --initrd dracut.",
         "no-initrd": "Install dracut in the source and make an initrd, or leave out --initrd dracut.",
         "mkfs": "Install e2fsprogs: PRIVATE and DATA get their file systems at the first start.",
-        "no-updog": "Install updog in the source: docs/how-to/boot.md, What the system must contain.",
+        "no-updog": "Install updog in the source: its package, or the wheel and `updog units install`.",
         "updog-units": "Put the units where systemd looks for them and enable them: updog/systemd/README.md.",
-        "updog-config": "Write /etc/updog.toml: docs/reference/updog.toml.md.",
+        "updog-config": "Write etc/updog.toml into the source; `updog config --effective` shows every key.",
         "machine-id-file": (
             'Set machine_id = "/var/lib/updog/machine-id" in updog.toml, or pass --etc persistent: '
             "a node's place in the waves must not change when it restarts."
