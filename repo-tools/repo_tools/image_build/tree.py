@@ -14,8 +14,9 @@ from __future__ import annotations
 import enum
 import io
 import tarfile
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import IO, TYPE_CHECKING, BinaryIO, Protocol, Self, cast
 
 from repo_tools.errors import ImageSourceError
 
@@ -122,8 +123,8 @@ class Tree:
     def put(self, path: str, inode: Inode) -> None:
         """Give a name to an inode; what had that name goes, but a folder over a folder keeps what is in it.
 
-        Folders on the way are made. A link on the way to it is **not** followed: one that is not a folder is
-        replaced by a folder, as layers of container images mean it.
+        Folders on the way are made. A link on the way to it is **not** followed but replaced by a folder;
+        :meth:`place` says where a name belongs if it is to be followed.
         """
         if path:
             parent, _, name = path.rpartition("/")
@@ -163,8 +164,24 @@ class Tree:
         found = self.resolve(path)
         return sorted(self._names.get(found, ())) if found is not None else []
 
+    def children(self, path: str) -> list[str]:
+        """Return the names in a folder, sorted; no link is followed."""
+        return sorted(self._names.get(path, ()))
+
     def resolve(self, path: str) -> str | None:
         """Return the path behind every link on the way; None if there is nothing, or they go in a circle."""
+        return self._walk(path, may_be_missing=False)
+
+    def place(self, path: str) -> str | None:
+        """Return where a name belongs: links on the way to it are followed, the name itself is not.
+
+        What is not there yet stays as it is written; None if links go in a circle.
+        """
+        parent, _, name = path.rpartition("/")
+        folder = self._walk(parent, may_be_missing=True)
+        return None if folder is None else join(folder, name)
+
+    def _walk(self, path: str, *, may_be_missing: bool) -> str | None:
         done: list[str] = []
         waiting = _words(path)
         followed = 0
@@ -175,9 +192,9 @@ class Tree:
                 continue
             here = "/".join([*done, word])
             inode = self._inodes.get(here)
-            if inode is None:
+            if inode is None and not may_be_missing:
                 return None
-            if inode.kind is not Kind.LINK:
+            if inode is None or inode.kind is not Kind.LINK:
                 done.append(word)
                 continue
             followed += 1
@@ -247,21 +264,60 @@ def write_tar(tree: Tree, target: Path, *, moment: int) -> None:
             info.type, info.linkname = inode.kind.value, inode.target
             info.devmajor, info.devminor = inode.device
             info.pax_headers = {
-                f"SCHILY.xattr.{name}": value.decode("utf-8", "surrogateescape")
+                _xattr_key(name): value.decode("utf-8", "surrogateescape")
                 for name, value in sorted(inode.xattrs.items())
             }
             if id(inode) in first and inode.kind is not Kind.FOLDER:
                 info.type, info.linkname, info.pax_headers = tarfile.LNKTYPE, first[id(inode)], {}
                 archive.addfile(info)
-                continue
-            first[id(inode)] = info.name
-            if inode.kind is not Kind.FILE:
+            elif inode.kind is Kind.FILE:
+                first[id(inode)] = info.name
+                info.size = inode.content.size
+                with _Source(path, inode.content) as source:
+                    archive.addfile(info, cast("IO[bytes]", source))
+            else:
+                first[id(inode)] = info.name
                 archive.addfile(info)
-                continue
-            info.size = inode.content.size
-            try:
-                with inode.content.open() as stream:
-                    archive.addfile(info, stream)
-            except OSError as error:
-                cause = error.strerror or str(error)
-                raise ImageSourceError(f"cannot read /{path} of the source: {cause}") from error
+            archive.getmembers().clear()  # it would keep them all, and needs none
+
+
+class _Source:
+    """A content as the writer reads it. Its errors are the source's, and not taken for the target's."""
+
+    def __init__(self, path: str, content: Content) -> None:
+        self._path = path
+        self._left = content.size
+        with self._reading():
+            self._stream = content.open()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def read(self, size: int) -> bytes:
+        """Return exactly so many bytes, or all that are left."""
+        wanted = min(size, self._left)
+        data = b""
+        while len(data) < wanted:
+            with self._reading():
+                more = self._stream.read(wanted - len(data))
+            if not more:
+                raise ImageSourceError(f"/{self._path} of the source became shorter while it was read")
+            data = data + more if data else more
+        self._left -= wanted
+        return data
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            cause = error.strerror or str(error)
+            raise ImageSourceError(f"cannot read /{self._path} of the source: {cause}") from error
+
+
+def _xattr_key(name: str) -> str:
+    """Return the key of an attribute: ``=`` would end it, so it is written as GNU tar does."""
+    return "SCHILY.xattr." + name.replace("%", "%25").replace("=", "%3D")
