@@ -66,6 +66,27 @@ class ImageError(UsageError):
     default_next_step = "Check the paths given to --boot, --root and --hash."
 
 
+class UnreadableImageError(ImageError):
+    """A boot image is an ext4 file system whose files cannot be read."""
+
+    code = "image-unreadable"
+    default_next_step = "Check it with `e2fsck -fn FILE`, and build it again."
+
+
+class InspectionToolError(ImageError):
+    """The program that reads boot images is not installed; nothing was published."""
+
+    code = "inspect-tool"
+    default_next_step = "Install debugfs (Debian package e2fsprogs), or pass --no-inspect."
+
+
+class UnfitImagesError(ImageError):
+    """Images are not a release that boots; nothing was published. Each fault has a code of its own."""
+
+    code = "images-unfit"
+    default_next_step = "Build the images again; `--no-inspect` publishes foreign formats as they are."
+
+
 class StoredImageError(ToolError):
     """A published image differs from what was signed, or is not a well-formed compressed stream."""
 

@@ -17,6 +17,7 @@ from fixtures.os.errors import BuildError
 from fixtures.os.images import write_erofs, write_ext4, write_verity
 from fixtures.os.recipe import BOOT_BYTES, KERNEL, RECIPES
 from fixtures.os.release import sha256_of
+from repo_tools.images.inspection import inspect_release
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,6 +87,15 @@ def test_kernel_and_initrd_are_what_the_entry_names(
     for key, magic, offset in (("linux", b"HdrS", 0x202), ("initrd", b"\x1f\x8b", 0)):
         run(["debugfs", "-R", f"dump {lines[key]} {tmp_path}/{key}", releases[version].boot], next_step="")
         assert (tmp_path / key).read_bytes()[offset : offset + len(magic)] == magic
+
+
+@every_version
+def test_the_publisher_finds_that_the_images_fit(releases: dict[str, Release], version: str) -> None:
+    report = inspect_release(releases[version].images().values(), arch="x86_64")
+    assert report.fits
+    assert report.root_hash == releases[version].root_hash
+    assert {str(kind): path for kind, path in report.files.items()} == releases[version].images()
+    assert report.inspection.notes == ()
 
 
 @every_version

@@ -26,6 +26,7 @@ _COMMANDS = {
     "disk": "repo_tools.cli.disk:disk",
     "expirations": "repo_tools.cli.check:expirations",
     "guard": "repo_tools.cli.guard:guard",
+    "inspect": "repo_tools.cli.inspect:inspect",
     "log": "repo_tools.cli.log:log",
     "mirror": "repo_tools.cli.airgap:mirror",
     "new": "repo_tools.cli.new:new",

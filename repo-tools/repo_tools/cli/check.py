@@ -140,6 +140,9 @@ def expirations(
     help="Sizes of the nodes' partitions.  [default: [slots] of repo.toml]",
 )
 @click.option(
+    "--no-inspect", is_flag=True, help="Do not check whether the boot stage can start the boot images."
+)
+@click.option(
     "--sarif", "sarif_file", metavar="FILE", type=PATH, help="Also write the findings as SARIF 2.1.0."
 )
 @quiet_option
@@ -150,14 +153,23 @@ def expirations(
     "repo-tools --repo demo validate --sarif validate.sarif",
 )
 def validate(
-    repo: Path, /, *, place: str | None, slot_size: str, sarif_file: Path | None, quiet: bool, as_json: bool
+    repo: Path,
+    /,
+    *,
+    place: str | None,
+    slot_size: str,
+    no_inspect: bool,
+    sarif_file: Path | None,
+    quiet: bool,
+    as_json: bool,
 ) -> int:
     """Check a whole repository, and list every fault.
 
     Checks what a client checks, and more: all roots, keys, signatures, versions and expiries; the length and
-    SHA-256 of every target; the content of every image, its index and deltas; waves, max_version, and whether
-    every published version reaches the newest one through floors and migrations; files without a signature;
-    the settings of the web server. Each finding has a stable code, its place and a next step.
+    SHA-256 of every target; the content of every image, its index and deltas; whether the boot stage can
+    start the boot images (see `inspect`); waves, max_version, and whether every published version reaches
+    the newest one through floors and migrations; files without a signature; the settings of the web server.
+    Each finding has a stable code, its place and a next step.
 
     Exit status: 0 clean (there may be notes), 1 findings, 2 not a repository, 5 unreachable.
     """
@@ -168,7 +180,7 @@ def validate(
 
     source = source_of(place or repo)
     folder = require_readable(source.folder) if isinstance(source, FolderSource) else None
-    options = CheckOptions(slots=_slots(slot_size, folder))
+    options = CheckOptions(slots=slot_sizes(slot_size, folder), inspect=not no_inspect)
     with reporting(sys.stdout, sys.stderr, as_json=as_json, quiet=quiet) as progress:
         report = check(source, now=current_time(), options=options, progress=progress)
     if sarif_file:
@@ -177,7 +189,7 @@ def validate(
     return int(ExitStatus.DONE if report.clean else ExitStatus.FAILED)
 
 
-def _slots(words: str, folder: Path | None) -> Mapping[str, int]:
+def slot_sizes(words: str, folder: Path | None) -> Mapping[str, int]:
     """Return the sizes of the nodes' partitions, from --slot-size or from the repository's ``repo.toml``."""
     from repo_tools import config
     from repo_tools.releases.first_disk import parse_slot_sizes

@@ -65,6 +65,11 @@ if TYPE_CHECKING:
     metavar="WHY",
     help="Nodes pass the gates that their auto.urgent names, and say WHY: one sentence.",
 )
+@click.option(
+    "--no-inspect",
+    is_flag=True,
+    help="Publish images of foreign formats: do not check that the boot stage can start them.",
+)
 @channel_option
 @click.option("--reason", type=REASON, default="", help="Why: one line, for the log of changes.")
 @DRY_RUN
@@ -87,6 +92,7 @@ def publish(
     level: int | None,
     dry_run: bool,
     urgent: str | None,
+    no_inspect: bool,
     quiet: bool,
     as_json: bool,
     **facts: Any,
@@ -94,6 +100,7 @@ def publish(
     """Compress and sign images, and offer them in waves.
 
     Readers see the old release or the new one at any moment, even if this command is killed.
+    Images that do not fit together, or that the boot stage could not start, are refused (see `inspect`).
     With --json: one JSON object per line; the last one is the result.
 
     Exit status: 0 done, 1 failed, 2 wrong usage, or the version already exists, 3 NOT in force yet: other
@@ -114,6 +121,7 @@ def publish(
         hash=hash_image,
         packing=_packing(repo, compression, level),
         urgent=urgent or "",
+        inspect=not no_inspect,
         **facts,
     )
     if dry_run:

@@ -1,1 +1,1 @@
-"""Images into targets: packed in frames, deltas between releases, the dm-verity tree."""
+"""Images into targets: inspected, packed in frames; deltas between releases, the dm-verity tree."""

@@ -6,6 +6,7 @@ Rules:
   an image is not seen, and what is not seen is not a fault;
 * a format is known by its magic number. A hash image is not a file system, boot and root are not dm-verity
   trees, and boot is not a file system that is made for roots (erofs, squashfs);
+* a file system that says how long it is is not longer than its image;
 * a kernel command line in boot that names root hashes of dm-verity has to name that of the hash image; if
   that has no superblock, its first block has to have such a digest, salted as the command line says;
 * an os-release of the release's variant (VARIANT_ID, VERSION_ID) in root has to be of its version.
@@ -30,17 +31,29 @@ if TYPE_CHECKING:
 
     from repo_tools.images.verity import HashImage
 
-_VERITY = "dm-verity hash image"
+VERITY = "dm-verity hash image"
+EXT4 = "ext4 file system"
+EROFS = "erofs file system"
+SQUASHFS = "squashfs file system"
+FAT = "FAT file system"
 _MAGIC = (
-    (0, b"verity\0\0", _VERITY),
-    (0x438, b"\x53\xef", "ext4 file system"),
-    (1024, b"\xe2\xe1\xf5\xe0", "erofs file system"),
-    (0, b"hsqs", "squashfs file system"),
+    (0, b"verity\0\0", VERITY),
+    (0x438, b"\x53\xef", EXT4),
+    (1024, b"\xe2\xe1\xf5\xe0", EROFS),
+    (0, b"hsqs", SQUASHFS),
     (0, b"XFSB", "xfs file system"),
     (0x10040, b"_BHRfS_M", "btrfs file system"),
+    (0x36, b"FAT12   ", FAT),
+    (0x36, b"FAT16   ", FAT),
+    (0x52, b"FAT32   ", FAT),
 )
-_OF_ROOTS = frozenset({"erofs file system", "squashfs file system"})
-_HEAD_BYTES = 0x10048
+_OF_ROOTS = frozenset({EROFS, SQUASHFS})
+HEAD_BYTES = 0x10048
+"""Bytes of an image that tell its format."""
+
+_EXT4_64_BIT = 0x80  # of s_feature_incompat
+_LARGEST_EXT4_SHIFT = 6  # of the smallest block size, to the largest: 64 KiB
+_LARGEST_EROFS_SHIFT = 16
 _WINDOW = 4096  # bytes to either side of a match: an os-release file and a command line are shorter
 _ROOT_HASHES = re.compile(
     rb"(?:roothash=|verity 1 [^\0\n]{1,300}? sha(?:256|512) )((?:[0-9a-f]{64}){1,2})(?![0-9a-f])"
@@ -71,8 +84,8 @@ class ImageContents:
     def watched(self, raw: Iterator[bytes]) -> Iterator[bytes]:
         """Yield the blocks of an image, and search them on the way."""
         for block in raw:
-            if len(self._head) < _HEAD_BYTES:
-                self._head += block[: _HEAD_BYTES - len(self._head)]
+            if len(self._head) < HEAD_BYTES:
+                self._head += block[: HEAD_BYTES - len(self._head)]
             self._search(self._tail + block)
             yield block
 
@@ -107,11 +120,35 @@ class ImageContents:
     @property
     def format(self) -> str:
         """What kind of image it is, "" if that is not known."""
-        return next((name for at, magic, name in _MAGIC if self._head.startswith(magic, at)), "")
+        found = next((name for at, magic, name in _MAGIC if self._head.startswith(magic, at)), "")
+        return "" if found == EXT4 and not self._may_be_ext4 else found
+
+    @property
+    def _may_be_ext4(self) -> bool:
+        """Whether its revision and block size are known ones: its magic number has two bytes only."""
+        return self._number(0x44C, 4) <= 1 and self._number(0x418, 4) <= _LARGEST_EXT4_SHIFT
+
+    @property
+    def stated_size(self) -> int:
+        """How many bytes the file system says that it has, 0 if it does not say, or the format is another."""
+        if self.format == EXT4:
+            high = self._number(0x550, 4) if self._number(0x460, 4) & _EXT4_64_BIT else 0
+            return (high << 32 | self._number(0x404, 4)) << (10 + self._number(0x418, 4))
+        if self.format == EROFS:
+            return self._number(1024 + 36, 4) << min(self._number(1024 + 12, 1), _LARGEST_EROFS_SHIFT)
+        return self._number(40, 8) if self.format == SQUASHFS else 0
+
+    def _number(self, at: int, size: int) -> int:
+        return int.from_bytes(self._head[at : at + size], "little")
+
+    def truncated(self, size: int) -> str:
+        """Return why an image of ``size`` bytes cannot hold its file system, "" if it can."""
+        stated = self.stated_size
+        return f"is cut: its {self.format} has {stated} bytes, the image {size}" if stated > size else ""
 
     def misplaced(self, kind: ImageKind) -> str:
         """Return why this is not an image of this kind, "" if it may be one."""
-        is_tree = self.format == _VERITY
+        is_tree = self.format == VERITY
         wrong = (
             bool(self.format) and not is_tree
             if kind is ImageKind.HASH

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from repo_tools.errors import VerityError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
 TOOL = "veritysetup"
@@ -249,23 +249,53 @@ class WatchedRoot:
             digests = b"".join(head.digest(memoryview(level)[start : start + size]) for start in starts)
 
 
+def read_hash_image(path: Path) -> HashImage | None:
+    """Return a hash image, None if it is too large to compare. Raises VerityError."""
+    try:
+        if path.stat().st_size > MAX_HASH_IMAGE_BYTES:
+            return None
+        return HashImage.of(path.read_bytes())
+    except OSError as error:
+        raise VerityError(f"cannot read {path}: {error.strerror}") from error
+
+
+def compare_with_root(
+    root: Path, hash_image: Path, *, watched: Callable[[Iterator[bytes]], Iterator[bytes]] = iter
+) -> tuple[HashImage | None, str]:
+    """Return a hash image, and why it cannot be that of a root image; "" if it may be.
+
+    Args:
+        root: raw root image.
+        hash_image: raw hash image.
+        watched: passes the blocks of root on, and may look at them: root is read once.
+
+    Returns:
+        None and "" for a hash image that is too large to compare.
+
+    Raises:
+        VerityError: one of the two cannot be read.
+    """
+    image = read_hash_image(hash_image)
+    if image is None:
+        return None, ""
+    read = WatchedRoot(image.superblock)
+    try:
+        with root.open("rb") as stream:
+            for _ in read.watched(watched(iter(lambda: stream.read(1 << 20), b""))):
+                pass
+    except OSError as error:
+        raise VerityError(f"cannot read {root}: {error.strerror}") from error
+    return image, image.fault(read)
+
+
 def require_tree_of(root: Path, hash_image: Path) -> HashImage | None:
     """Refuse a hash image that is not that of a root image; return it, None if it is too large to compare.
 
     Raises:
         VerityError: it has the tree of another root image or none, or one of the two cannot be read.
     """
-    try:
-        if hash_image.stat().st_size > MAX_HASH_IMAGE_BYTES:
-            return None
-        image = HashImage.of(hash_image.read_bytes())
-        read = WatchedRoot(image.superblock)
-        with root.open("rb") as stream:
-            for _ in read.watched(iter(lambda: stream.read(1 << 20), b"")):
-                pass
-    except OSError as error:
-        raise VerityError(f"cannot read {error.filename}: {error.strerror}") from error
-    if fault := image.fault(read):
+    image, fault = compare_with_root(root, hash_image)
+    if fault:
         raise VerityError(
             f"{hash_image} {fault}",
             next_step="Pass the hash image that was made from this root image; or --verity, to have it made.",

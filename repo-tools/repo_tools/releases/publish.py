@@ -10,6 +10,8 @@ Rules:
   on what is published by then, and refused if what was compressed does not fit that any more;
 * it is published, and its waves start, when it is signed, which is when readers can see it, not when
   compressing starts;
+* what is packed was inspected before (:mod:`repo_tools.images.inspection`): images that are not of one build,
+  or that the boot stage would not start, are refused;
 * the manifest says what every image unpacks to, so that a node can compare a slot with it.
 """
 
@@ -101,4 +103,5 @@ def publish(
                 root_hash=staged.root_hash,
                 cautions=cautions(update, signed),
                 dropped=final.added.dropped,
+                not_inspected=staged.not_inspected,
             )

@@ -60,6 +60,7 @@ class NewRelease:
         deltas: from how many of the last releases deltas are made; None for the number in repo.toml.
         delta_from: further releases to make deltas from.
         urgent: why nodes pass the gates that their operators named for urgent releases; empty: they do not.
+        inspect: refuse images that the boot stage would not start.
         reason: why, for the log of changes.
         channel: where it is offered; None for the top-level manifest.
     """
@@ -79,6 +80,7 @@ class NewRelease:
     deltas: int | None = None
     delta_from: tuple[Version, ...] = ()
     urgent: str = ""
+    inspect: bool = True
     reason: str = ""
     channel: str | None = None
 
@@ -141,6 +143,7 @@ class ReleaseChange:
         targets: what was added. root_hash: of the dm-verity tree, if it was made here.
         cautions: what is unusual about its waves, one sentence each.
         dropped: withdrawn releases that were removed from the manifest, so that they do not come back.
+        not_inspected: which images were not inspected and why, one sentence each.
     """
 
     update: Update
@@ -149,6 +152,7 @@ class ReleaseChange:
     root_hash: str | None = None
     cautions: tuple[str, ...] = ()
     dropped: tuple[Version, ...] = ()
+    not_inspected: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as ``--json`` prints it."""
@@ -169,6 +173,7 @@ class ReleaseChange:
                 for item in self.targets
             ]
             document["dropped"] = [str(version) for version in self.dropped]
+            document["not_inspected"] = list(self.not_inspected)
         return document | ({"root_hash": self.root_hash} if self.root_hash else {})
 
 

@@ -7,11 +7,9 @@ upstream's updog reads them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
-from repo_tools.errors import ImageError
-from repo_tools.images.contents import ImageContents
+from repo_tools.images.inspection import inspect_images
 from repo_tools.images.packing import Staged, pack_whole
 from repo_tools.images.seekable import SeekableStager
 from repo_tools.images.verity import make_hash_image, require_tree_of
@@ -20,15 +18,12 @@ from updog.update_metadata.manifest import Contents
 from updog.update_metadata.packs import Packs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from repo_tools.images.verity import HashImage
     from repo_tools.releases.plan import ReleasePlan
     from signpost.progress import Progress
     from updog.durable import Medium
-
-
-_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,12 +34,14 @@ class StagedImages:
         files: all of them, the three images first. contents: what the images unpack to.
         packs: what belongs to the images, None where they are whole.
         root_hash: of the dm-verity tree, if it was made here.
+        not_inspected: which images were not inspected and why, one sentence each.
     """
 
     files: tuple[Staged, ...]
     contents: Contents
     packs: Packs | None
     root_hash: str | None
+    not_inspected: tuple[str, ...]
 
 
 def stage_images(plan: ReleasePlan, folder: Path, medium: Medium, progress: Progress) -> StagedImages:
@@ -53,7 +50,7 @@ def stage_images(plan: ReleasePlan, folder: Path, medium: Medium, progress: Prog
     Raises:
         ImageError, VerityError, StoredImageError, MediumError: of images, dm-verity, delta bases, the medium.
     """
-    raws, root_hash = _raw_images(plan, folder)
+    raws, root_hash, not_inspected = _raw_images(plan, folder)
     level = plan.packing.level
     if plan.packing.seekable:
         stager = SeekableStager(medium=medium, folder=folder, level=level, progress=progress)
@@ -85,37 +82,25 @@ def stage_images(plan: ReleasePlan, folder: Path, medium: Medium, progress: Prog
         contents=Contents.made(contents.__getitem__),
         packs=packs,
         root_hash=root_hash,
+        not_inspected=not_inspected,
     )
 
 
-def _raw_images(plan: ReleasePlan, folder: Path) -> tuple[dict[ImageKind, Path], str | None]:
-    """Return the raw images, and the root hash where the dm-verity image was made here."""
+def _raw_images(plan: ReleasePlan, folder: Path) -> tuple[dict[ImageKind, Path], str | None, tuple[str, ...]]:
+    """Return the raw images, the root hash where the dm-verity image was made here, what was not inspected.
+
+    Raises ImageError and VerityError for images that are not of one release, or that do not boot.
+    """
     given = {kind: image.raw for kind, image in plan.images.items() if image.raw is not None}
+    made: dict[ImageKind, Path] = {}
+    root_hash: str | None = None
+    tree: HashImage | str | None
     if ImageKind.HASH in given:
-        image = require_tree_of(given[ImageKind.ROOT], given[ImageKind.HASH])
-        _require_fitting(given, lambda boot: boot.names_root_other_than(image) if image else "")
-        return given, None
-    made = folder / "hash.raw"
-    root_hash = make_hash_image(given[ImageKind.ROOT], made, name=plan.name)
-    _require_fitting(given, lambda boot: boot.names_other_root(root_hash))
-    return {**given, ImageKind.HASH: made}, root_hash
-
-
-def _require_fitting(raws: Mapping[ImageKind, Path], other_root: Callable[[ImageContents], str]) -> None:
-    """Refuse images that were exchanged, and a boot image that starts another root. Raises ImageError."""
-    for kind in sorted(raws, key=lambda kind: kind is ImageKind.BOOT):  # exchanged images explain the rest
-        path, contents = raws[kind], ImageContents()
-        try:
-            with path.open("rb") as stream:
-                for _ in contents.watched(iter(partial(stream.read, _READ_BYTES), b"")):
-                    if kind is not ImageKind.BOOT:  # the first block tells the format
-                        break
-        except OSError as error:
-            raise ImageError(f"cannot read {path}: {error.strerror}") from error
-        if fault := contents.misplaced(kind):
-            raise ImageError(f"{path}: {fault}")
-        if kind is ImageKind.BOOT and (fault := other_root(contents)):
-            raise ImageError(
-                f"{path}: {fault}",
-                next_step="Pass the three images of one build; a boot image is built after its hash image.",
-            )
+        tree = require_tree_of(given[ImageKind.ROOT], given[ImageKind.HASH])
+    else:
+        made[ImageKind.HASH] = folder / "hash.raw"
+        tree = root_hash = make_hash_image(given[ImageKind.ROOT], made[ImageKind.HASH], name=plan.name)
+    release = plan.release
+    inspection = inspect_images(given, tree, release.arch, deep=release.inspect)
+    inspection.require(given)
+    return {**given, **made}, root_hash, inspection.notes

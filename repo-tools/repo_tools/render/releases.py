@@ -50,6 +50,7 @@ def published_text(outcome: ReleaseChange) -> str:
     lines += [urgent_sentence(outcome.update)] if outcome.update.urgent else []
     lines += [f"removed the withdrawn {version} from the manifest" for version in outcome.dropped]
     lines += [f"dm-verity root hash: {outcome.root_hash}"] if outcome.root_hash else []
+    lines += outcome.not_inspected
     return "\n".join([*lines, committed_text(outcome.committed)])
 
 

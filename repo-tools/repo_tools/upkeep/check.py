@@ -27,6 +27,7 @@ from repo_tools.trust.channels import TARGETS, target_name
 from repo_tools.trust.expirations import DEFAULT_WINDOW, expirations
 from repo_tools.trust.findings import Finding, Severity
 from repo_tools.upkeep import check_files, check_manifest, check_settings, check_targets
+from repo_tools.upkeep.check_targets import Depth
 from signpost.progress import Progress, silent
 from updog.update_metadata.errors import ManifestError
 from updog.update_metadata.holds import HOLDS, MAX_HOLDS_BYTES, Holds
@@ -74,11 +75,20 @@ class CheckOptions:
         deep: read every target and unpack every image; otherwise only check that they exist.
         settings: look also for what is correctly signed but dangerous, in all files that are there.
         slots: image → size in bytes of the nodes' partition for it; a missing image is not checked.
+        inspect: look whether the boot stage can start the boot images (deep checks only).
     """
 
     deep: bool = True
     settings: bool = True
     slots: Mapping[str, int] = field(default_factory=dict)
+    inspect: bool = True
+
+    @property
+    def depth(self) -> Depth:
+        """How much of the targets is read."""
+        if not self.deep:
+            return Depth.SIZES
+        return Depth.INSPECTED if self.inspect else Depth.CONTENTS
 
 
 def check(
@@ -118,14 +128,14 @@ def check(
         seen |= files
         if link.role in chain.brakes or link.role in chain.delegated:
             findings += check_targets.faults(
-                source, listed, None, known=known, deep=options.deep, progress=progress
+                source, listed, None, known=known, depth=options.depth, progress=progress
             )
             findings += _brake(source, link, now) if link.role in chain.brakes else ()
             continue
         channel = None if link.role == TARGETS else link.role
         manifest = _manifest(source, link, channel, findings)
         findings += check_targets.faults(
-            source, listed, manifest, known=known, deep=options.deep, progress=progress
+            source, listed, manifest, known=known, depth=options.depth, progress=progress
         )
         if manifest:
             updates += len(manifest.updates)

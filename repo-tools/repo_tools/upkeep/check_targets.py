@@ -2,10 +2,12 @@
 
 Rules:
 
-* at most one fault of a target is reported, the first one that explains the others;
+* of a target's bytes at most one fault is reported, the first one that explains the others;
 * images are unpacked as a node unpacks them (:mod:`repo_tools.images.stored`), chunk by chunk if they have an
   index that describes them;
-* what a well-formed image states about itself fits its release (:mod:`repo_tools.images.contents`);
+* what a well-formed image states about itself fits its release (:mod:`repo_tools.images.contents`), and the
+  boot stage can start it (:mod:`repo_tools.images.inspection`): an ext4 boot image is unpacked into a
+  temporary file for that;
 * a remote target whose connection breaks is resumed from there with a range request;
 * an index, its fingerprints and the heads of its deltas are parsed as a node parses them, and have to
   describe the image, and the base, that the manifest names.
@@ -14,14 +16,21 @@ Rules:
 from __future__ import annotations
 
 import hashlib
+import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from enum import Enum
 from itertools import chain as chained
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from repo_tools.errors import StoredImageError, TargetError
-from repo_tools.images.contents import ImageContents
+from repo_tools.errors import InspectionToolError, StoredImageError, TargetError
+from repo_tools.images.boot_image import inspect_boot
+from repo_tools.images.contents import EXT4, HEAD_BYTES, ImageContents
+from repo_tools.images.inspection import format_faults, other_root
 from repo_tools.images.stored import reported, unpacked, unpacked_by_chunks
 from repo_tools.images.verity import MAX_HASH_IMAGE_BYTES, HashImage, WatchedRoot
 from repo_tools.repository.published import PublishedTarget
@@ -46,6 +55,9 @@ if TYPE_CHECKING:
 
 _THREADS = 4  # targets at a time: hashing and unpacking release the interpreter's lock
 _MAX_FINGERPRINTS_BYTES = 1 << 28
+_OF_BOOTING = (
+    "boot-"  # codes of images whose bytes are as signed: what belongs to them is checked all the same
+)
 
 
 def faults(
@@ -54,7 +66,7 @@ def faults(
     manifest: Manifest | None,
     *,
     known: Collection[str] = frozenset(),
-    deep: bool,
+    depth: Depth,
     progress: Progress,
 ) -> Iterator[Finding]:
     """Yield what is wrong with the signed targets, in the order of their names.
@@ -64,7 +76,7 @@ def faults(
         listed: name → what is signed.
         manifest: says what images unpack to; None where it cannot be read.
         known: names of targets that were checked already.
-        deep: read all of them; else only check that they exist with their length.
+        depth: how much of them is read.
         progress: called at the beginning and after every block, from any thread.
 
     Raises:
@@ -85,19 +97,34 @@ def faults(
         listed=listed,
         images=images,
         hash_images=_HashImages(source, listed),
-        deep=deep,
+        depth=depth,
         progress=progress,
+        formats={},
     )
     bad: set[str] = set()
     names = sorted(set(listed).difference(known))
     with ThreadPoolExecutor(_THREADS) as pool:
-        for finding in pool.map(targets.fault, names):
-            if finding:
-                bad.add(finding.subject)
+        for found in pool.map(targets.faults, names):
+            for finding in found:
+                if not finding.code.startswith(_OF_BOOTING):
+                    bad.add(finding.subject)
                 yield finding
-    if manifest and deep:
+    if manifest and depth is not Depth.SIZES:
         for update in manifest.updates:
+            if depth is Depth.INSPECTED:
+                yield from _unknown_images(update, targets)
             yield from _pack_faults(source, listed, manifest, update, bad)
+
+
+class Depth(Enum):
+    """How much of the targets is read.
+
+    SIZES: they exist with their length. CONTENTS: all their bytes. INSPECTED: also what is in boot images.
+    """
+
+    SIZES = 0
+    CONTENTS = 1
+    INSPECTED = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,23 +171,34 @@ class _HashImages:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Targets:
-    """Checks targets one by one: the stored bytes, and what ``images`` (by name) unpack to."""
+    """Checks targets one by one: the stored bytes, and what ``images`` (by name) unpack to.
+
+    Attributes:
+        formats: name of an image → its format, of those that were read; filled by :meth:`faults`.
+    """
 
     source: Source
     listed: Mapping[str, TargetFile]
     images: Mapping[str, _Image]
     hash_images: _HashImages
-    deep: bool
+    depth: Depth
     progress: Progress
+    formats: dict[str, str]
 
-    def fault(self, name: str) -> Finding | None:
+    def faults(self, name: str) -> list[Finding]:
         """Return what is wrong with one target."""
         try:
             item = PublishedTarget.of(name, self.listed[name])
         except TargetError as error:
-            return Finding(code="target-invalid", place="targets", message=error.message, subject=name)
-        found = self._deep_fault(item) if self.deep else self._size_fault(item)
-        return Finding(code=found[0], place=item.path, message=found[1], subject=name) if found else None
+            return [Finding(code="target-invalid", place="targets", message=error.message, subject=name)]
+        if self.depth is Depth.SIZES:
+            found = self._size_fault(item)
+            faults = [found] if found else []
+        else:
+            faults = list(self._deep_faults(item))
+        return [
+            Finding(code=code, place=item.path, message=message, subject=name) for code, message in faults
+        ]
 
     def _size_fault(self, listed: PublishedTarget) -> tuple[str, str] | None:
         length = self.source.size(listed.path)
@@ -168,56 +206,81 @@ class _Targets:
             return "target-missing", "not there"
         return None if length == listed.length else _wrong_length(length, listed)
 
-    def _deep_fault(self, listed: PublishedTarget) -> tuple[str, str] | None:
+    def _deep_faults(self, listed: PublishedTarget) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong with the bytes of a target, or with the image in them."""
         blocks = resumable_blocks(self.source, listed.path, listed.length)
         if blocks is None:
-            return "target-missing", "not there"
+            yield "target-missing", "not there"
+            return
         step = ProgressStep(action=Action.CHECK, item=listed.name, total=listed.length)
         stored = _Measured(reported(blocks, step, self.progress))
-        malformed, raw, content, index = "", None, None, None
-        contents, root = ImageContents(), None
-        if image := self.images.get(listed.name):
-            content, index = image.content, self._fitting_index(image, listed)
-            blocks = iter(stored)
-            unpacking = unpacked_by_chunks(blocks, index) if index else unpacked(blocks, listed.name)
-            seen = contents.watched(unpacking)
-            if image.kind is ImageKind.ROOT and (beside := self.hash_images.of(image.release.images.hash)):
-                root = WatchedRoot(beside.superblock)
-                seen = root.watched(seen)
-            raw = _Measured(seen)
-            try:
-                raw.drain()
-            except StoredImageError as error:
-                malformed = error.message
-        stored.drain()
-        if stored.length != listed.length:
-            return _wrong_length(stored.length, listed)
-        if stored.sha256 != listed.sha256:
-            return "target-digest", f"SHA-256 is {stored.sha256}"
-        if malformed:
-            return "index-mismatch" if index else "image-malformed", malformed
-        if raw and content and (raw.length, raw.sha256) != (content.size, content.sha256):
-            found = f"unpacks to {raw.length} bytes of SHA-256 {raw.sha256}"
-            return "content-mismatch", f"{found}; the manifest says {content.size} of {content.sha256}"
-        return self._release_fault(image, contents, root) if image else None
+        image = self.images.get(listed.name)
+        with _ReadImage(self._root_watched(image)) as read:
+            index = self._fitting_index(image, listed) if image else None
+            malformed = ""
+            if image:
+                raw = iter(stored)
+                copied = image.kind is ImageKind.BOOT and self.depth is Depth.INSPECTED
+                try:
+                    read.drain(
+                        unpacked_by_chunks(raw, index) if index else unpacked(raw, listed.name), copied=copied
+                    )
+                except StoredImageError as error:
+                    malformed = error.message
+            stored.drain()
+            if stored.length != listed.length:
+                yield _wrong_length(stored.length, listed)
+            elif stored.sha256 != listed.sha256:
+                yield "target-digest", f"SHA-256 is {stored.sha256}"
+            elif malformed:
+                yield "index-mismatch" if index else "image-malformed", malformed
+            elif image:
+                yield from self._image_faults(listed.name, image, read)
 
-    def _release_fault(
-        self, image: _Image, contents: ImageContents, root: WatchedRoot | None
-    ) -> tuple[str, str] | None:
-        """Return why a well-formed image does not belong to its release."""
-        release = image.release
-        if fault := contents.misplaced(image.kind):
-            return "image-misplaced", fault
-        if image.kind is ImageKind.HASH or (image.kind is ImageKind.BOOT and not contents.root_hashes):
+    def _root_watched(self, image: _Image | None) -> WatchedRoot | None:
+        """Return what hashes a root image as its hash image says; None for another image."""
+        if image is None or image.kind is not ImageKind.ROOT:
             return None
+        beside = self.hash_images.of(image.release.images.hash)
+        return WatchedRoot(beside.superblock) if beside else None
+
+    def _image_faults(self, name: str, image: _Image, read: _ReadImage) -> Iterator[tuple[str, str]]:
+        """Yield why a well-formed image is not the signed one, not of its release, or does not start."""
+        content = image.content
+        if content and (read.length, read.sha256) != (content.size, content.sha256):
+            found = f"unpacks to {read.length} bytes of SHA-256 {read.sha256}"
+            yield "content-mismatch", f"{found}; the manifest says {content.size} of {content.sha256}"
+            return
+        self.formats[name] = read.contents.format
+        if fault := read.contents.misplaced(image.kind):
+            yield "image-misplaced", fault
+        elif self.depth is Depth.INSPECTED and (fault := read.contents.truncated(read.length)):
+            yield "image-truncated", fault
+        elif image.kind is ImageKind.BOOT:
+            yield from self._boot_faults(image.release, read)
+        elif image.kind is ImageKind.ROOT:
+            yield from self._root_faults(image.release, read)
+
+    def _boot_faults(self, release: Update, read: _ReadImage) -> Iterator[tuple[str, str]]:
+        named = read.contents
+        if self.depth is Depth.INSPECTED and named.format == EXT4:
+            try:
+                report = inspect_boot(read.copy, release.arch)
+            except InspectionToolError as error:
+                yield "boot-not-inspected", error.message
+            else:
+                yield from ((found.code, found.message) for found in report.faults)
+                named = report.options if report.entry else named
+        beside = self.hash_images.of(release.images.hash) if named.root_hashes else None
+        if fault := other_root(named, beside):
+            yield "boot-mismatch", fault
+
+    def _root_faults(self, release: Update, read: _ReadImage) -> Iterator[tuple[str, str]]:
         beside = self.hash_images.of(release.images.hash)
-        if image.kind is ImageKind.BOOT:
-            fault = contents.names_root_other_than(beside) if beside else ""
-            return ("boot-mismatch", fault) if fault else None
-        if beside and root and (fault := beside.fault(root)):
-            return "verity-mismatch", f"{release.images.hash} {fault}"
-        fault = contents.names_other_version(release.variant, release.version)
-        return ("version-mismatch", fault) if fault else None
+        if beside and read.root and (fault := beside.fault(read.root)):
+            yield "verity-mismatch", f"{release.images.hash} {fault}"
+        elif fault := read.contents.names_other_version(release.variant, release.version):
+            yield "version-mismatch", fault
 
     def _fitting_index(self, image: _Image, listed: PublishedTarget) -> Index | None:
         """Return an image's index, None if it has none or one whose own faults are reported elsewhere."""
@@ -252,6 +315,73 @@ def _read(source: Source, listed: PublishedTarget, limit: int) -> bytes:
 
 def _wrong_length(length: int, listed: PublishedTarget) -> tuple[str, str]:
     return "target-length", f"{length} bytes, signed are {listed.length}"
+
+
+class _ReadImage:
+    """What is known of an image after its bytes have passed. Use it in a ``with`` block.
+
+    Attributes:
+        contents: what it states about itself. root: its dm-verity tree; None if it is not a root image.
+        copy: where it was written to, if it was to be copied and is an ext4.
+    """
+
+    def __init__(self, root: WatchedRoot | None) -> None:
+        self.contents = ImageContents()
+        self.root = root
+        self._measured = _Measured(iter(()))
+        self._files = ExitStack()
+        self.copy = Path(os.devnull)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._files.close()
+
+    def drain(self, raw: Iterator[bytes], *, copied: bool) -> None:
+        """Read an image to its end; if it is ``copied``, and an ext4, write it to :attr:`copy` too.
+
+        Raises:
+            StoredImageError: it is not well formed.
+        """
+        seen = self.contents.watched(raw)
+        seen = self.root.watched(seen) if self.root else seen
+        self._measured = _Measured(self._copied(seen) if copied else seen)
+        self._measured.drain()
+
+    def _copied(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the blocks, and write those of an ext4 to a temporary file; zeros become holes."""
+        file = self._files.enter_context(NamedTemporaryFile())  # noqa: SIM115 - closed with the image
+        self.copy = Path(file.name)
+        size = 0
+        for block in blocks:
+            if (size < HEAD_BYTES or self.contents.format == EXT4) and block.strip(b"\0"):
+                file.seek(size)
+                file.write(block)
+            size += len(block)
+            yield block
+        file.truncate(size)
+        file.flush()
+
+    @property
+    def length(self) -> int:
+        """How many bytes have passed."""
+        return self._measured.length
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of what has passed, in hexadecimal."""
+        return self._measured.sha256
+
+
+def _unknown_images(update: Update, targets: _Targets) -> Iterator[Finding]:
+    """Yield the image of a release that has no known format beside one that has, if both were read."""
+    names = dict(update.images.items())
+    formats = {kind: targets.formats[name] for kind, name in names.items() if name in targets.formats}
+    for fault in format_faults(formats):
+        name = names[fault.kind]
+        place = PublishedTarget.of(name, targets.listed[name]).path
+        yield Finding(code=fault.code, place=place, message=fault.message, subject=name)
 
 
 class _Measured:
