@@ -112,6 +112,10 @@ def _damaged(build: Build) -> None:
 FAULTS: Mapping[str, tuple[str, Callable[[Build], object]]] = {
     "no panic": ("boot-panic", lambda build: build.boot(f"roothash={build.root_hash}")),
     "panic waits": ("boot-panic", lambda build: build.boot(f"{build.options} panic=0")),
+    "panic of many digits": (
+        "boot-panic",
+        lambda build: build.boot(f"panic={'0' * 1600}1 roothash={build.root_hash}"),
+    ),
     "panic of another word": (
         "boot-panic",
         lambda build: build.boot(f"oops=panic roothash={build.root_hash}"),
@@ -281,7 +285,9 @@ def test_an_entry_that_is_a_folder_stops_the_boot_stage(tmp_path: Path, build: B
     tree = tmp_path / "tree"
     (tree / "loader/entries/folder.conf").mkdir(parents=True)
     _ext4(build.files["boot"], tree)
-    assert [fault.code for fault in inspect_boot(build.files["boot"], ARCH).faults] == ["boot-entry"]
+    [fault] = inspect_boot(build.files["boot"], ARCH).faults
+    assert fault.code == "boot-entry"
+    assert " loader/entries/folder.conf: " in fault.message
 
 
 def _grub(build: Build, root_hash: str) -> None:

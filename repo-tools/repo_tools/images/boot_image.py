@@ -49,8 +49,8 @@ OTHER_LOADERS = (
     "EFI/Linux",
     "extlinux/extlinux.conf",
 )
-_OFOTHER_LOADERS = re.compile(rb"^[ \t]*(?:uki|uki-url|efi)[ \t]", re.MULTILINE)  # keys instead of `linux`
-_PANIC = re.compile(r"panic=(-?[0-9]+)")
+_FOREIGN_KEYS = re.compile(rb"^[ \t]*(?:uki|uki-url|efi)[ \t]", re.MULTILINE)  # keys instead of `linux`
+_PANIC = re.compile(r"panic=(-?[0-9]{1,10})")
 _GUID = Guid("00000000-0000-0000-0000-000000000000")
 _PARTITION = PartitionView(number=0, offset=0, size=0, label="", guid=_GUID)
 _SLOT = SlotView(boot=_PARTITION, root=_PARTITION, hash=_PARTITION, flags=Flags())
@@ -106,7 +106,7 @@ def inspect_boot(image: Path, arch: str = "") -> BootReport:
             return BootReport(loader=other)
         try:
             entry = _entry_of(files, arch)
-        except (BootEntryError, MediumError) as error:
+        except BootEntryError as error:
             return BootReport(faults=(boot_fault("boot-entry", error.message),))
         if entry is None:
             return BootReport(loader=f"{ENTRIES} without a key linux")
@@ -118,7 +118,7 @@ def inspect_boot(image: Path, arch: str = "") -> BootReport:
 def _entry_of(files: Ext4Image, arch: str) -> BootEntry | None:
     """Return the entry that the boot stage starts, None if all are for another boot loader.
 
-    Raises BootEntryError, and MediumError for an entry that is not a file.
+    Raises BootEntryError, also where an entry is not a file: the boot stage stops at it.
     """
     with tempfile.TemporaryDirectory() as name:
         copies = Path(name, ENTRIES)
@@ -131,13 +131,15 @@ def _entry_of(files: Ext4Image, arch: str) -> BootEntry | None:
             else:
                 (copies / file).write_bytes(data)
         machines = [EFI_NAMES.get(arch, arch.lower())] if arch else list(dict.fromkeys(EFI_NAMES.values()))
-        faults = []
+        faults: list[BootEntryError] = []
         for machine in machines:
             try:
                 return read_entry(OsMedium(), name, machine)
             except BootEntryError as error:
                 faults.append(error)
-        if contents and all(data and _OFOTHER_LOADERS.search(data) for data in contents.values()):
+            except MediumError as error:
+                raise BootEntryError(error.message.replace(f"{name}/", "")) from error
+        if contents and all(data and _FOREIGN_KEYS.search(data) for data in contents.values()):
             return None
         raise faults[0]
 
