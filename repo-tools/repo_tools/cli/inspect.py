@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     "repo-tools inspect out   # all images in a folder",
 )
 def inspect(repo: Path, /, *, images: tuple[Path, ...], arch: str, slot_size: str, as_json: bool) -> int:
-    """Show what the boot stage would start from raw images, and what does not fit.
+    """Show what raw images would boot, and what does not fit.
 
     An IMAGE is a raw boot, root or hash image, or a folder that has them. Their formats tell which is which.
     The boot entry is read as the boot stage reads it: the kernel and the initrd that it names have to be

@@ -20,7 +20,7 @@ NEXT_STEPS: Mapping[str, str] = MappingProxyType(
         "image-unknown": "Check the paths; if it is a format that is not known here, pass --no-inspect.",
         "image-too-large": "Make the image smaller; or, if the nodes have more room, correct [slots].",
         "boot-unreadable": "Check the image with `e2fsck -fn FILE`, and build it again.",
-        "boot-entry": "Correct loader/entries/*.conf in BOOT; docs/how-to/boot.md says what an entry has.",
+        "boot-entry": "Correct loader/entries/*.conf in BOOT: an entry has linux, initrd and options.",
         "boot-file-missing": _FILES,
         "boot-kernel": "Build the boot image with a kernel for the architecture of the release.",
         "boot-panic": "Add panic=5 to the options of the boot entry.",

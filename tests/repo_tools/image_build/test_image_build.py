@@ -14,6 +14,7 @@ from repo_tools.errors import ImageFaultsError, ImageSourceError
 from repo_tools.image_build.build import FACTS, build, scratch_in
 from repo_tools.image_build.request import BuildRequest, InitrdKind
 from repo_tools.image_build.tree import BytesContent, Inode, Kind, file
+from repo_tools.images.inspection import inspect_release
 from repo_tools.images.verity import require_tree_of
 from signpost.errors import MediumError, UsageError
 from signpost.sets import ImageKind
@@ -63,6 +64,7 @@ def test_the_images_belong_together_and_the_facts_describe_them(tmp_path: Path) 
     assert f"options {facts['options']} roothash={facts['root_hash']}\n" in entry
     assert "panic=5" in facts["options"]
     assert read_boot(built.images[ImageKind.BOOT].path, "/vmlinuz") == "the kernel"
+    assert inspect_release([tmp_path]).fits
 
 
 def test_the_same_source_gives_the_same_bytes_and_another_version_other_ones(tmp_path: Path) -> None:
