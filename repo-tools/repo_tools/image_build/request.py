@@ -53,7 +53,7 @@ class BuildRequest:
         version, variant: written into the image's os-release; None takes them from there.
         trusted_root: content of the root.json that nodes trust; None takes what is in the source.
         kernel: its version, if the source has several.
-        etc: whether its /etc can be written.
+        etc: whether its /etc can be written; our initrd does it, so with another one it is read-only.
         initrd: which one BOOT has.
         modules: kernel modules that our initrd loads besides the usual ones.
         options: the kernel's command line; the root hash is added, and ``panic=5`` if it has none.
@@ -61,7 +61,7 @@ class BuildRequest:
         reset_identity: remove what only one machine may have, instead of refusing it.
 
     Raises:
-        UsageError: of ``options`` or ``compression``.
+        UsageError: ``options``, ``compression``, or ``etc`` with an initrd of dracut.
     """
 
     version: Version | None = None
@@ -85,6 +85,11 @@ class BuildRequest:
             raise UsageError(
                 f"the options of the kernel have {found[1]}=",
                 next_step="Leave it out: the build and the boot stage add it.",
+            )
+        if self.initrd is InitrdKind.DRACUT and self.etc is not Etc.READ_ONLY:
+            raise UsageError(
+                f"an initrd of dracut does not make /etc {self.etc}",
+                next_step="Pass --etc read-only, or leave out --initrd dracut.",
             )
         if not self.options.isprintable():
             raise UsageError("the options of the kernel have a line break or a control character")

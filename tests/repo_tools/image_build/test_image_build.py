@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from repo_tools.errors import ImageFaultsError, ImageSourceError
 from repo_tools.image_build.build import FACTS, build, scratch_in
-from repo_tools.image_build.request import BuildRequest, InitrdKind
+from repo_tools.image_build.request import BuildRequest, Etc, InitrdKind
 from repo_tools.image_build.tree import BytesContent, Inode, Kind, file
 from repo_tools.images.inspection import inspect_release
 from repo_tools.images.verity import require_tree_of
@@ -75,7 +75,7 @@ def test_the_same_source_gives_the_same_bytes_and_another_version_other_ones(tmp
 
 
 def test_the_initrd_of_the_distribution_is_taken_where_it_is_asked_for(tmp_path: Path) -> None:
-    built = made(tmp_path, request=BuildRequest(initrd=InitrdKind.DRACUT))
+    built = made(tmp_path, request=BuildRequest(initrd=InitrdKind.DRACUT, etc=Etc.READ_ONLY))
     assert read_boot(built.images[ImageKind.BOOT].path, "/initrd") == "the initrd of the distribution"
     assert "root=/dev/mapper/root" in built.options
 
@@ -139,11 +139,12 @@ def test_an_output_that_is_not_a_folder_is_an_error_with_its_path(tmp_path: Path
         ({"options": "ro slot=A"}, "slot="),
         ({"options": "signpost.boot=x"}, "signpost.boot="),
         ({"options": "ro\nlinux /other"}, "line break"),
+        ({"initrd": InitrdKind.DRACUT}, "/etc transient"),
     ],
 )
-def test_options_that_would_contradict_the_boot_stage_are_refused(words: dict[str, str], said: str) -> None:
+def test_options_that_would_contradict_the_boot_stage_are_refused(words: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        BuildRequest(**words)  # type: ignore[arg-type]
+        BuildRequest(**words)
 
 
 def test_a_restart_after_a_panic_is_added_where_it_is_missing() -> None:

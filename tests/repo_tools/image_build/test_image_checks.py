@@ -12,6 +12,7 @@ from tests.support.trees import KERNEL, ROOT_JSON, elf, module, sound_tree
 from updog.update_metadata.version import Version
 
 MODULES = f"usr/lib/modules/{KERNEL}/kernel"
+BY_DRACUT = BuildRequest(initrd=InitrdKind.DRACUT, etc=Etc.READ_ONLY)
 WANTS = "etc/systemd/system/multi-user.target.wants"
 
 FAULTY: list[tuple[str, dict[str, Inode | None], str]] = [
@@ -111,7 +112,7 @@ def test_a_container_of_another_distribution_is_told_what_it_lacks() -> None:
             {"etc/updog.toml": file(b"metadata_base_url = 'x'\ntargets_base_url = 'x'\n")},
             BuildRequest(etc=Etc.PERSISTENT),
         ),
-        ({"usr/bin/busybox": None}, BuildRequest(initrd=InitrdKind.DRACUT)),
+        ({"usr/bin/busybox": None}, BY_DRACUT),
         (
             {
                 "etc/machine-id": file(b"0123456789abcdef0123456789abcdef\n"),
@@ -145,11 +146,10 @@ def test_a_kernel_that_is_not_there_is_told_with_those_that_are() -> None:
 
 
 def test_an_initrd_of_dracut_has_to_be_there_or_to_be_made() -> None:
-    request = BuildRequest(initrd=InitrdKind.DRACUT)
     bare = {f"boot/initrd.img-{KERNEL}": None}
-    (fault,) = find_faults(sound_tree(bare), request)
+    (fault,) = find_faults(sound_tree(bare), BY_DRACUT)
     assert fault.code == "no-initrd"
-    assert find_faults(sound_tree({**bare, "usr/bin/dracut": file(b"#!", mode=0o755)}), request) == []
+    assert find_faults(sound_tree({**bare, "usr/bin/dracut": file(b"#!", mode=0o755)}), BY_DRACUT) == []
 
 
 def test_the_root_of_trust_is_looked_for_where_updog_toml_says() -> None:
