@@ -15,8 +15,6 @@ from fixtures.os.command import missing_tools
 from fixtures.os.errors import ArchiveError
 from repo_tools.bootstage.efi import make_efi
 from repo_tools.cli import cli
-from repo_tools.image_build.build import build
-from repo_tools.image_build.request import DEFAULT_OPTIONS, BuildRequest, Etc
 from signpost import sets
 from signpost.app import UnbootedDisk
 from signpost.console import run
@@ -26,32 +24,30 @@ from signpost.medium import OsMedium
 from signpost.sets import Slot
 from tests.drills.emulator import missing, switched_on
 from tests.drills.test_node import CONFIRMED, tool
-from tests.support.trees import read_folder
-from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from repo_tools.bootstage.image import BootStage
-    from repo_tools.image_build.build import BuiltImages
-    from repo_tools.image_build.tree import Tree
 
 pytestmark = pytest.mark.qemu
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    """Return a Debian system with updog, but without a version, mounts and a root of trust."""
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an archive of a Debian system with updog, without a version, mounts and a root of trust."""
     lacking = missing_tools()
     if lacking:
         pytest.skip(f"not installed: {', '.join(sorted(lacking))}")
-    folder = tmp_path_factory.mktemp("source") / "system"
+    folder = tmp_path_factory.mktemp("source")
     try:
-        lay_source(DEFAULT_CACHE, folder, logging.getLogger(__name__).info)
+        lay_source(DEFAULT_CACHE, folder / "system", logging.getLogger(__name__).info)
     except ArchiveError as error:
         pytest.skip(f"the archive cannot be had: {error}")
-    (folder / "usr/share/updog/root.json").unlink()
-    return read_folder(folder)
+    (folder / "system/usr/share/updog/root.json").unlink()
+    command = ["tar", "--create", "--file", folder / "system.tar", "--directory", folder / "system", "."]
+    subprocess.run(command, check=True)
+    return folder / "system.tar"
 
 
 @pytest.fixture(scope="module")
@@ -61,24 +57,26 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shutil.copytree(made, tmp_path_factory.mktemp("publisher") / "repo")
 
 
-def built(source: Tree, repository: Path, folder: Path, version: str, etc: Etc) -> BuiltImages:
-    request = BuildRequest(
-        version=Version.parse(version),
-        variant="node",
-        trusted_root=(repository / "metadata/1.root.json").read_bytes(),
-        etc=etc,
-        options=f"{DEFAULT_OPTIONS} {OPTIONS}",
-        compression="lz4",
-    )
-    return build(source, folder, request, source={}, progress=lambda _: None)
+def build(source: Path, repository: Path, out: Path, version: str, etc: str) -> None:
+    named = ["--version", version, "--variant", "node"]
+    trust = ["--trusted-root", str(repository / "metadata/1.root.json")]
+    chosen = ["--etc", etc, "--compression", "lz4", "--options", f"ro console=ttyS0 panic=5 {OPTIONS}"]
+    assert run(cli, ["images", "build", str(source), "--out", str(out), *named, *trust, *chosen]) == 0
 
 
-def first_disk(made: BuiltImages, repository: Path, folder: Path, stage: BootStage) -> Path:
-    images = [f"--{kind}={image.path}" for kind, image in made.images.items()]
-    family = ["--variant", made.variant, "--arch", made.arch, "--version", made.version]
-    assert run(cli, ["--repo", str(repository), "publish", *family, *images]) == 0
+def first_disk(images: Path, repository: Path, version: str, folder: Path, stage: BootStage) -> Path:
+    paths = [
+        "--boot",
+        images / "boot.ext4",
+        "--root",
+        images / "root.erofs",
+        "--hash",
+        images / "root.verity",
+    ]
+    family = ["--variant", "node", "--arch", "x86_64", "--version", version]
+    assert run(cli, ["--repo", str(repository), "publish", *family, *map(str, paths)]) == 0
     (folder / "BOOTX64.EFI").write_bytes(make_efi(stage))
-    words = ["disk", "create", str(folder / "disk"), "--version", made.version, "--size", "1GiB"]
+    words = ["disk", "create", str(folder / "disk"), "--version", version, "--size", "1GiB"]
     efi = ["--boot-stage", str(folder / "BOOTX64.EFI")]
     assert run(cli, ["--repo", str(repository), *words, *efi]) == 0
     return folder / "disk"
@@ -98,14 +96,14 @@ def names_in_private(disk: Path, scratch: Path, folder: str) -> set[str]:
     return {line.split("/")[5] for line in listed.stdout.splitlines() if line.count("/") > 5}
 
 
-@pytest.mark.parametrize(("etc", "version"), [(Etc.TRANSIENT, "1.0.0"), (Etc.PERSISTENT, "1.0.1")])
+@pytest.mark.parametrize(("etc", "version"), [("transient", "1.0.0"), ("persistent", "1.0.1")])
 def test_images_of_a_debian_system_start_from_an_empty_disk_and_are_confirmed(
-    tmp_path: Path, source: Tree, repository: Path, stage: BootStage, etc: Etc, version: str
+    tmp_path: Path, source: Path, repository: Path, stage: BootStage, etc: str, version: str
 ) -> None:
     if missing(firmware=True):
         pytest.skip(missing(firmware=True))
-    made = built(source, repository, tmp_path / "images", version, etc)
-    disk = first_disk(made, repository, tmp_path, stage)
+    build(source, repository, tmp_path / "images", version, etc)
+    disk = first_disk(tmp_path / "images", repository, version, tmp_path, stage)
 
     with switched_on([disk], tmp_path / "console") as machine:
         machine.expect("taking slot A", "ROOT is verified and mounted", CONFIRMED)
@@ -115,6 +113,6 @@ def test_images_of_a_debian_system_start_from_an_empty_disk_and_are_confirmed(
     )
     private = names_in_private(disk, tmp_path / "private", "/")
     assert {"machine-id", "state.json"} <= private
-    assert ("etc" in private) is (etc is Etc.PERSISTENT)
-    if etc is Etc.PERSISTENT:
+    assert ("etc" in private) is (etc == "persistent")
+    if etc == "persistent":
         assert "machine-id" in names_in_private(disk, tmp_path / "private", "/etc/upper")

@@ -1,53 +1,14 @@
-"""Trees for tests of image building: a folder read as it is, and the smallest system that is sound."""
+"""The smallest system that is sound, and what it is made of, for tests of image building."""
 
 from __future__ import annotations
 
-import stat
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
-from repo_tools.image_build.tree import Inode, Kind, Tree, file, link
+from repo_tools.image_build.tree import Inode, Tree, file, link
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
-
-
-@dataclass(frozen=True)
-class PathContent:
-    """The content of a file of a folder."""
-
-    path: Path
-    size: int
-
-    def open(self) -> BinaryIO:
-        """Return a stream of it."""
-        return self.path.open("rb")
-
-
-_KINDS = {
-    stat.S_IFREG: Kind.FILE,
-    stat.S_IFDIR: Kind.FOLDER,
-    stat.S_IFLNK: Kind.LINK,
-    stat.S_IFCHR: Kind.CHARACTER,
-}
-
-
-def read_folder(folder: Path) -> Tree:
-    """Return a folder as a tree, without extended attributes and hard links."""
-    tree = Tree()
-    for path in sorted(folder.rglob("*")):
-        info = path.lstat()
-        kind = _KINDS[stat.S_IFMT(info.st_mode)]
-        inode = Inode(
-            kind=kind,
-            mode=stat.S_IMODE(info.st_mode),
-            target=str(path.readlink()) if kind is Kind.LINK else "",
-            content=PathContent(path, info.st_size),
-        )
-        tree.put(str(path.relative_to(folder)), inode)
-    return tree
 
 
 def elf(machine: int = 62) -> bytes:

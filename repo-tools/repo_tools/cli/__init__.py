@@ -27,6 +27,7 @@ _COMMANDS = {
     "expirations": "repo_tools.cli.check:expirations",
     "guard": "repo_tools.cli.guard:guard",
     "inspect": "repo_tools.cli.inspect:inspect",
+    "images": "repo_tools.cli.images:images",
     "log": "repo_tools.cli.log:log",
     "mirror": "repo_tools.cli.airgap:mirror",
     "new": "repo_tools.cli.new:new",

@@ -1,0 +1,160 @@
+"""``images``: the images of a release, from a root file system or a container image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from repo_tools.cli.options import PATH, SIZE, VERSION
+from signpost.console import QuickGroup, emit, example, json_option, note, quiet_option
+from signpost.text import size_text, table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from repo_tools.image_build.build import BuiltImages
+    from updog.update_metadata.version import Version
+
+_LIMIT = 16 << 30
+_OPTIONS = "ro console=tty0 console=ttyS0 panic=5 oops=panic softlockup_panic=1 systemd.gpt_auto=no"
+
+
+@click.group(cls=QuickGroup)
+@example("repo-tools images build box.tar --out images --version 1.0.0 --variant box")
+def images() -> None:
+    """Build the images of a release from a root file system."""
+
+
+@images.command("build")
+@click.argument("source", metavar="SOURCE", type=PATH)
+@click.option("--out", required=True, metavar="DIR", type=PATH, help="Folder for the images.")
+@click.option("--version", type=VERSION, help="Written into the image.  [default: VERSION_ID of SOURCE]")
+@click.option("--variant", help="Written into the image.  [default: VARIANT_ID of SOURCE]")
+@click.option("--arch", help="Which one to take from a container image for several architectures.")
+@click.option("--image", "name", default="", metavar="NAME", help="Which image, if SOURCE has several.")
+@click.option(
+    "--trusted-root",
+    metavar="FILE",
+    type=PATH,
+    help="Root of trust for the nodes: metadata/1.root.json of a repository.  [default: that of SOURCE]",
+)
+@click.option("--kernel", metavar="VERSION", help="Version of the kernel, if SOURCE has several.")
+@click.option("--options", default=_OPTIONS, show_default=True, help="Kernel command line.")
+@click.option(
+    "--etc",
+    type=click.Choice(["read-only", "transient", "persistent"]),
+    help="Whether nodes can write to /etc: not at all, until the next restart, or for good (on PRIVATE).  "
+    "[default: transient; with dracut read-only]",
+)
+@click.option(
+    "--initrd",
+    type=click.Choice(["builtin", "dracut"]),
+    default="builtin",
+    show_default=True,
+    help="builtin: a small one. dracut: the one in SOURCE, or made by the dracut in SOURCE.",
+)
+@click.option(
+    "--module", "modules", multiple=True, help="Kernel module for the builtin initrd; can be repeated."
+)
+@click.option(
+    "--compression",
+    default="none",
+    show_default=True,
+    metavar="none|lz4|lz4hc[,LEVEL]",
+    help="Compression inside ROOT; without it, deltas are smaller.",
+)
+@click.option("--reset-identity", is_flag=True, help="Remove machine-id, ssh host keys and random seeds.")
+@click.option(
+    "--limit",
+    "limit_bytes",
+    type=SIZE,
+    default=_LIMIT,
+    help="What SOURCE may unpack to.  [default: 16GiB]",
+)
+@quiet_option
+@json_option
+@example(
+    "repo-tools images build box.tar --out images --version 1.0.0 --variant box \\",
+    "  --trusted-root repo/metadata/1.root.json",
+    "docker save box | repo-tools images build /dev/stdin --out images",
+)
+def images_build(
+    source: Path,
+    *,
+    out: Path,
+    version: Version | None,
+    variant: str | None,
+    arch: str | None,
+    name: str,
+    trusted_root: Path | None,
+    kernel: str | None,
+    options: str,
+    etc: str | None,
+    initrd: str,
+    modules: tuple[str, ...],
+    compression: str,
+    reset_identity: bool,
+    limit_bytes: int,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Build boot.ext4, root.erofs and root.verity in DIR, for `publish`.
+
+    SOURCE is a folder with a root file system, a tar archive of one, a container image (an OCI layout, or
+    what `docker save` and `podman save` write), or the output of mkosi. It has a kernel, systemd and updog.
+    What is wrong with it is listed before anything is built. The same source gives the same bytes.
+    images.json in DIR describes the images.
+
+    Needs erofs-utils, cryptsetup-bin and e2fsprogs; and root, unless mkfs.erofs is 1.7 or newer.
+
+    Exit status: 0 done, 1 SOURCE has faults or cannot be read, 2 wrong usage.
+    """
+    from repo_tools.image_build.build import build, scratch_in
+    from repo_tools.image_build.request import BuildRequest, Etc, InitrdKind
+    from repo_tools.image_build.sources import read
+
+    request = BuildRequest(
+        version=version,
+        variant=variant,
+        trusted_root=_content(trusted_root) if trusted_root else None,
+        kernel=kernel,
+        etc=Etc(etc or ("read-only" if initrd == "dracut" else "transient")),
+        initrd=InitrdKind(initrd),
+        modules=modules,
+        options=options,
+        compression=compression,
+        reset_identity=reset_identity,
+    )
+    say = _silent if quiet or as_json else note
+    with scratch_in(out) as scratch:
+        say(f"reading {source}")
+        found = read(source, scratch, arch=arch, image=name, limit_bytes=limit_bytes)
+        for line in found.notes:
+            say(line)
+        facts = {"kind": str(found.kind), "digest": found.digest or ""}
+        built = build(found.tree, out, request, source=facts, progress=say)
+    emit(built.to_json(), images_text(built), as_json=as_json)
+
+
+def images_text(built: BuiltImages) -> str:
+    """Return the images of a release, and the command that publishes them."""
+    cells = [(str(image.path), size_text(image.size), image.sha256) for image in built.images.values()]
+    head = f"{built.variant} {built.version} for {built.arch}, kernel {built.kernel}"
+    paths = " ".join(f"--{kind} {image.path}" for kind, image in built.images.items())
+    family = f"--variant {built.variant} --arch {built.arch} --version {built.version}"
+    publish = f"publish it: repo-tools publish {family} \\\n  {paths}"
+    return f"{head}\n{table([('file', 'size', 'sha256'), *cells])}\n{publish}"
+
+
+def _content(path: Path) -> bytes:
+    from signpost.errors import UsageError
+
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _silent(_line: str) -> None:
+    pass
