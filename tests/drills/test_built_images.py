@@ -45,8 +45,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     except ArchiveError as error:
         pytest.skip(f"the archive cannot be had: {error}")
     (folder / "system/usr/share/updog/root.json").unlink()
-    command = ["tar", "--create", "--file", folder / "system.tar", "--directory", folder / "system", "."]
-    subprocess.run(command, check=True)
+    archive, system = str(folder / "system.tar"), str(folder / "system")
+    subprocess.run(["tar", "--create", "--file", archive, "--directory", system, "."], check=True)
     return folder / "system.tar"
 
 
