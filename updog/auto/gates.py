@@ -201,7 +201,7 @@ def first_closed(gates: tuple[Gate, ...]) -> Gate | None:
 def _gate(name: GateName, case: _Case) -> Gate:
     closed = _unread(name, case) or _REASONS[name](case)
     if closed is None:
-        return Gate(name=name, hard=name not in SOFT)
+        return _OPEN[name]
     hard = name not in SOFT if closed.hard is None else closed.hard
     gate = Gate(name=name, code=closed.code, sentence=closed.sentence, until=closed.until, hard=hard)
     passed = _why_passed(gate, case)
@@ -376,6 +376,8 @@ _REASONS: dict[GateName, Callable[[_Case], _Closed | None]] = {
     GateName.SESSIONS: _sessions,
     GateName.BLOCKERS: _blockers,
 }
+
+_OPEN = {name: Gate(name=name, hard=name not in SOFT) for name in GateName}
 
 _FOR_BOTH = (GateName.MODE, GateName.HOLD, GateName.FREEZE, GateName.UNCONFIRMED)
 _OF_PURPOSE = {

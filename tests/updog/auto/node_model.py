@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from updog.auto.gates import (
@@ -48,13 +50,16 @@ START = datetime(2026, 12, 1, 12, 0, tzinfo=UTC)
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 MOST_STEPS = 32  # of one look, as in the daemon
 LOCK = FleetLock(base_url=Url.parse("https://lock.example/", ("https",)))
+SENTINEL = Policy(mode=Mode.RESTART, sentinel=Path("/run/reboot-required"))
 NIGHTS = Windows(windows=(Window(days=frozenset(range(7)), start=time(23), length=3 * HOUR),))
 HOLDS_LOCK = frozenset({Phase.LOCKING, Phase.CLEARED, Phase.LEAVING, Phase.GONE, Phase.TRIAL, Phase.START})
 UNDER_WAY = HOLDS_LOCK - {Phase.START}
+WAIT_FOR_SOMEBODY = frozenset({Phase.READY, Phase.INSTALLED})  # who in peace does not come
 AT_ONCE = frozenset({Act.LOCK, Act.UNLOCK, Act.WARN, Act.WRITE_SENTINEL, Act.REMOVE_SENTINEL})
 JOBS = frozenset(Act) - AT_ONCE
 
 
+@cache
 def version(number: int) -> Version:
     return Version.parse(f"1.{number}.0")
 
@@ -354,21 +359,34 @@ class World:
         if self.server.holder == "other":
             self.server.holder = None
         end = self.now + hours * HOUR
+        self.look()
         for _ in range(5000):
-            if self.job is not None:
-                restarts = self.job is Act.RESTART
-                self.end_job(well=True)
-                if restarts:
-                    self.reboot()
-            self.end_call(0)
-            self.confirm()
-            self.look()
+            if self._end_what_goes_on():
+                self.look()
             if self.now >= end and not (self.job or self.call or self.state.phase in UNDER_WAY):
                 return
-            is_busy = self.job is not None or self.call is not None
-            self.now += MINUTE if is_busy else min(HOUR, (self.wake or self.now + HOUR) - self.now)
+            self.now += self._time_until_the_next_look()
             self.look()
         raise AssertionError(f"no end of it: {self.state}")
+
+    def _end_what_goes_on(self) -> bool:
+        """End the job, the request and the trial that go on, all well; return whether one did."""
+        goes_on = self.job is not None or self.call is not None or self.standing is Standing.TRIAL
+        if self.job is not None:
+            is_restart = self.job is Act.RESTART
+            self.end_job(well=True)
+            if is_restart:
+                self.reboot()
+        self.end_call(0)
+        self.confirm()
+        return goes_on
+
+    def _time_until_the_next_look(self) -> timedelta:
+        if self.job is not None or self.call is not None:
+            return MINUTE
+        if self.wake is None or self.state.phase in WAIT_FOR_SOMEBODY:
+            return HOUR
+        return min(HOUR, self.wake - self.now)
 
 
 POLICIES: tuple[Policy, ...] = tuple(
