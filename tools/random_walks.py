@@ -33,7 +33,7 @@ from updog.auto.table import ROWS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-AT_ONCE = 100  # walks that one process takes before it says how they went
+AT_ONCE = 25  # walks that one process takes before it says how they went
 MOST_SHOWN = 5  # walks that broke a rule
 
 

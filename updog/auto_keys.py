@@ -208,8 +208,8 @@ AUTO_KEYS: tuple[Key, ...] = (
         convert=_one_of(AfterFallback),
         takes=_names_of(AfterFallback),
         default="keep-lock",
-        meaning="keep-lock: after a fallback, keep the fleet lock until that release is no longer offered or "
-        "a newer one is; release: release the lock",
+        meaning="keep-lock: after a fallback, keep the fleet lock until no release that failed here is "
+        "offered or a newer one is; release: release the lock",
     ),
     Key(
         name="auto.urgent",

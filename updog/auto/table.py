@@ -396,6 +396,18 @@ def _will_ask_again(case: _Case) -> bool:
     return may_go_on and is_free and (is_asking or not case.is_waiting_to_try_again)
 
 
+def _reasons_to_keep(case: _Case) -> frozenset[Version]:
+    """Return the releases that are offered and failed here: the next node that gets the lock would take them.
+
+    There may be several: after the newest one failed, the node tries an older one under the same lock.
+    """
+    state, facts = case.state, case.facts
+    if state.kept_for is None:
+        return frozenset()
+    failed = {version for version in facts.denied if version > facts.running} | {state.kept_for}
+    return frozenset(failed if facts.offered is None else failed & facts.offered)
+
+
 def _is_keeping_over(case: _Case) -> bool:
     state, facts = case.state, case.facts
     if state.lock is not Lock.KEPT:
@@ -404,8 +416,12 @@ def _is_keeping_over(case: _Case) -> bool:
     if facts.release_lock or not is_wanted or state.kept_for is None:
         return True
     is_newer_offered = facts.offer is not None and facts.offer.version > state.kept_for
-    is_fixed = is_newer_offered or facts.running >= state.kept_for
-    return is_fixed or (facts.offered is not None and state.kept_for not in facts.offered)
+    return is_newer_offered or facts.running >= state.kept_for or not _reasons_to_keep(case)
+
+
+def _is_kept_for_another(case: _Case) -> bool:
+    reasons = _reasons_to_keep(case)
+    return case.state.lock is Lock.KEPT and bool(reasons) and case.state.kept_for not in reasons
 
 
 def _unlock_failed(case: _Case) -> Step:
@@ -487,9 +503,17 @@ LOCK_ROWS = (
     Row(
         "lock-kept-no-more",
         frozenset(Phase) - _KEEP_THE_LOCK,
-        "it is kept, and the release that fell back is no longer offered, a newer one is, or mode is off",
+        "it is kept, and no release that failed here is offered any more, a newer one is, or mode is off",
         _is_keeping_over,
         lambda case: _same(case, lock=Lock.HELD, kept_for=None),
+        (),
+    ),
+    Row(
+        "lock-kept-for-another",
+        frozenset(Phase) - _KEEP_THE_LOCK,
+        "it is kept, and of the releases that failed here another one is still offered",
+        _is_kept_for_another,
+        lambda case: _same(case, kept_for=max(_reasons_to_keep(case))),
         (),
     ),
     Row(

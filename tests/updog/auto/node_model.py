@@ -57,6 +57,8 @@ UNDER_WAY = HOLDS_LOCK - {Phase.START}
 WAIT_FOR_SOMEBODY = frozenset({Phase.READY, Phase.INSTALLED})  # who in peace does not come
 AT_ONCE = frozenset({Act.LOCK, Act.UNLOCK, Act.WARN, Act.WRITE_SENTINEL, Act.REMOVE_SENTINEL})
 JOBS = frozenset(Act) - AT_ONCE
+IN_MODE_OFF = frozenset({Act.UNLOCK, Act.REVERT, Act.REMOVE_SENTINEL, Act.POST_CONFIRM})
+PHASE_OF_JOB = {Act.REFRESH: Phase.CHECKING, Act.INSTALL: Phase.INSTALLING}
 
 
 @cache
@@ -126,6 +128,8 @@ class World:
     rows: Counter[str] = field(default_factory=Counter)
     restarts: list[str] = field(default_factory=list)
     kill_in: int | None = None  # acts and saves until the daemon is killed
+    fell_back_from: set[int] = field(default_factory=set)  # under the lock, which is kept for that
+    hooks_due: int | None = None  # the release that was confirmed, if the agent restarted into it
 
     # -- what the daemon sees
 
@@ -208,8 +212,12 @@ class World:
             assert taken.wake > self.now, (taken, self.now)
         purposes = {Phase.READY: Purpose.INSTALL, Phase.STAGED: Purpose.RESTART}
         if self.state.phase in purposes:
-            gate = first_closed(self.gates(purposes[self.state.phase]))
-            assert gate is None or gate.sentence
+            closed = [gate for gate in self.gates(purposes[self.state.phase]) if not gate.is_open]
+            assert all(gate.sentence for gate in closed)
+            if [gate.name for gate in closed] == [GateName.SESSIONS] and not is_busy:
+                assert closed[0].until is not None, "users hold it up who were not warned"
+        if self.job in PHASE_OF_JOB:
+            assert self.state.phase is PHASE_OF_JOB[self.job], (self.job, self.state)
         if self.state.lock in {Lock.ASKED, Lock.HELD} and self.state.phase not in HOLDS_LOCK:
             is_next = self.state.phase is Phase.STAGED and first_closed(self.gates(Purpose.RESTART)) is None
             assert self.call or self.job or self.state.unlock_at or is_next, self.state
@@ -223,6 +231,7 @@ class World:
     def _take(self, taken: Step) -> None:
         if Act.RESTART in taken.acts:
             self._check_restart()
+        self._check_lock(taken.state.lock)
         self.state = taken.state  # saved
         self.last_call = LockCall.NONE
         if Act.REFRESH in taken.acts:
@@ -236,26 +245,59 @@ class World:
             self._maybe_die()
 
     def _act(self, act: Act, taken: Step) -> None:
+        assert self.policy.mode is not Mode.OFF or act in IN_MODE_OFF, act
         if act in JOBS:
             if self.job is not None and act in {Act.REVERT, Act.RESTART}:
                 self.end_job(well=True)
             assert self.job is None, (act, self.job)
             self.job = act
             if act is Act.INSTALL:
-                assert self.standing is not Standing.TRIAL
-                assert not self.boots_next
-                assert first_closed(self.gates(Purpose.INSTALL)) is None
+                self._check_install()
             if act is Act.APPLY:
                 is_early = self.policy.apply is Apply.AT_ONCE or self.policy.sentinel is not None
                 assert taken.row == "leave" or is_early
+                assert is_early or first_closed(self.gates(Purpose.RESTART)) is None
+            if act is Act.POST_CONFIRM:
+                self.hooks_due = None
         elif act in {Act.LOCK, Act.UNLOCK}:
             assert self.policy.fleet_lock is not None
             assert self.call is None
+            if act is Act.LOCK:
+                assert first_closed(self.gates(Purpose.RESTART)) is None  # zincati #756
+            else:
+                assert self.standing is not Standing.TRIAL  # kured #277
             self.call = act
         elif act is Act.WRITE_SENTINEL:
             self.sentinel = True
         elif act is Act.REMOVE_SENTINEL:
             self.sentinel = False
+
+    def _check_install(self) -> None:
+        """No install with a closed gate, on trial, over what boots next, or of what is not wanted."""
+        assert first_closed(self.gates(Purpose.INSTALL)) is None
+        assert self.standing is not Standing.TRIAL
+        assert not self.boots_next
+        wanted = self.state.version
+        assert wanted is not None
+        assert self.offer is not None
+        assert wanted == self.offer.version
+        assert self.offered is None or wanted in self.offered
+        assert wanted not in {self.state.given_up, *map(version, self.denied)}
+        assert self.state.attempts < self.policy.max_attempts
+
+    def _check_lock(self, lock: Lock) -> None:
+        """While a release is offered from which this node fell back, the lock goes only for a reason."""
+        is_kept = lock is Lock.KEPT or (lock is Lock.HELD and self.state.lock is not Lock.KEPT)
+        if not self.fell_back_from or is_kept:
+            return
+        policy, offer, offered = self.policy, self.offer, self.offered
+        is_wanted = policy.after_fallback is AfterFallback.KEEP_LOCK and policy.mode is not Mode.OFF
+        if is_wanted and policy.fleet_lock is not None and not self.release_lock:
+            for number in self.fell_back_from:
+                is_offered = offered is None or version(number) in offered
+                is_fixed = self.running >= number or (offer is not None and offer.version > version(number))
+                assert is_fixed or not is_offered, f"the lock is not kept: {self}"
+        self.fell_back_from = set()
 
     def _check_restart(self) -> None:
         """No restart with a closed gate, without the lock, or into something that is not wanted."""
@@ -341,6 +383,9 @@ class World:
 
     def fall_back(self) -> None:
         if self.standing is Standing.TRIAL:
+            is_applied = self.state.applied == version(self.running)
+            if is_applied and self.state.lock in {Lock.HELD, Lock.KEPT}:
+                self.fell_back_from.add(self.running)
             self.denied.add(self.running)
             self.running, self.standing = self.previous, Standing.FELL_BACK
             self.start_daemon()
@@ -349,6 +394,8 @@ class World:
     def confirm(self) -> None:
         if self.standing is Standing.TRIAL:
             self.standing, self.confirmed_at = Standing.CONFIRMED, self.now
+            if self.state.applied == self.state.version == version(self.running):
+                self.hooks_due = self.running
             self.look()
 
     # -- peace

@@ -9,7 +9,7 @@ import pytest
 
 from tests.updog.auto import node_model
 from tests.updog.auto.walks import problem_of, shortened, walk_of
-from tools.random_walks import main
+from tools.random_walks import AT_ONCE, main
 from updog.auto import table
 
 WITHOUT = {
@@ -35,10 +35,10 @@ def test_the_same_seed_takes_the_same_walk_and_processes_share_the_walks(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     said = []
-    for jobs in ("1", "2", "1"):
-        assert main(["--walks", "102", "--seed", "7", "--jobs", jobs]) == 0
+    for jobs in ("1", "2"):
+        assert main(["--walks", str(AT_ONCE + 1), "--seed", "7", "--jobs", jobs]) == 0
         said.append(re.sub(r", \d+ s of", "", capsys.readouterr().out))
-    assert said[0] == said[1] == said[2]
+    assert said[0] == said[1]
     assert walk_of(7) == walk_of(7) != walk_of(8)
 
 
@@ -56,13 +56,11 @@ def test_a_table_without_a_row_is_found_and_the_seed_that_is_printed_finds_it_ag
     """The table itself is changed; the model and its rules are those of all walks."""
     monkeypatch.setattr(table, "ROWS", tuple(row for row in table.ROWS if row.name != missing))
     seed = next(seed for seed in range(2000) if problem_of(walk_of(seed)))
-    capsys.readouterr()
-    for _ in range(2):
-        assert main(["--walks", "1", "--seed", str(seed)]) == 1
-        said = capsys.readouterr().out
-        assert "walks that broke a rule: 1" in said
-        assert f"seed {seed}, with Policy(" in said
-        assert re.search(r"^(AssertionError|updog.auto.table.TableError)", said, re.MULTILINE)
+    assert main(["--walks", "1", "--seed", str(seed)]) == 1
+    said = capsys.readouterr().out
+    assert "walks that broke a rule: 1" in said
+    assert f"seed {seed}, with Policy(" in said
+    assert re.search(r"^(AssertionError|updog.auto.table.TableError)", said, re.MULTILINE)
 
 
 @pytest.mark.usefixtures("no_traces_of_a_wrong_table")

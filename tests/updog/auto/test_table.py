@@ -500,6 +500,22 @@ def test_a_kept_lock_is_released_once_there_is_no_reason_any_more(why: str) -> N
     assert (world.state.lock, world.server.holder) == (Lock.NO, None)
 
 
+def test_a_lock_is_kept_until_none_of_the_releases_that_failed_here_is_offered() -> None:
+    """After the newest one failed, the one before is tried under the same lock."""
+    world = until(at_peace(published=3), Phase.TRIAL)
+    world.fall_back()
+    until(world, Phase.TRIAL).fall_back()
+    world.settle(3)
+    assert (world.denied, world.state.lock, world.state.kept_for) == ({2, 3}, Lock.KEPT, version(3))
+    world.published.discard(3)
+    world.settle(3)
+    assert (world.state.lock, world.state.kept_for, world.server.holder) == (Lock.KEPT, version(2), "me")
+    assert world.rows["lock-kept-for-another"] == 1
+    world.published.discard(2)
+    world.settle(3)
+    assert (world.state.lock, world.server.holder) == (Lock.NO, None)
+
+
 def test_after_a_fallback_the_lock_is_released_if_the_policy_says_so() -> None:
     world = fallen_back(AfterFallback.RELEASE)
     assert world.call is Act.UNLOCK

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from random import Random
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tests.updog.auto.node_model import MINUTE, POLICIES, SENTINEL, World, version
+from tests.updog.auto.node_model import LOCK, MINUTE, NIGHTS, POLICIES, SENTINEL, World, version
 from updog.auto.gates import Inhibitor
 from updog.auto.policy import AfterFallback, Apply, Mode
 from updog.auto.table import Act, Lock, Phase
+from updog.auto.windows import Windows
 from updog.standing import Standing
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _other_node(world: World, number: int) -> None:
 
 def _end_job(world: World, number: int) -> None:
     is_restart = world.job is Act.RESTART
-    world.end_job(well=number % 4 != 0)
+    world.end_job(well=number % 4 != 0, busy=number == 8)
     if is_restart and number % 2:
         world.reboot()
 
@@ -96,6 +97,34 @@ def _trial(world: World, number: int) -> None:
 
 def _ask(world: World, number: int) -> None:
     world.release_lock, world.check_now = number % 5 == 0, number % 2 == 0
+
+
+CHANGES: tuple[dict[str, Any], ...] = (
+    {"mode": Mode.RESTART},
+    {"mode": Mode.RESTART},
+    {"mode": Mode.INSTALL},
+    {"mode": Mode.CHECK},
+    {"mode": Mode.OFF},
+    {"apply": Apply.AT_ONCE},
+    {"apply": Apply.AT_RESTART},
+    {"windows": NIGHTS},
+    {"windows": Windows()},
+    {"after_fallback": AfterFallback.RELEASE},
+    {"fleet_lock": LOCK},
+    {"fleet_lock": None},
+)
+"""What an operator changes in the configuration."""
+
+
+def _configure(world: World, number: int) -> None:
+    """An operator changes the configuration; who takes the lock server out of it frees the lock by hand."""
+    changes = CHANGES[number]
+    if world.policy.sentinel is not None and "mode" not in changes:
+        return  # the other settings have no effect then
+    world.policy = replace(world.policy, **changes)
+    world.start_daemon()
+    if world.policy.fleet_lock is None and world.server.holder == "me":
+        world.server.holder = None
 
 
 class Kind(NamedTuple):
@@ -127,6 +156,7 @@ KINDS = (
     Kind("the daemon is killed", _kill, 2),
     Kind("the machine restarts", lambda world, _: world.reboot(), 1),
     Kind("check or release the lock", _ask, 1),
+    Kind("an operator changes the configuration", _configure, 1),
     Kind("the clock is set back", lambda world, number: world.pass_time(-60 * number), 1),
 )
 _WEIGHTED = [kind for kind in KINDS for _ in range(kind.weight)]
@@ -210,6 +240,7 @@ def assert_at_peace(world: World) -> None:
     else:
         assert state.lock is Lock.NO
         assert world.server.holder != "me"
+    assert world.hooks_due is None
     is_early = policy.apply is Apply.AT_ONCE or policy.sentinel is not None
     if state.applied is not None:
         assert is_early
