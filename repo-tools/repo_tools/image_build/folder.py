@@ -67,7 +67,7 @@ def read_folder(folder: Path) -> FolderContents:
         root = os.fsencode(folder.resolve(strict=True))
         points = {os.path.normpath(point) for _, point in mounts(_MOUNTINFO.read_bytes())}
     except OSError as error:
-        raise _cannot_read(folder, error) from error
+        raise cannot_read(folder, error) from error
     except RuntimeError as error:
         raise ImageSourceError(f"cannot read {folder}: the links on the way to it are a circle") from error
     walk = _Walk(points)
@@ -79,7 +79,7 @@ def read_folder(folder: Path) -> FolderContents:
                 below = checked_path(join(path, _text(name)))
                 waiting.append((below, os.path.join(place, name)))  # noqa: PTH118 - bytes
         except OSError as error:
-            raise _cannot_read(Path(os.fsdecode(place)), error) from error
+            raise cannot_read(Path(os.fsdecode(place)), error) from error
         except ImpossibleError as error:
             raise ImageSourceError(f"{folder}: {error}") from error
     return walk.found
@@ -148,7 +148,8 @@ def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
-def _cannot_read(place: Path, error: OSError) -> ImageSourceError:
+def cannot_read(place: Path, error: OSError) -> ImageSourceError:
+    """Return the error for something of a source that the system does not let be read."""
     if error.errno in {errno.EACCES, errno.EPERM}:
         return ImageSourceError(
             f"cannot read {foreign(str(place))}: {error.strerror}",

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from repo_tools.errors import ImageSourceError
 from repo_tools.image_build import container
-from repo_tools.image_build.folder import read_folder
+from repo_tools.image_build.folder import cannot_read, read_folder
 from repo_tools.image_build.layers import Budget, add_entries
 from repo_tools.image_build.stored import (
     DEFAULT_LIMIT,
@@ -120,7 +120,7 @@ def read(
             )
         output = _mkosi_output(source) if is_folder else None
     except OSError as error:
-        raise ImageSourceError(f"cannot read {source}: {error.strerror}") from error
+        raise cannot_read(source, error) from error
     if output is not None:
         found = read(output, scratch, arch=arch, image=image, limit_bytes=limit_bytes)
         return replace(found, kind=SourceKind.MKOSI)
@@ -201,7 +201,7 @@ def _archive(file: Path, name: str, spool: Spool, digest: hashlib._Hash) -> Stor
                 pass
             return whole_file(os.fsencode(file.resolve()), status.st_size)
     except OSError as error:
-        raise ImageSourceError(f"cannot read {file}: {error.strerror}") from error
+        raise cannot_read(file, error) from error
 
 
 def _tar_blocks(blocks: Iterator[bytes], file: Path) -> Iterator[bytes]:

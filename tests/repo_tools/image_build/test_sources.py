@@ -11,6 +11,7 @@ import subprocess
 import tarfile
 import threading
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,7 +25,6 @@ from tests.support.root_trees import Layout, digest_of, entry, saved_archive, se
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")  # cap_net_raw=ep
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes devices and attributes of the system")
@@ -371,13 +371,35 @@ def test_xz_that_wants_the_memory_of_the_machine_is_refused(tmp_path: Path, scra
 
 
 def test_a_source_that_is_not_there_and_an_empty_folder_are_refused(tmp_path: Path, scratch: Path) -> None:
-    with pytest.raises(ImageSourceError, match=r"cannot read .*none: No such file"):
+    with pytest.raises(ImageSourceError, match=r'cannot read .*none": No such file'):
         read(tmp_path / "none", scratch)
     with pytest.raises(ImageSourceError, match="scratch"):
         read(scratch, scratch)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ImageSourceError, match="empty is empty"):
         read(tmp_path / "empty", scratch)
+
+
+@needs_root
+def test_what_only_root_can_read_needs_root(tmp_path: Path, scratch: Path) -> None:
+    (tmp_path / "root.tar").write_bytes(ROOT)
+    (tmp_path / "root.tar").chmod(0o600)
+    (tmp_path / "root/usr").mkdir(parents=True)
+    (tmp_path / "root/usr").chmod(0o700)
+    # What a path leads through has to be open to others, as the test's own folder is not.
+    places = [os.open(tmp_path, os.O_PATH), os.open(scratch, os.O_PATH)]
+    tmp_path.chmod(0o755)
+    here, there = (f"/proc/self/fd/{place}" for place in places)
+    os.seteuid(65534)
+    try:
+        for name in ("root.tar", "root"):
+            with pytest.raises(ImageSourceError, match="Permission denied") as caught:
+                read(Path(here) / name, Path(there))
+            assert "as root" in caught.value.next_step
+    finally:
+        os.seteuid(0)
+        for place in places:
+            os.close(place)
 
 
 def test_an_output_inside_of_the_source_is_refused(tmp_path: Path, scratch: Path) -> None:
