@@ -18,7 +18,6 @@ from updog.daemon.memory import MemoryStore
 from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from pathlib import Path
 
 WHY = "fixes CVE-2026-1234, which is exploited"
@@ -43,9 +42,12 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
 
 
 def _agent(
-    node: Node, *urgent: GateName, moment: datetime = START, min_age: timedelta = timedelta()
+    node: Node, *urgent: GateName, later: timedelta = timedelta(), min_age: timedelta = timedelta()
 ) -> AgentOnNode:
-    """Return an agent after its first check, outside its window, which passes ``urgent`` gates."""
+    """Return an agent after its first check, outside its window, which passes ``urgent`` gates.
+
+    Its clock is that of the publisher and ``later``; that of the module's import may be an hour behind.
+    """
     policy = Policy(
         mode=Mode.RESTART,
         windows=CLOSED,
@@ -53,7 +55,7 @@ def _agent(
         warn=timedelta(minutes=5),
         min_age=min_age,
     )
-    agent = AgentOnNode(node=node, policy=policy, moment=moment)
+    agent = AgentOnNode(node=node, policy=policy, moment=now() + later)
     agent.go_on()
     return agent
 
@@ -147,7 +149,7 @@ def test_an_urgent_release_goes_on_though_a_later_one_is_offered_that_is_not_urg
 
 def test_a_release_that_is_not_urgent_waits_though_a_later_one_is_offered_that_is(node: Node) -> None:
     node.publish(NEWER)
-    agent = _agent(node, GateName.WINDOW, moment=START + timedelta(days=2), min_age=timedelta(days=1))
+    agent = _agent(node, GateName.WINDOW, later=timedelta(days=2), min_age=timedelta(days=1))
     agent.go_on(minutes=20)
     assert (agent.phase(), agent.closed) == (Phase.STAGED, ["window"])
     node.repository.publish(NEWEST, now=now() + timedelta(days=2), urgent=WHY)  # too young for this node
