@@ -229,7 +229,7 @@ class Spool:
 def _too_large(name: str, limit: int) -> ImageSourceError:
     return ImageSourceError(
         f"{name} unpacks to more than {size_text(limit)}",
-        next_step="Leave out what a node does not need, or raise the limit with --limit-size.",
+        next_step="Leave out what a node does not need, or raise the limit with --limit.",
     )
 
 

@@ -278,7 +278,7 @@ def test_a_layer_that_is_a_bomb_ends_at_the_limit(tmp_path: Path, scratch: Path)
     ) as caught:
         read(layout.folder, scratch, limit_bytes=1 << 20)
 
-    assert "--limit-size" in caught.value.next_step
+    assert "--limit." in caught.value.next_step
     assert (scratch / "spool").stat().st_size <= 1 << 20
 
 
