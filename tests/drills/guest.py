@@ -12,7 +12,7 @@ from updog.drill.console import START_SECONDS, wait_until_judged
 from updog.drill.patience import Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from updog.drill.console import NodeConsole
 
@@ -27,6 +27,30 @@ _LOGIN = (
     "-p StandardOutput=tty -p StandardError=tty -p SendSIGHUP=yes busybox login -f {user}"
 )
 """As a getty does it: login(1) has the terminal, writes utmp and starts the user's shell."""
+
+_POD_PLACE = "/run/pod"
+_POD = """\
+# unshare --mount sh pod GROUPS SOCKET REQUEST: ask the API as a program in a container does: not as root, and
+# where only programs and the mounted sockets are.
+set -eu
+mount -t tmpfs pod /tmp
+cd /tmp
+mkdir -p usr run/updog
+touch run/api.sock
+cp -P /bin /lib /lib64 .
+mount -o bind,ro /usr usr
+mount -o bind,ro /run/updog run/updog
+test ! -e /run/api.sock || mount --bind /run/api.sock run/api.sock
+exec chroot --userspec=1000:1000 --groups="$1" . python3.11 -ISc '
+import socket, sys
+with socket.socket(socket.AF_UNIX) as client:
+    client.connect(sys.argv[1])
+    client.sendall(f"{sys.argv[2]} HTTP/1.0\\r\\n\\r\\n".encode())
+    answer = b"".join(iter(lambda: client.recv(4096), b""))
+head, _, body = answer.partition(b"\\r\\n\\r\\n")
+print(head.split()[1].decode(), body.decode())
+' "$2" "$3"
+"""
 
 
 class Guest:
@@ -67,6 +91,16 @@ class Guest:
         """Log a user in on the console, and wait until the system knows."""
         self.types(_LOGIN.format(user=user))
         self.eventually(lambda: user in self.types("busybox who"), f"{user} is logged in")
+
+    def asks(
+        self, request: str, *, socket: str = "/run/updog/api.sock", groups: Sequence[int] = ()
+    ) -> tuple[int, Any]:
+        """Ask the agent's API out of a container, as a user of some groups; return status and document."""
+        self.writes(_POD_PLACE, _POD)
+        members = ",".join(map(str, groups))
+        printed = self.types(f"unshare --mount sh {_POD_PLACE} '{members}' {socket} '{request}'")
+        status, _, document = printed.partition(" ")
+        return int(status), json.loads(document)
 
     @property
     def clock(self) -> datetime:

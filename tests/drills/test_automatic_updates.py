@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.qemu
 
 CONFIG = "/etc/updog.toml"
+AGENT, BOTTLEROCKET = "updog-agent.service", "updog-bottlerocket.socket"
+OPERATORS, API = 993, 992
+"""The groups updog and api (GROUPS of fixtures/node/recipe.py)."""
+
 FIRST, GOOD, UNHEALTHY, FIX = NAMES = ("agent-1", "agent-2", "agent-check-fails", "agent-3")
 GROUP = "workers"
 SETTINGS = """
@@ -154,6 +158,22 @@ def moments(guest: Guest) -> dict[str, datetime]:
     return {event["code"]: parse_time(event["time"]) for event in events}
 
 
+def asks_in_containers(guest: Guest, version: str) -> None:
+    """Let clients come through systemd's sockets while no agent runs; each has the rights of its groups."""
+    guest.types(f"systemctl stop {AGENT}; systemctl enable --quiet --runtime --now {BOTTLEROCKET}")
+    assert guest.types(f"systemctl is-active {AGENT} || true").strip() == "inactive"
+    http, status = guest.asks("GET /v1/status")
+    assert (http, status["running"]["version"], status["auto"]["mode"]) == (200, version, "off")
+    assert guest.types(f"systemctl is-active {AGENT}").strip() == "active"
+    http, refused = guest.asks("DELETE /v1/auto/hold")
+    assert (http, refused["error"]["code"]) == (403, "not-allowed")
+    assert guest.asks("DELETE /v1/auto/hold", groups=[OPERATORS])[0] == 200
+    modes = guest.types("stat -c '%a %G' /run/updog/api.sock /run/api.sock")
+    assert modes.splitlines() == ["666 root", "660 api"]
+    http, system = guest.asks("GET /os", socket="/run/api.sock", groups=[API])
+    assert (http, system["version_id"]) == (200, version)
+
+
 def test_a_node_updates_itself_in_its_window_and_keeps_the_lock_until_what_it_fell_back_from_is_fixed(
     releases: NodeBuild, tmp_path: Path
 ) -> None:
@@ -168,11 +188,14 @@ def test_a_node_updates_itself_in_its_window_and_keeps_the_lock_until_what_it_fe
     ):
         holders = server.holders.setdefault(GROUP, set())
 
+        # Automatic updates are off: a client starts the agent.
+        asks_in_containers(guest, first)
+
         # It installs at once, and then waits: for its window, and for somebody who works at the console.
         guest.writes(CONFIG, settings(repository, server, opens=guest.clock + timedelta(hours=12)))
         good = publisher.publishes(GOOD)
         guest.logs_in("admin")
-        guest.types("systemctl start updog-agent.service")
+        guest.types(f"systemctl restart {AGENT}")
         guest.types("updog agent check")
         guest.eventually(lambda: waits_for(guest) == ["window", "sessions"], f"{good} is staged and waits")
         shown = guest.types("updog agent status")
@@ -186,7 +209,7 @@ def test_a_node_updates_itself_in_its_window_and_keeps_the_lock_until_what_it_fe
         # The window opens by itself. The user is warned, and the lock is held until the release is confirmed.
         opens = guest.clock.replace(microsecond=0) + timedelta(seconds=10)
         guest.writes(CONFIG, settings(repository, server, opens=opens))
-        guest.types("systemctl reload updog-agent.service")
+        guest.types(f"systemctl reload {AGENT}")
         status = guest.restarts()
         assert (status["running"]["version"], status["running"]["slot"]) == (good, "B")
         assert f"This machine must restart for the update to {good}." in guest.shown
