@@ -144,16 +144,16 @@ stateDiagram-v2
 | row | in | when | leads to |
 |---|---|---|---|
 {rows}
-`updog agent status --json` has `state` (a state of the table), `since`, `mode`, `version`, `urgent` (why its
-publisher marked it so, or null), `summary` and
-`checked_at` of the last check, `failed_checks` (in a row), `attempts`, `next` (`action`, `at`), `gates` (each
-with `gate`, `open`, `code`, `sentence`, `until`, `hard`), `lock` (`state`, `group`, `kept_for`,
-`failed_requests`), `permit`, `postpone`, `hold` (`reason`, `since`) and `events`: what the agent did and
-operators asked lately; `updog history` puts it together with all else ([codes](codes.md)). It also has
-`waiting_since` (a release has been ready since then and does not run yet), `waits_long` (an operator was told
-that this is too long) and `counts` (`checks` by result, `restarts`, `postponed`; for the
-[metrics](metrics.md)). The same is the member `auto` of `updog status --json` and `updog why --json`; null
-where the agent does not run.
+`updog agent status --json` has `state` (a state of the table), `since`, `mode`, `version`, `urgent` (why
+its publisher marked it so, or null), `summary` and `checked_at` of the last check, `failed_checks` (in a
+row), `attempts`, `next` (`action`, `at`; null: at once, or when somebody has answered), `gates` (each with
+`gate`, `open`, `code`, `sentence`, `until`, `hard`), `lock` (`state`: `no`, `asked`, `held` or `kept`;
+`group`, `kept_for`, `failed_requests`), `permit`, `postpone`, `hold` (`reason`, `since`) and `events`: what
+the agent did and operators asked lately; `updog history` puts it together with all else
+([codes](codes.md)). It also has `waiting_since` (a release has been ready since then and does not run yet),
+`waits_long` (an operator was told that this is too long) and `counts` (`checks` by result, `restarts`,
+`postponed`; for the [metrics](metrics.md)). The same is the member `auto` of `updog status --json` and
+`updog why --json`; null where the agent does not run.
 """
 
 

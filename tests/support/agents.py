@@ -128,8 +128,8 @@ class AgentOnNode:
     def shown(self) -> str:
         """What ``updog agent status`` shows."""
         requests = wishes.read(self.folder)
-        daemon, moment = self.daemon, self.moment
-        document = view.document(self.policy, daemon.memory, daemon.gates, requests, wake=moment)
+        daemon = self.daemon
+        document = view.document(self.policy, daemon.memory, daemon.gates, requests)
         return view.text(document)
 
     # -- what happens on the machine -----------------------------------------------------------------

@@ -139,7 +139,7 @@ def agent_document(**changes: Any) -> dict[str, Any]:
     counts = Counts(checks={"update": 3, "expired": 2}, restarts=4, postponed=5)
     memory = Memory(state=replace(state, **changes), counts=counts)
     requests = Requests(wishes=Wishes())
-    return view.document(Policy(mode=Mode.RESTART), memory, gates, requests, wake=None)
+    return view.document(Policy(mode=Mode.RESTART), memory, gates, requests)
 
 
 def test_an_agent_that_waits_tells_for_what_since_when_and_until_when() -> None:
@@ -185,7 +185,7 @@ def test_a_release_waits_from_when_it_is_ready_until_it_runs(phase: Phase, back:
 
 def test_an_agent_that_has_just_started_has_its_metrics() -> None:
     requests = Requests(wishes=Wishes())
-    document = view.document(Policy(), Memory.new(NOON), [], requests, wake=None)
+    document = view.document(Policy(), Memory.new(NOON), [], requests)
     samples = _samples(metrics.agent_text(document, NOON))
     assert samples['updog_auto_state{state="start"}'] == 1
     assert samples["updog_auto_waiting_seconds"] == 0

@@ -92,11 +92,11 @@ def serve(path: Path, *, root: Path = Path("/")) -> int:
         door = open_door(config.api, os.environ, is_off=config.auto.mode is Mode.OFF)
         api: Api | None = None
         started = time.monotonic()
-        _publish(daemon, config, run, now())  # what the one before this one said is not true any more
+        _publish(daemon, config, run)  # what the one before this one said is not true any more
         notify("READY=1")
         while True:
             wake = _look(daemon)
-            document = _publish(daemon, config, run, wake)
+            document = _publish(daemon, config, run)
             if api is not None:
                 api.tell(document)
             if _is_over(daemon, config):
@@ -240,10 +240,10 @@ def _look(daemon: Daemon) -> datetime:
         return now() + _AFTER_ERROR
 
 
-def _publish(daemon: Daemon, config: Config, run: Path, wake: datetime) -> dict[str, Any]:
+def _publish(daemon: Daemon, config: Config, run: Path) -> dict[str, Any]:
     """Write how things stand, and return it; a file that cannot be written is logged and stops nothing."""
     requests = wishes.read(config.state_dir)
-    document = view.document(config.auto, daemon.memory, daemon.gates, requests, wake=wake)
+    document = view.document(config.auto, daemon.memory, daemon.gates, requests)
     status_files.post_agent_metrics(config, document, now())
     status_files.replace(run / "agent.json", json.dumps(document).encode())
     notify(f"STATUS={view.text(document).splitlines()[0]}")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from updog.auto.gates import Gate
     from updog.auto.policy import Policy
+    from updog.auto.table import AutoState
     from updog.daemon.memory import Memory
     from updog.daemon.wishes import Requests
 
@@ -45,8 +46,6 @@ def document(
     memory: Memory,
     gates: Sequence[Gate],
     requests: Requests,
-    *,
-    wake: datetime | None,
 ) -> Json:
     """Return ``agent.json`` (docs/reference/agent.md).
 
@@ -55,11 +54,10 @@ def document(
         memory: what the agent remembers.
         gates: their last answers.
         requests: what operators ask for.
-        wake: when the agent looks again at the latest.
     """
     state, wishes = memory.state, requests.wishes
     closed = first_closed(tuple(gates)) if state.phase in _NEXT else None
-    at = memory.state.next_check if state.phase is Phase.IDLE else closed.until if closed else wake
+    at = closed.until if closed and state.phase is not Phase.IDLE else _next_time(policy, state)
     lock = policy.fleet_lock
     return {
         "mode": policy.mode.value,
@@ -87,6 +85,13 @@ def document(
         "events": [event.to_json() for event in merged(requests.events, memory.events)[-MAX_EVENTS:]],
         "counts": memory.counts.to_json(),
     }
+
+
+def _next_time(policy: Policy, state: AutoState) -> datetime | None:
+    """Return when the next action comes if no gate is closed; None: at once, or after an answer."""
+    if state.phase is Phase.LEAVING:
+        return state.since + policy.warn
+    return state.next_check if state.phase is Phase.IDLE else state.retry_at
 
 
 def _why_urgent(memory: Memory) -> str | None:

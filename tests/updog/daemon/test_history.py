@@ -134,8 +134,8 @@ def test_what_the_agent_says_of_itself_has_both_and_is_bounded(tmp_path: Path) -
     tmp_path.chmod(0o755)
     requests = wishes.change(tmp_path, lambda before: asked.hold(before, "racks", now=NOON, by=BY))
     memory = Memory.new(NOON).with_event(replace(LOCK_TAKEN, time=NOON + SECOND))
-    shown = view.document(Policy(), memory, (), requests, wake=None)["events"]
+    shown = view.document(Policy(), memory, (), requests)["events"]
     assert [(each["code"], each.get("by")) for each in shown] == [("held-by-hand", BY), ("lock-taken", None)]
     for number in range(MAX_EVENTS):
         memory = memory.with_event(replace(LOCK_TAKEN, time=NOON + number * SECOND))
-    assert len(view.document(Policy(), memory, (), requests, wake=None)["events"]) == MAX_EVENTS
+    assert len(view.document(Policy(), memory, (), requests)["events"]) == MAX_EVENTS
