@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from updog.config_key import BadValueError, Key, read_keys, to_path, to_texts, to_whole_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 _TABLE = "api"
@@ -133,19 +133,20 @@ class ApiTable:
     Args:
         document: the value of ``api`` in the file; None: it is not there.
         folder: of the file.
+        elsewhere: where in the file each key belongs (:func:`updog.config_key.homes`).
 
     Attributes:
         values: of every key by its dotted name. given: the dotted names that the file has.
         faults: what is wrong, a sentence each.
     """
 
-    def __init__(self, document: Any, folder: Path) -> None:
+    def __init__(self, document: Any, folder: Path, elsewhere: Mapping[str, Sequence[str]]) -> None:
         keys = {key.name.partition(".")[2]: key for key in API_KEYS}
         self.faults: list[str] = []
         if not isinstance(document, dict | None):
             self.faults.append(f"{_TABLE} = {document!r}: must be a table, [{_TABLE}]")
             document = None
-        found, faults = read_keys(document or {}, keys, folder, below=(), name=_TABLE)
+        found, faults = read_keys(document or {}, keys, folder, below=(), elsewhere=elsewhere, name=_TABLE)
         self.faults += faults
         self.given = {f"{_TABLE}.{name}" for name in found}
         self._values = {name: key.convert(key.default, folder) for name, key in keys.items()} | found

@@ -35,7 +35,7 @@ from updog.config_key import (
 from updog.url import WEB, Url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import tzinfo
     from enum import StrEnum
     from pathlib import Path
@@ -421,7 +421,9 @@ AUTO_KEYS: tuple[Key, ...] = (
     ),
 )
 
-_ARRAYS = ("auto.window", "auto.freeze")
+ARRAYS = ("auto.window", "auto.freeze")
+"""Tables that may stand in the file several times."""
+
 _TABLES = (
     "auto",
     "auto.windows",
@@ -439,6 +441,7 @@ class AutoSettings:
     Args:
         document: the value of ``auto`` in the file; None: it is not there.
         folder: of the file.
+        elsewhere: where in the file each key belongs (:func:`updog.config_key.homes`).
 
     Attributes:
         values: of every key by its dotted name, without those of windows and freezes.
@@ -446,18 +449,19 @@ class AutoSettings:
         given: the dotted names that the file has. faults: what is wrong, a sentence each.
     """
 
-    def __init__(self, document: Any, folder: Path) -> None:
+    def __init__(self, document: Any, folder: Path, elsewhere: Mapping[str, Sequence[str]]) -> None:
         self.values: dict[str, Any] = {}
         self.windows: list[dict[str, Any]] = []
         self.freezes: list[dict[str, Any]] = []
         self.given: set[str] = set()
         self.faults: list[str] = []
         self._folder = folder
+        self._elsewhere = elsewhere
         tables = {name: self._table(name, document) for name in _TABLES}
         for name, table in tables.items():
             found = self._read(name, name, table)
             self.values |= {f"{name}.{key}": value for key, value in found.items()}
-        arrays = {name: self._array(name, tables["auto"]) for name in _ARRAYS}
+        arrays = {name: self._array(name, tables["auto"]) for name in ARRAYS}
         self.windows, self.freezes = (
             [self._read(name, f"{name}[{number}]", table) for number, table in enumerate(array, 1)]
             for name, array in arrays.items()
@@ -474,7 +478,8 @@ class AutoSettings:
             table = table.get(part, {}) if isinstance(table, dict) else {}
         if isinstance(table, dict):
             return table
-        self.faults.append(f"{name} = {table!r}: must be a table, [{name}]")
+        more = "; the windows themselves are [[auto.window]]" if name == "auto.windows" else ""
+        self.faults.append(f"{name} = {table!r}: must be a table, [{name}]{more}")
         return {}
 
     def _array(self, name: str, auto: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -490,9 +495,11 @@ class AutoSettings:
             key.name.rpartition(".")[2]: key for key in AUTO_KEYS if key.name.rpartition(".")[0] == table_name
         }
         below = [
-            name.rpartition(".")[2] for name in (*_ARRAYS, *_TABLES) if name.rpartition(".")[0] == table_name
+            name.rpartition(".")[2] for name in (*ARRAYS, *_TABLES) if name.rpartition(".")[0] == table_name
         ]
-        found, faults = read_keys(table, keys, self._folder, below=below, name=shown_name)
+        found, faults = read_keys(
+            table, keys, self._folder, below=below, elsewhere=self._elsewhere, name=shown_name
+        )
         self.faults += faults
         self.given |= {f"{shown_name}.{name}" for name in found}
         defaults = {

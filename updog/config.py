@@ -25,11 +25,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from signpost.errors import MediumError, UsageError
 from signpost.system_file import read_system_text
 from signpost.toml_file import parse_toml, read_text
-from updog.api_keys import ApiTable
-from updog.auto_keys import AutoSettings
+from updog.api_keys import API_KEYS, ApiTable
+from updog.auto_keys import ARRAYS, AUTO_KEYS, AutoSettings
 from updog.config_key import (
     BadValueError,
     Key,
+    homes,
     plain,
     read_keys,
     to_flag,
@@ -577,12 +578,15 @@ def effective(text: str, folder: Path) -> tuple[Setting, ...]:
 def _read(text: str, folder: Path) -> tuple[dict[str, Any], AutoSettings, ApiTable, set[str]]:
     """Return the values of :data:`KEYS`, those of ``auto`` and ``api``, and the names that ``text`` has."""
     document = parse_toml(text, ConfigError)
-    found, faults = read_keys(document, {key.name: key for key in KEYS}, folder, below=[_AUTO, _API])
+    elsewhere = homes((*KEYS, *AUTO_KEYS, *API_KEYS), ARRAYS)
+    found, faults = read_keys(
+        document, {key.name: key for key in KEYS}, folder, below=[_AUTO, _API], elsewhere=elsewhere
+    )
     values: dict[str, Any] = {key.name: key.default for key in KEYS} | found
     if values["client_key"] and not values["client_certificate"]:
         faults.append("client_key has no effect without client_certificate")
-    auto = AutoSettings(document.get(_AUTO), folder)
-    api = ApiTable(document.get(_API), folder)
+    auto = AutoSettings(document.get(_AUTO), folder, elsewhere)
+    api = ApiTable(document.get(_API), folder, elsewhere)
     faults += [*auto.faults, *api.faults]
     if len(faults) > 1:
         raise ConfigError("\n  - ".join([f"{len(faults)} faults:", *faults]))

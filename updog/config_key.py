@@ -18,7 +18,7 @@ from updog.update_metadata.times import format_time
 from updog.url import Url, without_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
 
@@ -64,8 +64,20 @@ class Key:
 _UP_TO_A_HOST = re.compile(r"[^\s'\"/]*@")  # the login of a URL whose scheme is missing or misspelt
 
 
-def unknown_key(name: str, known: Iterable[str]) -> str:
-    """Return the fault of an unknown key, with the nearest one of ``known``."""
+def homes(keys: Iterable[Key], arrays: Iterable[str]) -> dict[str, list[str]]:
+    """Return where in the file each key belongs, by the last part of its name, for :func:`unknown_key`."""
+    found: dict[str, list[str]] = {}
+    for key in keys:
+        table, _, name = key.name.rpartition(".")
+        heading = f"[[{table}]]" if table in arrays else f"[{table}]"
+        found.setdefault(name, []).append(f"in {heading}" if table else "above all tables")
+    return found
+
+
+def unknown_key(name: str, known: Iterable[str], elsewhere: Mapping[str, Sequence[str]]) -> str:
+    """Return the fault of an unknown key: where it belongs (:func:`homes`), or the nearest of ``known``."""
+    if name in elsewhere:  # in TOML a line at the end of the file belongs to the last table
+        return f"unknown key {name!r} here; it belongs {' or '.join(elsewhere[name])}"
     import difflib  # only needed after a typing error
 
     near = difflib.get_close_matches(name, known, n=1)
@@ -73,7 +85,13 @@ def unknown_key(name: str, known: Iterable[str]) -> str:
 
 
 def read_keys(
-    table: Mapping[str, Any], keys: Mapping[str, Key], folder: Path, *, below: Iterable[str], name: str = ""
+    table: Mapping[str, Any],
+    keys: Mapping[str, Key],
+    folder: Path,
+    *,
+    below: Iterable[str],
+    elsewhere: Mapping[str, Sequence[str]],
+    name: str = "",
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the values of those ``keys`` that ``table`` has, and all its faults, a sentence each.
 
@@ -82,11 +100,12 @@ def read_keys(
         keys: by their names in this table.
         folder: of the file.
         below: the names of the tables in it.
+        elsewhere: where in the file each key belongs.
         name: of the table; empty: the file itself.
     """
     known = [*keys, *below]
     before, dotted = (f"{name}: ", f"{name}.") if name else ("", "")
-    faults = [f"{before}{unknown_key(each, known)}" for each in table if each not in known]
+    faults = [f"{before}{unknown_key(each, known, elsewhere)}" for each in table if each not in known]
     values: dict[str, Any] = {}
     for each, key in keys.items():
         if each in table:

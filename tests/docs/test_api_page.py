@@ -46,7 +46,7 @@ def _blocks(kind: str) -> list[str]:
 
 def test_the_configuration_is_one() -> None:
     for block in _blocks("toml"):
-        table = ApiTable(tomllib.loads(block)["api"], PAGE.parent)
+        table = ApiTable(tomllib.loads(block)["api"], PAGE.parent, {})
         assert table.faults == []
         assert len(table.given) == 2
 

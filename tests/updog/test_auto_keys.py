@@ -279,9 +279,47 @@ def test_an_unknown_key_or_table_is_an_error_that_names_the_nearest(text: str, f
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
+        ('mode = "restart"\n', "unknown key 'mode' here; it belongs in [auto]"),
+        (
+            "[auto]\ninstall_in_window = true\n",
+            "auto: unknown key 'install_in_window' here; it belongs in [auto.windows]",
+        ),
+        (
+            f'{WINDOW}time_zone = "UTC"\n',
+            "auto.window[1]: unknown key 'time_zone' here; it belongs in [auto.windows]",
+        ),
+        (
+            '[auto.windows]\nstart_time = "23:30"\n',
+            "auto.windows: unknown key 'start_time' here; it belongs in [[auto.window]]",
+        ),
+        ("[auto.windows]\nseed = 3\n", "auto.windows: unknown key 'seed' here; it belongs above all tables"),
+        ("[api]\nseed = 3\n", "api: unknown key 'seed' here; it belongs above all tables"),
+        (
+            "[auto]\ntimeout = 3\n",
+            "it belongs in [auto.blockers] or in [auto.hooks] or in [auto.fleet_lock]",
+        ),
+        (
+            '[[auto.windows]]\nstart_time = "23:30"\n',
+            "[auto.windows]; the windows themselves are [[auto.window]]",
+        ),
+    ],
+)
+def test_a_key_in_the_wrong_table_is_told_where_it_belongs(text: str, fault: str) -> None:
+    assert fault in " ".join(faults(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
         ("auto = 1\n", "auto = 1: must be a table, [auto]"),
         ("auto = [1]\n", "auto = [1]: must be a table, [auto]"),
-        ("[auto]\nwindows = true\n", "auto.windows = True: must be a table, [auto.windows]"),
+        (
+            "[auto]\nwindows = true\n",
+            (
+                "auto.windows = True: must be a table, [auto.windows]; the windows themselves are "
+                "[[auto.window]]"
+            ),
+        ),
         ("[[auto.fleet_lock]]\n", "auto.fleet_lock = [{}]: must be a table, [auto.fleet_lock]"),
         ("[auto.window]\n", "auto.window must be a list of tables, [[auto.window]]"),
         ("[auto]\nwindow = [1]\n", "auto.window must be a list of tables, [[auto.window]]"),
