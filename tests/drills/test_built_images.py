@@ -107,6 +107,9 @@ def test_images_of_a_debian_system_start_from_an_empty_disk_and_are_confirmed(
 
     with switched_on([disk], tmp_path / "console") as machine:
         machine.expect("taking slot A", "ROOT is verified and mounted", CONFIRMED)
+    if etc == "transient":
+        with switched_on([disk], tmp_path / "second") as machine:
+            machine.expect("the machine-id is that of PRIVATE", CONFIRMED)
 
     assert UnbootedDisk(OsMedium(), str(disk)).view().slots[Slot.A].flags == Flags(
         priority=1, successful=True

@@ -21,7 +21,7 @@ from repo_tools.errors import ImageFaultsError
 from repo_tools.image_build import layout
 from repo_tools.image_build.initrd import ready_initrd
 from repo_tools.image_build.kernels import kernels_in
-from repo_tools.image_build.request import Etc, InitrdKind
+from repo_tools.image_build.request import Etc, InitrdKind, is_name
 from repo_tools.image_build.tree import Kind
 from signpost.text import foreign
 from updog.update_metadata.errors import VersionError
@@ -55,7 +55,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "updog-units": "Put the units where systemd looks for them and enable them: updog/systemd/README.md.",
         "updog-config": "Write etc/updog.toml into the source; `updog config --effective` shows every key.",
         "machine-id-file": (
-            'Set machine_id = "/var/lib/updog/machine-id" in updog.toml, or pass --etc persistent: '
+            'Set machine_id = "/var/lib/updog/machine-id" in updog.toml, or choose another --etc: '
             "a node's place in the waves must not change when it restarts."
         ),
         "trusted-root": "Pass --trusted-root FILE: metadata/1.root.json of your repository.",
@@ -148,8 +148,10 @@ def _identity(tree: Tree, request: BuildRequest) -> Iterator[Fault]:
         except VersionError:
             is_there = f"its VERSION_ID is {foreign(text)}, not a semantic version"
             yield Fault("version", is_there if text else "its os-release has no VERSION_ID")
-    if request.variant is None and not fields.get("VARIANT_ID"):
-        yield Fault("variant", "its os-release has no VARIANT_ID")
+    if request.variant is None and not is_name(fields.get("VARIANT_ID", "")):
+        text = fields.get("VARIANT_ID", "")
+        is_there = f"its VARIANT_ID is {foreign(text)}, which cannot be a part of a file name"
+        yield Fault("variant", is_there if text else "its os-release has no VARIANT_ID")
 
 
 def _init(tree: Tree) -> Iterator[Fault]:
@@ -231,7 +233,7 @@ def _settings(settings: Mapping[str, object], request: BuildRequest) -> Iterator
     missing = [key for key in ("metadata_base_url", "targets_base_url") if not settings.get(key)]
     if missing:
         yield Fault("updog-config", f"/{layout.SETTINGS} does not say {' and '.join(missing)}")
-    if request.etc is not Etc.PERSISTENT and "machine_id" not in settings:
+    if request.etc is Etc.READ_ONLY and "machine_id" not in settings:
         what = f"/{layout.SETTINGS} has no machine_id, and /{layout.MACHINE_ID} is new at each start"
         yield Fault("machine-id-file", what)
 

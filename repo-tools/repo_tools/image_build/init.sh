@@ -49,6 +49,17 @@ is_blank() {
     [ "$(dd if="$1" bs=64k count=16 2>/dev/null | tr -d '\000' | head -c 1 | wc -c)" -eq 0 ]
 }
 
+# systemd makes another ID at each start of an /etc that forgets. updog keeps that of the first start on PRIVATE
+# (updog.tmpfiles), and here it is put back. On the first start there is none, and nothing depends on it.
+keep_machine_id() {
+    private=$(private_partition "$1")
+    [ -b "$private" ] && mount -t ext4 -o ro "$private" /private 2>/dev/null || return 0
+    if grep -qxE '[0-9a-f]{32}' /private/machine-id; then
+        cat /private/machine-id >/sysroot/etc/machine-id && say "the machine-id is that of PRIVATE"
+    fi
+    umount /private
+}
+
 overlay_etc() {
     mkdir -p "$1/upper" "$1/work" || fail "/etc cannot be made writable: $1 cannot be written"
     mount -t overlay overlay -o "lowerdir=/sysroot/etc,upperdir=$1/upper,workdir=$1/work" /sysroot/etc ||
@@ -66,6 +77,7 @@ load /modules
 [ -e /dev/watchdog ] || load /softdog
 echo armed >/dev/watchdog # closed without the letter V it goes on counting
 
+mkdir -p /private
 data=
 hash=
 for _ in $(seq 60); do
@@ -84,6 +96,7 @@ say "ROOT is verified and mounted from $data"
 case "$ETC" in
 transient)
     overlay_etc /run/etc
+    keep_machine_id "$data"
     ;;
 persistent)
     private=$(private_partition "$data")
@@ -92,7 +105,6 @@ persistent)
         say "making a file system on $private"
         /programs/mke2fs -q -F -t ext4 -L PRIVATE "$private" || fail "no file system can be made on $private"
     fi
-    mkdir -p /private
     mount -t ext4 -o noatime "$private" /private || fail "PRIVATE cannot be mounted"
     chmod 0700 /private
     overlay_etc /private/etc

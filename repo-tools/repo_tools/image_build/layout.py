@@ -85,9 +85,8 @@ def programs(etc: Etc) -> tuple[str, ...]:
 
 def needed_modules(etc: Etc) -> tuple[str, ...]:
     """Return the modules without which our initrd cannot hand over."""
-    overlay = () if etc is Etc.READ_ONLY else ("overlay",)
-    private = ("ext4",) if etc is Etc.PERSISTENT else ()
-    return ("dm_verity", "erofs", *overlay, *private)
+    writable = () if etc is Etc.READ_ONLY else ("overlay", "ext4")  # ext4 is that of PRIVATE
+    return ("dm_verity", "erofs", *writable)
 
 
 def is_enabled(tree: Tree, unit: str) -> bool:
@@ -100,7 +99,7 @@ def is_enabled(tree: Tree, unit: str) -> bool:
         for name in tree.names(folder)
         if name.endswith((".wants", ".requires", ".upholds"))
     )
-    return any(tree.get(_real(tree, path)) is not None for path in wanting)
+    return any(tree.get(tree.place(path) or path) is not None for path in wanting)
 
 
 def has_watchdog(tree: Tree) -> bool:
@@ -146,13 +145,6 @@ def _plain(word: str) -> str:
     return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), word)
 
 
-def _real(tree: Tree, path: str) -> str:
-    """Return a path whose folder has no links in it; the last name is not followed."""
-    folder, _, name = path.rpartition("/")
-    found = tree.resolve(folder)
-    return f"{found}/{name}" if found is not None else path
-
-
 def _is_masked(tree: Tree, unit: str) -> bool:
-    inode = tree.get(_real(tree, f"{UNIT_FOLDERS[0]}/{unit}"))
+    inode = tree.get(tree.place(f"{UNIT_FOLDERS[0]}/{unit}") or "")
     return inode is not None and inode.kind is Kind.LINK and inode.target == "/dev/null"

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from repo_tools.image_build import layout
 from repo_tools.image_build.kernels import kernels_in
-from repo_tools.image_build.tree import FOLDER, Inode, Kind, file, join, link
+from repo_tools.image_build.tree import FOLDER, Inode, Kind, file, link
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -91,8 +91,7 @@ def _identify(tree: Tree, request: BuildRequest) -> None:
 
 def _place(tree: Tree, path: str, inode: Inode) -> None:
     """Put something where a path leads on the node: links of its folder are followed, a file is replaced."""
-    folder, _, name = path.rpartition("/")
-    tree.put(join(tree.resolve(folder) or folder, name), inode)
+    tree.put(tree.place(path) or path, inode)
 
 
 def _without_identity(tree: Tree) -> None:

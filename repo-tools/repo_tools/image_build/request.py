@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from repo_tools.config import target_word
 from signpost.errors import UsageError
+from signpost.text import foreign
+from updog.update_metadata.errors import FaultsError
 
 if TYPE_CHECKING:
     from updog.update_metadata.version import Version
@@ -45,6 +48,15 @@ class InitrdKind(StrEnum):
     DRACUT = "dracut"
 
 
+def is_name(variant: str) -> bool:
+    """Return whether ``publish`` takes this as the name of a variant."""
+    try:
+        target_word(variant)
+    except FaultsError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildRequest:
     """What a person may choose.
@@ -61,7 +73,7 @@ class BuildRequest:
         reset_identity: remove what only one machine may have, instead of refusing it.
 
     Raises:
-        UsageError: ``options``, ``compression``, or ``etc`` with an initrd of dracut.
+        UsageError: ``variant``, ``options``, ``compression``, or ``etc`` with an initrd of dracut.
     """
 
     version: Version | None = None
@@ -76,6 +88,11 @@ class BuildRequest:
     reset_identity: bool = False
 
     def __post_init__(self) -> None:
+        if self.variant is not None and not is_name(self.variant):
+            raise UsageError(
+                f"{foreign(self.variant)} cannot be a variant",
+                next_step="Use letters, digits, '.', '_', '-'.",
+            )
         if not _COMPRESSION.fullmatch(self.compression):
             raise UsageError(
                 f"{self.compression!r} is not a compression",

@@ -140,6 +140,8 @@ def test_an_output_that_is_not_a_folder_is_an_error_with_its_path(tmp_path: Path
         ({"options": "signpost.boot=x"}, "signpost.boot="),
         ({"options": "ro\nlinux /other"}, "line break"),
         ({"initrd": InitrdKind.DRACUT}, "/etc transient"),
+        ({"variant": 'a"\nID=x'}, "variant"),
+        ({"variant": ""}, "variant"),
     ],
 )
 def test_options_that_would_contradict_the_boot_stage_are_refused(words: dict[str, Any], said: str) -> None:

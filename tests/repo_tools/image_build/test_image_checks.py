@@ -21,6 +21,7 @@ FAULTY: list[tuple[str, dict[str, Inode | None], str]] = [
     ("version", {"usr/lib/os-release": file(b"VERSION_ID=12\nVARIANT_ID=box\n")}, '"12"'),
     ("version", {"usr/lib/os-release": file(b"VARIANT_ID=box\n")}, "no VERSION_ID"),
     ("variant", {"usr/lib/os-release": file(b"VERSION_ID=1.2.3\n")}, "no VARIANT_ID"),
+    ("variant", {"usr/lib/os-release": file(b"VERSION_ID=1.2.3\nVARIANT_ID=a/b\n")}, '"a/b"'),
     ("no-systemd", {"usr/lib/systemd/systemd": None, "sbin/init": file(b"")}, "its init is /sbin/init"),
     ("no-systemd", {"usr/lib/systemd/systemd": file(elf())}, "no /usr/lib/systemd/systemd"),
     ("architecture", {"usr/lib/systemd/systemd": file(elf(machine=40), mode=0o755)}, "x86_64"),
@@ -47,11 +48,6 @@ FAULTY: list[tuple[str, dict[str, Inode | None], str]] = [
         "updog-config",
         {"etc/updog.toml": file(b"machine_id = 'x'\n")},
         "metadata_base_url and targets_base_url",
-    ),
-    (
-        "machine-id-file",
-        {"etc/updog.toml": file(b"metadata_base_url = 'x'\ntargets_base_url = 'x'\n")},
-        "no machine_id",
     ),
     ("trusted-root", {"usr/share/updog/root.json": None}, "no /usr/share/updog/root.json"),
     ("trusted-root", {"usr/share/updog/root.json": file(b"{}")}, "not a root.json"),
@@ -85,7 +81,7 @@ def test_each_fault_is_found_alone_by_its_code(
 
 
 def test_every_code_is_tested() -> None:
-    assert {code for code, _, _ in FAULTY} | {"no-initrd"} == set(CODES)
+    assert {code for code, _, _ in FAULTY} | {"no-initrd", "machine-id-file"} == set(CODES)
 
 
 def test_all_faults_are_told_at_once_with_what_to_do() -> None:
@@ -108,10 +104,6 @@ def test_a_container_of_another_distribution_is_told_what_it_lacks() -> None:
         ({"usr/lib/modules/5.0/a.ko": file(module())}, BuildRequest(kernel=KERNEL)),
         ({"usr/share/updog/root.json": None}, BuildRequest(trusted_root=ROOT_JSON)),
         ({f"{MODULES}/fs/overlayfs": None}, BuildRequest(etc=Etc.READ_ONLY)),
-        (
-            {"etc/updog.toml": file(b"metadata_base_url = 'x'\ntargets_base_url = 'x'\n")},
-            BuildRequest(etc=Etc.PERSISTENT),
-        ),
         ({"usr/bin/busybox": None}, BY_DRACUT),
         (
             {
@@ -138,6 +130,13 @@ def test_a_persistent_etc_needs_what_makes_a_file_system_before_systemd_runs() -
     assert find_faults(tree, BuildRequest()) == []
     (fault,) = find_faults(tree, BuildRequest(etc=Etc.PERSISTENT))
     assert (fault.code, "e2fsprogs" in fault.message) == ("initrd-program", True)
+
+
+@pytest.mark.parametrize("etc", Etc)
+def test_only_where_etc_cannot_be_written_updog_is_told_of_a_machine_id_that_stays(etc: Etc) -> None:
+    tree = sound_tree({"etc/updog.toml": file(b"metadata_base_url = 'x'\ntargets_base_url = 'x'\n")})
+    codes = [fault.code for fault in find_faults(tree, BuildRequest(etc=etc))]
+    assert codes == (["machine-id-file"] if etc is Etc.READ_ONLY else [])
 
 
 def test_a_kernel_that_is_not_there_is_told_with_those_that_are() -> None:
