@@ -123,7 +123,8 @@ def check(requests: Requests, *, now: datetime, by: str) -> Requests:
 def release_lock(requests: Requests, *, now: datetime, by: str) -> Requests:
     """Let the fleet lock that is kept after a fallback be released."""
     asked = replace(requests, release_lock_at=now)
-    return _recorded(asked, Code.LOCK_RELEASE_ASKED, "The agent releases the fleet lock.", now, by)
+    sentence = "The agent releases the fleet lock, if it is kept because this node fell back."
+    return _recorded(asked, Code.LOCK_RELEASE_ASKED, sentence, now, by)
 
 
 def _recorded(requests: Requests, code: Code, sentence: str, now: datetime, by: str) -> Requests:

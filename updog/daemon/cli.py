@@ -37,11 +37,13 @@ def _now() -> datetime:
 
 
 def _moment(text: str) -> datetime:
-    """Return a time from ``2h``, ``30m``, ``1d``, ``in 2 hours`` or RFC 3339."""
+    """Return a time from ``2h``, ``30m``, ``1d``, ``in 2 hours`` or RFC 3339. Raises TimeError."""
     units = {"m": "minutes", "h": "hours", "d": "days"}
-    if text[:-1].isdecimal() and text[-1:] in units:
-        text = f"in {text[:-1]} {units[text[-1]]}"
-    return parse_moment(text, _now())
+    words = f"in {text[:-1]} {units[text[-1]]}" if text[:-1].isdecimal() and text[-1:] in units else text
+    try:
+        return parse_moment(words, _now())
+    except TimeError as error:
+        raise TimeError(f"{text!r} is none of 30m, 2h, 1d and a time such as 2026-11-24T09:30:00Z") from error
 
 
 _TIME = Parsed("time", _moment, usage=(TimeError,))

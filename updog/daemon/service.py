@@ -115,6 +115,7 @@ def serve(path: Path, *, root: Path = Path("/")) -> int:
                 notify("STOPPING=1")
                 break
             if signal.SIGHUP in signals and _is_sound(path):
+                log.info("starts again with the configuration in %s", path)
                 if api is not None:
                     api.close()
                 status_files.remove_agent_metrics(config)

@@ -114,6 +114,13 @@ def test_what_an_operator_said_while_it_did_not_run_counts_when_it_starts(node: 
         assert eventually(lambda: is_rebooted(node))
 
 
+@pytest.mark.parametrize("when", ["tomorrow", "07:00", "2 h", "2h30m", ""])
+def test_a_time_that_it_cannot_read_is_refused_and_what_it_reads_is_told(node: Node, when: str) -> None:
+    done = node.updog("agent", "postpone", when)
+    assert done.status == 2
+    assert f"{when!r} is none of 30m, 2h, 1d and a time such as 2026-11-24T09:30:00Z" in done.err
+
+
 def test_its_metrics_stand_in_a_file_of_their_own_while_it_runs(node: Node) -> None:
     folder = node.folder / "metrics"
 
@@ -261,6 +268,7 @@ def test_told_to_read_its_configuration_it_follows_the_new_one(node: Node) -> No
         node.config.write_text(text.replace('mode = "restart"', 'mode = "check"'), encoding="utf-8")
         process.send_signal(signal.SIGHUP)
         assert eventually(lambda: (said(node) or {"mode": ""})["mode"] == "check")
+        assert f"starts again with the configuration in {node.config}" in log_of(node).read_text()
         assert process.poll() is None
 
 

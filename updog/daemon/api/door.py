@@ -78,10 +78,19 @@ def open_door(settings: ApiSettings, environment: Mapping[str, str], *, is_off: 
     own = [each for name, each in passed if name != BOTTLEROCKET]
     bottlerocket = [each for name, each in passed if name == BOTTLEROCKET]
     if not own and settings.socket is not None and not is_off:
-        own = [listen(settings.socket, mode=0o666, group="updog")]
+        own = [_listen_for("api.socket", settings.socket, mode=0o666, group="updog")]
     if not bottlerocket and settings.bottlerocket_socket is not None and not is_off:
-        bottlerocket = [listen(settings.bottlerocket_socket, mode=0o660, group="api")]
+        place = settings.bottlerocket_socket
+        bottlerocket = [_listen_for("api.bottlerocket_socket", place, mode=0o660, group="api")]
     return Door(own=own, bottlerocket=bottlerocket, passed=[each for _, each in passed])
+
+
+def _listen_for(key: str, path: Path, *, mode: int, group: str) -> socket.socket:
+    """Return :func:`listen`; its MediumError names the ``key`` of the configuration that has the path."""
+    try:
+        return listen(path, mode=mode, group=group)
+    except MediumError as error:
+        raise MediumError(f"{key} = {path}: {error.message}", next_step=error.next_step) from error
 
 
 def _passed_sockets(environment: Mapping[str, str]) -> list[tuple[str, socket.socket]]:
