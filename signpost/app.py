@@ -19,6 +19,7 @@ from signpost import blockdev, gptprio, sets, state
 from signpost.bootrecord import boot_partition
 from signpost.disk import Disk
 from signpost.errors import LayoutError, NothingBootableError, UsageError
+from signpost.growth import growth, refuse_smaller
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
     from signpost.disk import Loaded
     from signpost.gpt import Guid, PartitionEntry, Table
     from signpost.gptprio import Flags
+    from signpost.growth import Growth
     from signpost.medium import Medium
     from signpost.sets import ImageKind, Layout, Slot
     from signpost.state import Choice, Command
 
 __all__ = [
     "DiskView",
+    "GrownData",
     "PartitionView",
     "RunningDiskView",
     "Signpost",
@@ -40,6 +43,7 @@ __all__ = [
     "devices",
     "find_on",
     "find_running",
+    "tell_kernel",
 ]
 
 _STATE_ACTIVE = "For another disk, state which of its slots counts as running: --active A or --active B."
@@ -110,6 +114,17 @@ class RunningDiskView(DiskView):
         if self.running is None:
             raise LayoutError(f"the running slot of {self.disk} is not known")
         return self.running
+
+
+class GrownData(NamedTuple):
+    """DATA before and after it grew (the same if there was no room), and what was repaired with it.
+
+    ``before`` and ``after`` are None if another partition is the last one and there is no room behind it.
+    """
+
+    before: PartitionView | None
+    after: PartitionView | None
+    repaired: tuple[str, ...]
 
 
 class UnbootedDisk:
@@ -193,6 +208,28 @@ class UnbootedDisk:
         sets.find(loaded.table.entries)
         self._disk.store(loaded, {})
         return loaded.faults
+
+    def grow(self, *, write: bool = True) -> GrownData:
+        """Extend DATA, the last partition, to the end of the disk; move the backup of the table there.
+
+        One store, as for the flags: a power cut leaves the old table or the new one.
+
+        Args:
+            write: whether to do it; otherwise only say what would be done.
+
+        Raises:
+            LayoutError: the disk has no slots, is smaller than its table says, or another partition than DATA
+                is before the room; nothing was written.
+            TableChangedError, DiskBusyError: another program is using the disk; nothing was written.
+            TableError, MediumError, ReadBackError: the disk cannot be used.
+        """
+        loaded = self._disk.load()
+        sets.find(loaded.table.entries)
+        refuse_smaller(loaded.examined)
+        grows = growth(loaded.pair.primary)
+        if write:
+            self._disk.store(loaded, grows.changes if grows else {})
+        return _grown(grows, loaded.faults)
 
     def rewrite(self) -> None:
         """Write both copies of the table unchanged, to test the disk."""
@@ -325,6 +362,21 @@ def devices(disk: str, *, sysfs: str = "/sys") -> dict[int, str]:
         return {}
 
 
+def tell_kernel(disk: str, partition: PartitionView, *, sysfs: str = "/sys") -> bool:
+    """Let the running kernel use all of a partition that has grown. Return whether it does.
+
+    An image file has no partitions for the kernel, nor has a disk whose table it did not read. Raises
+    MediumError if the kernel refuses.
+    """
+    device = blockdev.device_of_node(disk)
+    sizes = blockdev.partition_sizes(sysfs, device) if device else {}
+    if partition.number not in sizes:
+        return False
+    if sizes[partition.number] != partition.size:
+        blockdev.resize_partition(disk, partition.number, offset=partition.offset, size=partition.size)
+    return True
+
+
 def _active(disk: str, layout: Layout, below: blockdev.RunningRoot) -> Slot:
     """Return the slot that the partitions below the running root belong to. Raises LayoutError."""
     slots = {layout.slot_of(number - 1) for number in below.partitions} - {None}
@@ -357,6 +409,17 @@ def _slot_view(table: Table, parts: sets.PartitionSet) -> SlotView:
     """Return the view of a slot."""
     boot, root, hash_ = (_partition_view(table, index) for index in parts)
     return SlotView(boot, root, hash_, gptprio.flags(table.entries[parts.boot].attributes))
+
+
+def _grown(grows: Growth | None, repaired: tuple[str, ...]) -> GrownData:
+    """Return what a growth changes."""
+    if grows is None:
+        return GrownData(None, None, repaired)
+    before, after = (
+        PartitionView(grows.number, *extent, grows.entry.label, grows.entry.guid)
+        for extent in (grows.before, grows.after)
+    )
+    return GrownData(before, after, repaired)
 
 
 def _partition_view(table: Table, index: int) -> PartitionView:

@@ -4,6 +4,7 @@ Rules it enforces:
 
 * only sysfs is read: root file system, dm-verity device, its ``slaves/``, their disk; and, for a root that is
   not on a partition, the kernel command line and udev's links;
+* one call changes something, in the kernel's memory and not on the disk: :func:`resize_partition`;
 * device numbers are kept complete (minors above 255 are in use; upstream's arithmetic loses them);
 * the path of sysfs and the device numbers are arguments: only the caller knows the real ones.
 
@@ -12,14 +13,24 @@ Partitions that are themselves device-mapper mappings (kpartx, multipath) are no
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
+from array import array
+from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from signpost.errors import LayoutError, MediumError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_SYSFS_SECTOR = 512  # bytes: what `size` counts in sysfs, whatever the device's own sectors are
+
+# linux/blkpg.h: struct blkpg_ioctl_arg (op, flags, datalen, data) and struct blkpg_partition (start and
+# length in bytes, number, two names that are not used).
+_BLKPG, _BLKPG_RESIZE_PARTITION = 0x1269, 3
+_BLKPG_ARGUMENT, _BLKPG_PARTITION = Struct("@iiiP"), Struct("@qqi64s64s0q")
 
 _MAX_DEPTH = 8  # device-mapper mappings on top of one another; more is a loop in a damaged tree
 _BY_HAND = "State the disk with --disk and the running slot with --active."
@@ -104,6 +115,45 @@ def partition_nodes(sysfs: str, disk: Device) -> dict[int, str]:
         for path in partitions
         if os.path.exists(os.path.join(path, "partition"))
     }
+
+
+def partition_sizes(sysfs: str, disk: Device) -> dict[int, int]:
+    """Return the size in bytes of each partition of a disk as the kernel knows it, by number."""
+    folder = _folder(sysfs, disk)
+    partitions = (os.path.join(folder, name) for name in sorted(os.listdir(folder)))
+    return {
+        int(_attribute(path, "partition")): int(_attribute(path, "size")) * _SYSFS_SECTOR
+        for path in partitions
+        if os.path.exists(os.path.join(path, "partition"))
+    }
+
+
+def resize_partition(disk: str, number: int, *, offset: int, size: int) -> None:
+    """Tell the kernel how large a partition is now, also while it or another one is mounted.
+
+    Needs CAP_SYS_ADMIN. The kernel refuses another offset than it knows, and a partition over another one.
+
+    Args:
+        disk: the node of the whole disk.
+        number: of the partition.
+        offset: where it begins, in bytes.
+        size: bytes.
+
+    Raises:
+        MediumError: the kernel refuses.
+    """
+    partition = array("B", _BLKPG_PARTITION.pack(offset, size, number, b"", b""))
+    address, length = partition.buffer_info()
+    argument = _BLKPG_ARGUMENT.pack(_BLKPG_RESIZE_PARTITION, 0, length, address)
+    try:
+        descriptor = os.open(disk, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(descriptor, _BLKPG, argument)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        message = f"{disk}: the kernel does not take the new size of partition {number}: {error.strerror}"
+        raise MediumError.of(message, error) from error
 
 
 def _partitions_below(folder: str, depth: int) -> Iterator[str]:

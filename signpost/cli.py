@@ -20,7 +20,7 @@ from signpost.journal import start_logging
 from signpost.medium import OsMedium
 from signpost.sets import Slot
 from signpost.state import Command, describe
-from signpost.text import table
+from signpost.text import printable, size_text, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -298,6 +298,52 @@ def repair(target: Target, *, as_json: bool) -> None:
     faults = disk.repair_disk()
     lines = [f"{disk.path}: repaired:", *_bullets(faults)] if faults else [f"{disk.path}: nothing to repair"]
     console.emit({"disk": disk.path, "repaired": faults}, "\n".join(lines), as_json=as_json)
+
+
+@program.command("grow")
+@click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+@_target_options
+@console.json_option
+@click.pass_obj
+@console.example("signpost grow", "signpost --disk disk.img grow --dry-run")
+def grow(target: Target, *, dry_run: bool, as_json: bool) -> None:
+    """Grow DATA to the end of the disk.
+
+    For an image that was written to a larger disk. DATA must be the last partition. The backup of the table
+    moves to the end of the disk, and faults of the table are repaired. The running kernel uses the new size
+    at once; the file system in DATA is not changed. No flag changes.
+
+    Exit status: 0, even if there was nothing to grow; 1 if there is room, but DATA is not the last partition,
+    or if the disk is smaller than its table says; nothing is written then.
+    """
+    disk = _disk(target)
+    grown = disk.grow(write=not dry_run)
+    before, after = grown.before, grown.after
+    known = after is not None and not dry_run and app.tell_kernel(disk.path, after, sysfs=target["sysfs"])
+    document = {
+        "disk": disk.path,
+        "partition": after.number if after else None,
+        "before": before.size if before else None,
+        "after": after.size if after else None,
+        "repaired": grown.repaired,
+        "written": not dry_run and (before != after or bool(grown.repaired)),
+        "kernel_knows": known,
+    }
+    console.emit(document, "\n".join(_grown_lines(disk.path, grown, dry_run=dry_run)), as_json=as_json)
+
+
+def _grown_lines(disk: str, grown: app.GrownData, *, dry_run: bool) -> list[str]:
+    """Return what a growth did, or would do, as text."""
+    before, after = grown.before, grown.after
+    if before is None or after is None or before == after:
+        lines = [f"{disk}: nothing to grow"]
+    else:
+        name, sizes = f"partition {after.number} ({printable(after.label)})", (before.size, after.size)
+        verb = "would grow" if dry_run else "grew"
+        lines = [f"{disk}: {name} {verb} from {' to '.join(map(size_text, sizes))}"]
+    if grown.repaired:
+        lines += ["would repair:" if dry_run else "repaired:", *_bullets(grown.repaired)]
+    return lines
 
 
 def _apply(target: Target, command: Command, *, as_json: bool, tries: int = 1) -> None:

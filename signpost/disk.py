@@ -6,7 +6,8 @@ Rules it enforces:
 * everything cached is flushed before the first write, so that what was read is also what a power cut leaves;
 * one copy is completely written (array, then header), flushed and read back before the other is touched. An
   invalid copy is written first, so that the only valid one is never the one being written; otherwise the
-  backup is written before the primary;
+  backup is written before the primary. A backup that moves to the end of a grown disk is written first, too:
+  of the old one only the primary header knows, however damaged that is;
 * a repair is part of the same write: both copies are written from the trusted one;
 * if there is nothing to change and nothing to repair, nothing is written; the protective MBR is never written
   (D26).
@@ -101,8 +102,7 @@ class Disk:
             if self._read(descriptor) != loaded:
                 raise TableChangedError(f"{self.path}: the partition table changed since it was read")
             self._medium.flush(descriptor)
-            # Never the only valid copy first.
-            order = (wanted.backup, wanted.primary) if loaded.examined.primary.table else wanted
+            order = (wanted.backup, wanted.primary) if _backup_first(loaded.examined, wanted) else wanted
             for table in order:
                 self._write_copy(descriptor, table)
             return self._read(descriptor)
@@ -181,3 +181,10 @@ class Disk:
         last = self._medium.size(descriptor) // sector_size - 1
         offsets = (lba * sector_size for lba in (gpt.PRIMARY_LBA, last) if lba > 0)
         return any(gpt.has_signature(self._medium.read_at(descriptor, 8, offset)) for offset in offsets)
+
+
+def _backup_first(examined: gpt.Examined, wanted: gpt.Pair) -> bool:
+    """Whether the backup can be written first without touching the only valid copy."""
+    old = examined.backup.table
+    moves = old is not None and old.header.my_lba < wanted.backup.header.array_lba
+    return examined.primary.table is not None or moves

@@ -37,7 +37,7 @@ _PLACES = {
 """Where a file goes that is not a unit."""
 
 _PREFIX = PurePosixPath("/usr")
-_PROGRAM = "ExecStart={prefix}/bin/updog "
+_PROGRAMS = "ExecStart={prefix}/bin/"  # updog, and signpost beside it
 _PLAIN = re.compile(r"(/[A-Za-z0-9._+-]+)+")  # no blank, no %, no quote: systemd.service(5), "COMMAND LINES"
 _HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - compared with, never written
 
@@ -56,7 +56,7 @@ def files(prefix: PurePosixPath = _PREFIX) -> dict[str, bytes]:
     hidden = [folder for folder in _HIDDEN if prefix.is_relative_to(folder)]
     if hidden:
         raise UnitsError(f"{prefix} cannot be seen by the units, which are protected from {hidden[0]}")
-    ours, theirs = (_PROGRAM.format(prefix=each).encode("ascii") for each in (_PREFIX, prefix))
+    ours, theirs = (_PROGRAMS.format(prefix=each).encode("ascii") for each in (_PREFIX, prefix))
     folder = resources.files("updog") / "systemd"
     return {
         _PLACES.get(name, f"{UNITS}/{name}"): content.replace(ours, theirs)

@@ -25,6 +25,7 @@ COMMANDS = {
     "cancel-upgrade",
     "clear-inactive",
     "completion",
+    "grow",
     "has-boot-ever-succeeded",
     "mark-inactive-valid",
     "mark-successful-boot",

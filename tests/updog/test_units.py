@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 import updog
+from signpost.cli import program as signpost
 from signpost.errors import ExitStatus, ToolError
 from updog import units
 from updog.api_keys import API_KEYS
@@ -44,10 +45,10 @@ def read(path: Path) -> configparser.ConfigParser:
 
 
 @every_service
-def test_a_service_starts_a_command_that_updog_has_with_options_it_takes(path: Path) -> None:
+def test_a_service_starts_a_command_that_its_program_has_with_options_it_takes(path: Path) -> None:
     program_path, command, *options = read(path)["Service"]["ExecStart"].split()
-    assert program_path == "/usr/bin/updog"
-    found = program.get_command(click.Context(program), command)
+    group = {"/usr/bin/updog": program, "/usr/bin/signpost": signpost}[program_path]
+    found = group.get_command(click.Context(group), command)
     assert found
     taken = {option for parameter in found.params for option in parameter.opts}
     assert set(options) <= taken
@@ -166,7 +167,7 @@ def test_units_are_installed_for_where_the_program_is(system: Path, prefix: str)
         system / "usr/bin/updog",
     }
     started = [read(path)["Service"]["ExecStart"] for path in written if path.suffix == ".service"]
-    assert {line.split()[0] for line in started} == {f"{prefix}/bin/updog"}
+    assert {line.split()[0] for line in started} == {f"{prefix}/bin/updog", f"{prefix}/bin/signpost"}
     assert {path.stat().st_mode & 0o777 for path in written} == {0o644}
 
 
@@ -239,14 +240,29 @@ def test_confirm_is_like_the_others_where_health_checks_need_nothing(tmp_path: P
     assert _exposure("updog-confirm.service", tmp_path / "units") <= 2.2
 
 
-def test_only_what_runs_operators_programs_has_privileges_and_its_file_comes_after_the_hardening() -> None:
+def test_only_what_needs_them_has_privileges_and_its_file_comes_after_the_hardening() -> None:
     """Drop-ins are read in the order of their names, whatever folder they are in; the last one decides."""
     hardening = FOLDER / "updog-.service.d" / "hardening.conf"
     own = [path for path in FOLDER.glob("updog-*.service.d/*.conf") if path != hardening]
-    assert {path.parent.name for path in own} == {"updog-confirm.service.d", "updog-agent.service.d"}
     assert all(path.name > hardening.name for path in own)
     assert read(hardening)["Service"]["CapabilityBoundingSet"] == ""
-    assert {read(path)["Service"]["CapabilityBoundingSet"] for path in own} == {"~"}
+    privileges = {path.parent.name: read(path)["Service"]["CapabilityBoundingSet"] for path in own}
+    assert privileges == {
+        "updog-confirm.service.d": "~",
+        "updog-agent.service.d": "~",
+        "updog-grow.service.d": "CAP_SYS_ADMIN",
+    }
+
+
+def test_data_grows_before_it_is_mounted_and_waits_for_no_file_system() -> None:
+    """PrivateTmp= waits for /var/tmp, RequiresMountsFor= for what it names: both can be on DATA."""
+    unit = read(FOLDER / "updog-grow.service")
+    assert "local-fs-pre.target" in unit["Unit"]["Before"].split()
+    assert unit["Unit"]["DefaultDependencies"] == "no"
+    assert "RequiresMountsFor" not in unit["Unit"]
+    assert "75" in unit["Service"]["SuccessExitStatus"].split()
+    own = [read(path)["Service"] for path in (FOLDER / "updog-grow.service.d").iterdir()]
+    assert [each["PrivateTmp"] for each in own] == ["no"]
 
 
 @with_systemd
@@ -264,4 +280,4 @@ def test_systemd_understands_every_line(tmp_path: Path) -> None:
         check=False,
     )
     said = [line for line in done.stderr.splitlines() if "updog" in line]
-    assert [line for line in said if "/usr/bin/updog is not executable" not in line] == []
+    assert [line for line in said if not re.search("/usr/bin/(updog|signpost) is not executable", line)] == []
