@@ -320,9 +320,9 @@ def unpacked(source: Counted, head: bytes, *, name: str) -> Iterator[bytes]:
         yield from unpack(source)
         for _ in source.blocks():
             pass
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise ImageSourceError(f"cannot unpack {name}: {error}") from error
     except ImageError as error:
-        raise ImageSourceError(f"{name} is not a well-formed Zstandard stream") from error
+        raise ImageSourceError(f"cannot unpack {name}: {error.__cause__ or error}") from error
     except OSError as error:
         raise ImageSourceError(f"cannot read {name}: {error.strerror or error}") from error
-    except (EOFError, zlib.error, lzma.LZMAError) as error:
-        raise ImageSourceError(f"cannot unpack {name}: {error}") from error
