@@ -6,7 +6,7 @@ import platform
 import shutil
 import signal
 import sys
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +18,11 @@ from updog.update_metadata.errors import VersionError
 from updog.update_metadata.version import Version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from updog.drill.drill_file import Drill, Kind
     from updog.drill.machine import DrillReleases, Machine
     from updog.drill.series import MachineMaker, Result
-    from updog.drill.snapshots import Emulation
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _NEW_FILE = click.Path(path_type=Path, dir_okay=False)
@@ -131,11 +130,11 @@ def run(
     from updog.cli import clock
     from updog.drill import catalog
     from updog.drill.machine import DrillReleases
-    from updog.drill.qemu import Hardware
     from updog.drill.releases import find
     from updog.drill.series import Series, require_passed
-    from updog.drill.snapshots import Emulation, shared_openings
 
+    if in_qemu:
+        _require_emulation()
     drills = catalog.choose(names)
     metadata, targets, root = _places(repo, metadata_url, targets_url, trusted_root)
     wanted = DrillReleases(
@@ -151,16 +150,14 @@ def run(
     for drill in drills:
         shutil.rmtree(results / drill.name, ignore_errors=True)
     results.mkdir(parents=True, exist_ok=True)
-    emulation = Emulation(
-        hardware=Hardware(stage=boot_stage and boot_stage.resolve(), options=qemu_options),
-        folder=results.resolve() / "prepared",
-        shared=shared_openings(drills),
+    machines = (
+        _emulated(dice, drills, found.roots_behind, results.resolve(), boot_stage, qemu_options)
+        if in_qemu
+        else nullcontext(_simulated(dice))
     )
-    make = _emulated(dice, found.roots_behind, emulation) if in_qemu else _simulated(dice)
-    series = Series(releases=found, make=make, folder=results.resolve(), jobs=jobs)
     done = []
-    with _terminable(), closing(emulation):
-        for result in series.run(drills):
+    with _terminable(), machines as make:
+        for result in Series(releases=found, make=make, folder=results.resolve(), jobs=jobs).run(drills):
             done.append(result)
             _print(result, len(done), len(drills), as_json=as_json)
     _report(done, junit, machine="qemu" if in_qemu else "played", as_json=as_json)
@@ -191,23 +188,49 @@ def _simulated(dice: int) -> MachineMaker:
     return make
 
 
-def _emulated(dice: int, roots_behind: int, emulation: Emulation) -> MachineMaker:
-    """Return the maker of machines in QEMU. Raises DrillSkippedError where QEMU is not installed."""
+def _require_emulation() -> None:
+    """Raise ConfigError if this installation lacks machines in QEMU, as the Debian package of a node does."""
+    from importlib.util import find_spec
+
+    if find_spec("updog.drill.emulated") is None:
+        step = "Install the package repo-tools beside it, or leave out --qemu."
+        raise ConfigError("drills in QEMU are not part of this installation", next_step=step)
+
+
+@contextmanager
+def _emulated(
+    dice: int,
+    drills: Sequence[Drill],
+    roots_behind: int,
+    folder: Path,
+    boot_stage: Path | None,
+    options: tuple[str, ...],
+) -> Iterator[MachineMaker]:
+    """Yield the maker of machines in QEMU.
+
+    Raises:
+        DrillSkippedError: QEMU is not installed.
+    """
     import random
 
     from updog.drill.emulated import EmulatedMachine
-    from updog.drill.qemu import require
+    from updog.drill.qemu import Hardware, require
+    from updog.drill.snapshots import Emulation, shared_openings
     from updog.errors import DrillSkippedError
 
-    require(emulation.hardware)
+    hardware = Hardware(stage=boot_stage and boot_stage.resolve(), options=options)
+    require(hardware)
+    with closing(
+        Emulation(hardware=hardware, folder=folder / "prepared", shared=shared_openings(drills))
+    ) as emulation:
 
-    def make(drill: Drill, releases: DrillReleases, folder: Path) -> Machine:
-        if drill.rotations > roots_behind:  # the node trusts the root in its image
-            raise DrillSkippedError(f"the root in the image is only {roots_behind} versions behind")
-        seeded = random.Random(f"{dice} {drill.name}")  # noqa: S311 - has to be repeatable
-        return EmulatedMachine(folder, releases, drill, emulation, seeded)
+        def make(drill: Drill, releases: DrillReleases, folder: Path) -> Machine:
+            if drill.rotations > roots_behind:  # the node trusts the root in its image
+                raise DrillSkippedError(f"the root in the image is only {roots_behind} versions behind")
+            seeded = random.Random(f"{dice} {drill.name}")  # noqa: S311 - has to be repeatable
+            return EmulatedMachine(folder, releases, drill, emulation, seeded)
 
-    return make
+        yield make
 
 
 def _places(
