@@ -54,6 +54,15 @@ def test_a_service_starts_a_command_that_its_program_has_with_options_it_takes(p
     assert set(options) <= taken
 
 
+def test_no_unit_needs_a_program_that_the_smallest_debian_lacks() -> None:
+    """There is no /bin/kill without procps; the shell has its own."""
+    words = [line for path in SERVICES for line in path.read_text(encoding="ascii").splitlines()]
+    programs = {
+        word.split()[0] for line in words for _, _, word in [line.partition("=")] if line[:4] == "Exec"
+    }
+    assert programs == {"/usr/bin/updog", "/bin/sh"}
+
+
 @every_service
 def test_exit_statuses_that_a_service_names_are_documented_ones(path: Path) -> None:
     service = read(path)["Service"]
