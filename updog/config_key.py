@@ -47,18 +47,23 @@ class Key:
 
     @property
     def default_text(self) -> str:
-        """The default as TOML would have it; empty if there is none."""
-        if isinstance(self.default, bool):
-            return str(self.default).lower()
-        if isinstance(self.default, (tuple, list)):
-            return f"[{', '.join(repr(item) for item in self.default)}]".replace("'", '"')
-        return "" if self.default is None else str(self.default)
+        """The default as TOML has it; empty if there is none."""
+        return "" if self.default is None else _toml(self.default)
 
     def fault(self, value: Any, error: BadValueError, *, name: str) -> str:
         """Return the sentence that refuses ``value``; ``name`` says which of several tables it stands in."""
         text = without_secrets(repr(value))
         shown = _UP_TO_A_HOST.sub("", text) if "URL" in self.takes else text
         return f"{name} = {shown}: {str(error) or f'must be {self.takes}'}"
+
+
+def _toml(value: Any) -> str:
+    """Return a default as TOML has it. A path is a text there."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (tuple, list)):
+        return f"[{', '.join(map(_toml, value))}]"
+    return str(value) if isinstance(value, int) else f'"{value}"'  # no default has a quote or a backslash
 
 
 _UP_TO_A_HOST = re.compile(r"[^\s'\"/]*@")  # the login of a URL whose scheme is missing or misspelt
