@@ -6,7 +6,7 @@ PYTHON := .venv/bin/python
 # Whole processes are started and timed here: let Python keep compiled modules, as an installed wheel does.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test drill drill-repeat lint bench bench-fleet docs fuzz pyz clean
+.PHONY: demo test drill drill-repeat lint bench bench-fleet docs fuzz packages pyz clean
 
 demo: .venv/ready  ## the main job end to end on real images
 	$(PYTHON) tools/demo.py
@@ -45,6 +45,10 @@ fuzz: .venv/ready  ## look for input that breaks a parser, SECONDS for each
 
 docs: .venv/ready  ## write the generated reference pages anew
 	$(PYTHON) tools/generate_reference.py
+
+ARCHITECTURE := $(shell dpkg --print-architecture)
+packages: .venv/ready  ## dist/*.deb: the Debian packages updog and repo-tools
+	$(PYTHON) tools/packages.py build --architecture $(ARCHITECTURE)
 
 pyz: .venv/ready  ## dist/signpost.pyz: signpost as one file, for rescue systems
 	$(PYTHON) tools/make_pyz.py dist/signpost.pyz
