@@ -262,7 +262,9 @@ class _Case(NamedTuple):
     @property
     def applies_early(self) -> bool:
         """Whether any restart after the install takes the update, not only one of this agent."""
-        return self.policy.apply is Apply.AT_ONCE or self.policy.sentinel is not None
+        policy = self.policy
+        is_early = policy.apply is Apply.AT_ONCE or policy.sentinel is not None
+        return is_early and policy.mode in {Mode.INSTALL, Mode.RESTART}
 
     @property
     def is_other_to_install(self) -> bool:

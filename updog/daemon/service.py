@@ -254,4 +254,7 @@ def _publish(daemon: Daemon, config: Config, run: Path) -> dict[str, Any]:
 def _is_over(daemon: Daemon, config: Config) -> bool:
     state = daemon.memory.state
     is_off = config.auto.mode is Mode.OFF and state.phase is Phase.OFF
-    return is_off and state.lock in {Lock.NO, Lock.KEPT} and daemon.is_idle
+    is_in_order = (
+        state.lock in {Lock.NO, Lock.KEPT} and state.applied is None
+    )  # what boots next is taken back
+    return is_off and is_in_order and daemon.is_idle

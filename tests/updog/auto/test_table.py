@@ -660,6 +660,21 @@ def test_at_once_makes_it_boot_next_and_takes_that_back_if_it_is_withdrawn() -> 
     assert not world.boots_next
 
 
+@pytest.mark.parametrize("mode", [Mode.OFF, Mode.CHECK])
+@pytest.mark.parametrize("policy", [SENTINEL, replace(RESTART, mode=Mode.INSTALL, apply=Apply.AT_ONCE)])
+def test_an_agent_that_is_switched_off_takes_back_what_boots_next_and_the_sentinel(
+    policy: Policy, mode: Mode
+) -> None:
+    """Else the next restart of anybody takes a release that may have been withdrawn: off looks no more."""
+    world = until(at_peace(policy), Phase.INSTALLED)
+    world.policy = replace(policy, mode=mode)
+    world.start_daemon()
+    world.look()
+    world.settle(1)
+    assert (world.boots_next, world.sentinel, world.standing) == (False, False, Standing.STAGED)
+    assert world.state.applied is None
+
+
 def test_at_once_survives_a_new_start_of_the_daemon() -> None:
     world = staged(replace(RESTART, mode=Mode.INSTALL, apply=Apply.AT_ONCE))
     world.start_daemon()

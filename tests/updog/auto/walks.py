@@ -244,6 +244,7 @@ def assert_at_peace(world: World) -> None:
     is_early = policy.apply is Apply.AT_ONCE or policy.sentinel is not None
     if state.applied is not None:
         assert is_early
+        assert policy.mode in {Mode.INSTALL, Mode.RESTART}
         assert world.other in world.published
     if world.sentinel:  # another program restarts this node: only into an update
         assert world.boots_next

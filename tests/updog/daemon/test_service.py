@@ -284,6 +284,21 @@ def test_with_mode_off_it_ends_by_itself_and_status_says_which_file_says_so(node
     assert f"auto.mode in {node.config} is off" in done.err
 
 
+def test_switched_off_it_takes_back_what_it_made_boot_next_before_it_ends(node: Node) -> None:
+    text = node.config.read_text(encoding="utf-8")
+    at_once = text.replace('mode = "restart"', 'mode = "install"\napply = "at-once"')
+    node.config.write_text(at_once, encoding="utf-8")
+    with daemon_of(node):
+        assert eventually(lambda: state(node) == "idle")
+        node.updog("agent", "check")
+        assert eventually(lambda: node.flags(Slot.B).priority > node.flags(Slot.A).priority)
+    node.config.write_text(at_once.replace('"install"', '"off"'), encoding="utf-8")
+    with daemon_of(node) as process:
+        assert process.wait(stretched(60)) == 0
+    assert node.flags(Slot.A).priority > node.flags(Slot.B).priority
+    assert node.holds(Slot.B, "1.1.0")
+
+
 def link(path: Path, target: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.symlink_to(target)
