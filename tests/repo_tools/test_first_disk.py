@@ -209,6 +209,55 @@ def test_a_kill_leaves_no_disk_and_the_next_run_makes_it(repository: SmallReposi
     assert not path.with_name("node.img.partial").exists()
 
 
+@pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-utils is not installed")
+@pytest.mark.parametrize("form", ["qcow2", "vmdk"])
+def test_a_disk_for_a_cloud_holds_byte_for_byte_the_raw_one(
+    repository: SmallRepository, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    disk = tmp_path / "clouds" / f"node.{form}"
+    disk.parent.mkdir()
+    assert run(cli, _words(repository, disk, "--cloud", form, "--json")) == 0
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (said["disk"], said["format"]) == (str(disk), form)
+    assert list(disk.parent.iterdir()) == [disk]
+    told = subprocess.run(["qemu-img", "info", "--output=json", disk], capture_output=True, check=True)
+    info = json.loads(told.stdout)
+    assert (info["format"], info["virtual-size"]) == (form, said["size"])
+    assert disk.stat().st_size < said["size"] / 10
+    raw = tmp_path / "raw"
+    subprocess.run(["qemu-img", "convert", "-O", "raw", disk, raw], check=True)
+    assert _examined(raw, 512).faults == ()
+    _holds_the_release(repository, raw, said)
+
+
+def test_without_qemu_img_its_package_is_named_and_no_file_is_left(
+    repository: SmallRepository,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    before = tree_digest(tmp_path)
+    assert run(cli, _words(repository, tmp_path / "node.qcow2", "--cloud", "qcow2")) == 1
+    said = capsys.readouterr().err
+    assert "not installed: qemu-img" in said
+    assert "qemu-utils" in said
+    assert tree_digest(tmp_path) == before
+
+
+@pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-utils is not installed")
+@pytest.mark.parametrize("exists", [True, False], ids=["exists", "does not fit"])
+def test_a_disk_for_a_cloud_that_cannot_be_made_leaves_what_was_there(
+    repository: SmallRepository, tmp_path: Path, *, exists: bool
+) -> None:
+    disk = tmp_path / "node.qcow2"
+    if exists:
+        disk.write_text("precious")
+    before = tree_digest(tmp_path)
+    assert run(cli, _words(repository, disk, "--cloud", "qcow2", "--size", "10MiB")) == 2
+    assert tree_digest(tmp_path) == before
+
+
 @pytest.mark.skipif(shutil.which("mtype") is None, reason="mtools is not installed")
 @pytest.mark.parametrize("sector_size", [512, 4096])
 def test_the_boot_stage_is_where_firmware_looks(

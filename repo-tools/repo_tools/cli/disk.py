@@ -57,6 +57,11 @@ def disk() -> None:
     type=PATH,
     help="EFI binary for the firmware: DIR/BOOTX64.EFI of `boot-stage build`.  [default: none]",
 )
+@click.option(
+    "--cloud",
+    type=click.Choice(["qcow2", "vmdk"]),
+    help="Write DISK in this format; needs qemu-img.  [default: raw]",
+)
 @channel_option
 @quiet_option
 @json_option
@@ -65,6 +70,7 @@ def disk() -> None:
     "repo-tools disk create node.img --version 1.0.0 --slot-size root=2GiB",
     "repo-tools disk create node.img --version 1.0.0 \\",
     "  --boot-stage stage/BOOTX64.EFI   # boots by itself",
+    "repo-tools disk create node.qcow2 --version 1.0.0 --cloud qcow2",
 )
 def disk_create(
     repo: Path,
@@ -78,6 +84,7 @@ def disk_create(
     sector_size: str,
     slot_size: str,
     boot_stage: Path | None,
+    cloud: str | None,
     channel: str | None,
     quiet: bool,
     as_json: bool,
@@ -90,7 +97,7 @@ def disk_create(
     Exit status: 0 done, 1 failed, 2 wrong usage, DISK exists, or the sizes do not fit.
     """
     from repo_tools.bootstage.files import read_efi
-    from repo_tools.releases import first_disk
+    from repo_tools.releases import cloud_disk, first_disk
     from repo_tools.releases.release import telling_channels
     from updog.progress import reporting
 
@@ -107,7 +114,11 @@ def disk_create(
         reporting(sys.stdout, sys.stderr, as_json=as_json, quiet=quiet) as progress,
         telling_channels(folder),
     ):
-        created = first_disk.create(folder, file, which, plan=plan, progress=progress)
+        if cloud is None:
+            created = first_disk.create(folder, file, which, plan=plan, progress=progress)
+        else:
+            form = cloud_disk.CloudFormat(cloud)
+            created = cloud_disk.create(folder, file, which, form=form, plan=plan, progress=progress)
     emit_last(created.to_json(), disk_text(created), as_json=as_json)
 
 
@@ -123,6 +134,7 @@ def disk_text(disk: CreatedDisk) -> str:
         )
         for partition in disk.partitions
     ]
-    size = f"{size_text(disk.size)}, sectors of {disk.sector_size} bytes"
+    form = "" if disk.format == "raw" else f"{disk.format}, "
+    size = f"{form}{size_text(disk.size)}, sectors of {disk.sector_size} bytes"
     head = f"created {disk.path}: {size}, {disk.update} in slot A"
     return f"{head}\n{table([('number', 'label', 'at', 'size', 'slot'), *cells])}"

@@ -22,6 +22,7 @@ PACKAGES: Mapping[str, str] = {
     "debugfs": "e2fsprogs",
     "mke2fs": "e2fsprogs",
     "mkfs.erofs": "erofs-utils",
+    "qemu-img": "qemu-utils",
     "tar": "tar",
     "veritysetup": "cryptsetup-bin",
 }

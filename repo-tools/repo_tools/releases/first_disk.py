@@ -107,7 +107,10 @@ class Partition:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CreatedDisk:
-    """The disk that was made: its path, its size in bytes, its partitions, and the contents of slot A."""
+    """The disk that was made: its path, its size in bytes, its partitions, and the contents of slot A.
+
+    ``format`` is ``raw``, or that of :class:`repo_tools.releases.cloud_disk.CloudFormat`.
+    """
 
     path: Path
     size: int
@@ -116,11 +119,13 @@ class CreatedDisk:
     update: Update
     partitions: tuple[Partition, ...]
     contents: Mapping[ImageKind, Content]
+    format: str = "raw"
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as ``--json`` prints it."""
         return {
             "disk": str(self.path),
+            "format": self.format,
             "size": self.size,
             "sector_size": self.sector_size,
             "disk_guid": self.disk_guid,
@@ -188,7 +193,7 @@ def create(
         BrokenRepositoryError, MediumError: as their names say.
     """
     plan, medium = plan or DiskPlan(), medium or OsMedium()
-    _require_absent(disk)
+    require_absent(disk)
     source = source_of(repository)
     targets = require_complete(walk(source)).targets_of(plan.channel)
     update = which.of(read_manifest(source, targets, plan.channel))
@@ -317,7 +322,8 @@ def _efi_partition(plan: DiskPlan) -> Iterator[bytes]:
     return (content[start : start + ALIGNMENT] for start in range(0, EFI_BYTES, ALIGNMENT))
 
 
-def _require_absent(disk: Path) -> None:
+def require_absent(disk: Path) -> None:
+    """Raise DiskExistsError if there is a file."""
     if disk.exists():
         raise DiskExistsError(f"{disk} exists")
 
@@ -334,7 +340,7 @@ def _new_file(medium: Medium, disk: Path) -> Iterator[int]:
             medium.flush(descriptor)
         finally:
             medium.close(descriptor)
-        _require_absent(disk)
+        require_absent(disk)
         medium.rename(temporary, str(disk))
     except BaseException:
         medium.remove(temporary)
