@@ -46,7 +46,7 @@ fuzz: .venv/ready  ## look for input that breaks a parser, SECONDS for each
 docs: .venv/ready  ## write the generated reference pages anew
 	$(PYTHON) tools/generate_reference.py
 
-ARCHITECTURE := $(shell dpkg --print-architecture)
+ARCHITECTURE = $(shell dpkg --print-architecture)
 packages: .venv/ready  ## dist/*.deb: the Debian packages updog and repo-tools
 	$(PYTHON) tools/packages.py build --architecture $(ARCHITECTURE)
 
