@@ -311,6 +311,9 @@ class World:
         is_passed = self.other in self.urgent_offers and GateName.WINDOW in self.policy.urgent
         if self.policy.windows is NIGHTS and not is_permitted and not is_passed:
             assert self.now.hour in {23, 0, 1}
+        assert self.now >= self.state.since + self.policy.warn, (
+            "the users were not given the time of the warning"
+        )
         assert self.boots_next
         assert self.other is not None
         assert self.state.version == version(self.other)

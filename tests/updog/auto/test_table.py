@@ -1,7 +1,7 @@
 """The table of the agent: each row, and what must hold on every way through it.
 
-The walks need :mod:`tests.updog.auto.node_model`. ``UPDOG_WALKS=N`` sets how many are taken, each of up to
-200 events; CI takes few.
+The walks are those of :mod:`tests.updog.auto.walks`. ``UPDOG_WALKS=N`` sets how many are taken; CI takes few,
+and ``tools/random_walks.py`` any number of them.
 """
 
 from __future__ import annotations
