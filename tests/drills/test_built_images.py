@@ -13,7 +13,6 @@ from fixtures.node.build import DEFAULT_CACHE, build_node, lay_source
 from fixtures.node.recipe import OPTIONS
 from fixtures.os.command import missing_tools
 from fixtures.os.errors import ArchiveError
-from repo_tools.bootstage.efi import make_efi
 from repo_tools.cli import cli
 from signpost import sets
 from signpost.app import UnbootedDisk
@@ -27,8 +26,6 @@ from tests.drills.test_node import CONFIRMED, tool
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from repo_tools.bootstage.image import BootStage
 
 pytestmark = pytest.mark.qemu
 
@@ -57,29 +54,12 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shutil.copytree(made, tmp_path_factory.mktemp("publisher") / "repo")
 
 
-def build(source: Path, repository: Path, out: Path, version: str, etc: str) -> None:
-    named = ["--version", version, "--variant", "node"]
-    trust = ["--trusted-root", str(repository / "metadata/1.root.json")]
+def release(source: Path, repository: Path, disk: Path, version: str, etc: str) -> None:
+    """Make a source into a signed release and its first disk: one command."""
+    named = ["--version", version, "--variant", "node", "--waves", "none"]
     chosen = ["--etc", etc, "--compression", "lz4", "--options", f"ro console=ttyS0 panic=5 {OPTIONS}"]
-    assert run(cli, ["images", "build", str(source), "--out", str(out), *named, *trust, *chosen]) == 0
-
-
-def first_disk(images: Path, repository: Path, version: str, folder: Path, stage: BootStage) -> Path:
-    paths = [
-        "--boot",
-        images / "boot.ext4",
-        "--root",
-        images / "root.erofs",
-        "--hash",
-        images / "root.verity",
-    ]
-    family = ["--variant", "node", "--arch", "x86_64", "--version", version]
-    assert run(cli, ["--repo", str(repository), "publish", *family, *map(str, paths)]) == 0
-    (folder / "BOOTX64.EFI").write_bytes(make_efi(stage))
-    words = ["disk", "create", str(folder / "disk"), "--version", version, "--size", "1GiB"]
-    efi = ["--boot-stage", str(folder / "BOOTX64.EFI")]
-    assert run(cli, ["--repo", str(repository), *words, *efi]) == 0
-    return folder / "disk"
+    words = ["release", str(source), "--disk", str(disk), *named, *chosen]
+    assert run(cli, ["--repo", str(repository), *words]) == 0
 
 
 def names_in_private(disk: Path, scratch: Path, folder: str) -> set[str]:
@@ -98,12 +78,12 @@ def names_in_private(disk: Path, scratch: Path, folder: str) -> set[str]:
 
 @pytest.mark.parametrize(("etc", "version"), [("transient", "1.0.0"), ("persistent", "1.0.1")])
 def test_images_of_a_debian_system_start_from_an_empty_disk_and_are_confirmed(
-    tmp_path: Path, source: Path, repository: Path, stage: BootStage, etc: str, version: str
+    tmp_path: Path, source: Path, repository: Path, etc: str, version: str
 ) -> None:
     if missing(firmware=True):
         pytest.skip(missing(firmware=True))
-    build(source, repository, tmp_path / "images", version, etc)
-    disk = first_disk(tmp_path / "images", repository, version, tmp_path, stage)
+    disk = tmp_path / "disk"
+    release(source, repository, disk, version, etc)
 
     with switched_on([disk], tmp_path / "console") as machine:
         machine.expect("taking slot A", "ROOT is verified and mounted", CONFIRMED)

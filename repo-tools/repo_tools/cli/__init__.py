@@ -36,6 +36,7 @@ _COMMANDS = {
     "publish": "repo_tools.cli.publish:publish",
     "push": "repo_tools.cli.push:push",
     "refresh": "repo_tools.cli.check:refresh",
+    "release": "repo_tools.cli.release:release",
     "report": "repo_tools.cli.report:report",
     "root": "repo_tools.cli.root:root",
     "serve": "repo_tools.cli.serve:serve",

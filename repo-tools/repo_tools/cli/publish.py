@@ -22,7 +22,69 @@ from repo_tools.cli.options import (
 from signpost.console import QuickCommand, emit, emit_last, example, json_option, quiet_option
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+_RELEASE_OPTIONS = (
+    click.option(
+        "--waves",
+        default="",
+        metavar="POLICY",
+        help="default, accelerated, slow-roll, ohno, FILE.toml or none.",
+    ),
+    click.option(
+        "--start-at", type=TIME, help="When the waves start: RFC 3339, or 'in 2 days'.  [default: now]"
+    ),
+    click.option("--max-version", type=VERSION, help="Withdraw every version above this one."),
+    click.option(
+        "--floor",
+        type=VERSION,
+        help="Nodes below it must first update to a release at or above it."
+        "  [default: that of the last release]",
+    ),
+    click.option("--no-floor", is_flag=True, help="Nodes may come from any version."),
+    click.option(
+        "--deltas",
+        type=click.IntRange(0, 256),
+        help="Number of earlier releases to make deltas from.  [default: repo.toml]",
+    ),
+    click.option(
+        "--delta-from",
+        multiple=True,
+        type=VERSION,
+        help="Also make a delta from this release; can be repeated.",
+    ),
+    click.option(
+        "--urgent",
+        type=URGENT,
+        metavar="WHY",
+        help="Nodes pass the gates that their auto.urgent names, and say WHY: one sentence.",
+    ),
+    channel_option,
+    click.option("--reason", type=REASON, default="", help="Why: one line, for the log of changes."),
+)
+
+
+OFFER = (
+    "waves",
+    "start_at",
+    "max_version",
+    "floor",
+    "no_floor",
+    "deltas",
+    "delta_from",
+    "urgent",
+    "channel",
+    "reason",
+)
+"""Names of what :func:`release_options` chose."""
+
+
+def release_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add how a release is offered; :func:`offered` takes it."""
+    for option in reversed(_RELEASE_OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.command(cls=QuickCommand)
@@ -34,44 +96,15 @@ if TYPE_CHECKING:
 @click.option("--hash", "hash_image", type=PATH, help="Raw dm-verity hash image.")
 @click.option("--verity", is_flag=True, help="Create the hash image from the root image with veritysetup.")
 @click.option(
-    "--waves", default="", metavar="POLICY", help="default, accelerated, slow-roll, ohno, FILE.toml or none."
-)
-@click.option("--start-at", type=TIME, help="When the waves start: RFC 3339, or 'in 2 days'.  [default: now]")
-@click.option("--max-version", type=VERSION, help="Withdraw every version above this one.")
-@click.option(
-    "--floor",
-    type=VERSION,
-    help="Nodes below it must first update to a release at or above it.  [default: that of the last release]",
-)
-@click.option("--no-floor", is_flag=True, help="Nodes may come from any version.")
-@click.option(
     "--compression", type=click.Choice(["zstd", "lz4"]), help="Compression format.  [default: repo.toml]"
 )
 @click.option("--level", type=int, help="Compression level.  [default: repo.toml]")
-@click.option(
-    "--deltas",
-    type=click.IntRange(0, 256),
-    help="Number of earlier releases to make deltas from.  [default: repo.toml]",
-)
-@click.option(
-    "--delta-from",
-    multiple=True,
-    type=VERSION,
-    help="Also make a delta from this release; can be repeated.",
-)
-@click.option(
-    "--urgent",
-    type=URGENT,
-    metavar="WHY",
-    help="Nodes pass the gates that their auto.urgent names, and say WHY: one sentence.",
-)
 @click.option(
     "--no-inspect",
     is_flag=True,
     help="Publish images of foreign formats: do not check that the boot stage can start them.",
 )
-@channel_option
-@click.option("--reason", type=REASON, default="", help="Why: one line, for the log of changes.")
+@release_options
 @DRY_RUN
 @quiet_option
 @json_option
@@ -91,7 +124,6 @@ def publish(
     compression: str | None,
     level: int | None,
     dry_run: bool,
-    urgent: str | None,
     no_inspect: bool,
     quiet: bool,
     as_json: bool,
@@ -111,8 +143,6 @@ def publish(
     from repo_tools.render.releases import planned_text, published_text
     from updog.progress import reporting
 
-    if facts["no_floor"] and facts["floor"]:
-        raise click.UsageError("pass either --floor or --no-floor")
     if (hash_image is None) is not verity:
         raise click.UsageError("pass either --hash FILE or --verity")
     release = NewRelease(
@@ -120,9 +150,8 @@ def publish(
         root=root,
         hash=hash_image,
         packing=_packing(repo, compression, level),
-        urgent=urgent or "",
         inspect=not no_inspect,
-        **facts,
+        **offered(facts),
     )
     if dry_run:
         now = current_time()
@@ -133,6 +162,13 @@ def publish(
         outcome = publish(repo, release, secrets=ask_secrets(), progress=progress)
     emit_last(outcome.to_json(), published_text(outcome), as_json=as_json)
     leave_if_pending(outcome.committed)
+
+
+def offered(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return what :func:`release_options` chose as a release takes it. Raises UsageError."""
+    if facts["no_floor"] and facts["floor"]:
+        raise click.UsageError("pass either --floor or --no-floor")
+    return {**facts, "urgent": facts["urgent"] or ""}
 
 
 def _packing(repo: Path, compression: str | None, level: int | None) -> Any:

@@ -89,6 +89,11 @@ class Source:
     digest: str | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """Kind and digest, as ``images.json`` has them."""
+        return {"kind": str(self.kind), "digest": self.digest or ""}
+
 
 def read(
     source: Path,

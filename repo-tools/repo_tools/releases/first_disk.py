@@ -323,7 +323,7 @@ def _efi_partition(plan: DiskPlan) -> Iterator[bytes]:
 
 
 def require_absent(disk: Path) -> None:
-    """Raise DiskExistsError if there is a file."""
+    """Refuse to replace a disk image. Raises DiskExistsError."""
     if disk.exists():
         raise DiskExistsError(f"{disk} exists")
 
