@@ -149,10 +149,26 @@ def text(agent: Mapping[str, Any], *, with_checks: bool = True) -> str:
         lines.append(f"waiting   since {since}: too long")
     if agent["next"] and agent["next"]["at"] and not closed:
         at = readable_time(parse_time(agent["next"]["at"]).replace(microsecond=0))
-        lines.append(f"next      {agent['next']['action']} at {at}")
+        lines.append(f"next      {_next_words(agent)} at {at}")
     if agent["lock"]["state"] != Lock.NO.value and agent["lock"]["group"]:
-        kept = f" because of {agent['lock']['kept_for']}" if agent["lock"]["kept_for"] else ""
-        lines.append(f"lock      {agent['lock']['state']} in group {agent['lock']['group']}{kept}")
+        lines.append(
+            f"lock      {agent['lock']['state']} in group {agent['lock']['group']}{_lock_more(agent)}"
+        )
     if agent["failed_checks"] and with_checks:
         lines.append(f"checks    the last {agent['failed_checks']} failed; `updog check-update` says why")
     return "\n".join(lines)
+
+
+def _next_words(agent: Mapping[str, Any]) -> str:
+    """Return what comes next: of a restart that is not announced, the request for the lock."""
+    group = agent["lock"]["group"]
+    is_to_be_locked = agent["state"] == Phase.STAGED.value and group
+    return f"ask for the fleet lock of group {group}" if is_to_be_locked else agent["next"]["action"]
+
+
+def _lock_more(agent: Mapping[str, Any]) -> str:
+    lock = agent["lock"]
+    if lock["kept_for"]:
+        return f" because of {lock['kept_for']}"
+    is_unanswered = lock["state"] == Lock.ASKED.value and agent["state"] != Phase.LOCKING.value
+    return "; the server gave no answer that counts" if is_unanswered else ""
