@@ -1,13 +1,14 @@
 """A whole node in QEMU, from firmware to a confirmed update: nothing is simulated.
 
 `repo-tools` publishes and makes the disk; firmware starts the boot stage on its EFI partition; systemd comes
-up on a root under dm-verity; updog, installed from the wheel, finds the repository on the host, updates
-itself, restarts and confirms.
+up on a root under dm-verity and lets DATA take the rest of a disk that is larger than its image; updog,
+installed from the wheel, finds the repository on the host, updates itself, restarts and confirms.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ import pytest
 from fixtures.os.command import search_path
 from repo_tools.bootstage.efi import make_efi
 from repo_tools.cli import cli
-from signpost import sets
+from signpost import gpt, sets
 from signpost.app import UnbootedDisk
 from signpost.console import run
 from signpost.disk import Disk
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.qemu
 
 CONFIRMED = "This boot is confirmed."
+ROOM = 256 << 20
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -86,6 +88,24 @@ def remembered(disk: Path, scratch: Path) -> dict[str, object]:
     return document
 
 
+def data_of(disk: Path) -> gpt.Extent:
+    """Return the extent of DATA."""
+    table = Disk(OsMedium(), str(disk)).load().table
+    return next(table.extent(index) for index, entry in enumerate(table.entries) if entry.type == sets.DATA)
+
+
+def filesystem_bytes(disk: Path, scratch: Path) -> int:
+    """Return the size of the file system in DATA; its superblock is in the first MiB."""
+    with disk.open("rb") as file:
+        file.seek(data_of(disk).offset)
+        scratch.write_bytes(file.read(1 << 20))
+    told = subprocess.run(
+        [tool("dumpe2fs"), "-h", scratch], capture_output=True, check=False, text=True
+    ).stdout
+    found = dict(re.findall(r"^(Block count|Block size):\s+(\d+)$", told, re.MULTILINE))
+    return int(found["Block count"]) * int(found["Block size"])
+
+
 def tool(name: str) -> str:
     return shutil.which(name, path=search_path()) or name
 
@@ -103,6 +123,9 @@ def test_a_node_updates_itself_from_firmware_to_the_confirmed_next_release(
     boot_stage = ["--boot-stage", str(tmp_path / "BOOTX64.EFI")]
     assert run(cli, ["--repo", str(repository), *words, *boot_stage]) == 0
     publish(repository, node_build.releases["good-2"])
+    before = data_of(disk)
+    with disk.open("r+b") as file:  # as if written to a larger disk
+        file.truncate(disk.stat().st_size + ROOM)
 
     with served(repository) as port, switched_on([disk], tmp_path / "console", port=port) as machine:
         machine.expect("taking slot A", "ROOT is verified and mounted", "standing: none", CONFIRMED)
@@ -114,6 +137,8 @@ def test_a_node_updates_itself_from_firmware_to_the_confirmed_next_release(
     assert view.slots[Slot.A].flags == Flags(priority=1, successful=True)
     assert view.slots[Slot.B].flags == Flags(priority=2, successful=True)
     assert (view.next, view.ever_booted, view.faults) == (Slot.B, True, ())
+    assert data_of(disk) == gpt.Extent(before.offset, before.size + ROOM)
+    assert filesystem_bytes(disk, tmp_path / "data") > before.size
     history = remembered(disk, tmp_path / "private")["history"]
     assert isinstance(history, list)
     assert [event["code"] for event in history] == ["installed", "applied", "confirmed"]
