@@ -1,8 +1,9 @@
 """The node as the API sees it: its status, history and last decision.
 
 Status and history are asked of a child, and again when something may have changed: the state files, the end
-of a job, or :data:`MAX_AGE` (the partition table may be changed by hand). Clients that ask at the same time
-share one child.
+of a job, or :data:`MAX_AGE` (the partition table may be changed by hand). Nobody waits for the last of these
+while there are clients: they get what is known, up to :data:`OLDEST`. Clients that ask at the same time share
+one child.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_AGE = 30.0
-"""Seconds after which the status is asked for again, even if nothing seems to have changed."""
+"""Seconds after which the status is asked for again for clients, even if nothing seems to have changed."""
+
+OLDEST = 2 * MAX_AGE
+"""Seconds up to which an answer does not wait for that."""
 
 
 class _Answer:
@@ -60,22 +64,21 @@ class _Answer:
         """Whether nothing is known to have happened since it was asked."""
         return self._document is not None and self._stamp == self._stamp_now()
 
-    @property
-    def is_fresh(self) -> bool:
-        """Whether it can be given without asking."""
-        return self.is_unchanged and time.monotonic() - self._asked < MAX_AGE
+    def is_fresh(self, max_age: float) -> bool:
+        """Whether it can be given without asking, where it may be ``max_age`` seconds old."""
+        return self.is_unchanged and time.monotonic() - self._asked < max_age
 
     def _stamp_now(self) -> tuple[object, ...]:
         return tuple(durable.stamp(path) for path in self._watched)
 
-    def get(self) -> Any:
-        """Return the document. Raises ApiError if the command failed."""
+    def get(self, max_age: float) -> Any:
+        """Return the document, at most ``max_age`` seconds old. Raises ApiError if the command failed."""
         document = self._document
-        if document is not None and self.is_fresh:
+        if document is not None and self.is_fresh(max_age):
             return document
         with self._lock:
             document = self._document
-            if document is not None and self.is_fresh:  # another thread asked meanwhile
+            if document is not None and self.is_fresh(max_age):  # another thread asked meanwhile
                 return document
             seen, asked, changes = self._stamp_now(), time.monotonic(), self._changes
             try:
@@ -120,9 +123,14 @@ class NodeReader:
         self._status.forget()
         self._history.forget()
 
-    def status(self) -> Mapping[str, Any]:
-        """Return the document of `updog status --json`. Raises ApiError."""
-        document: Mapping[str, Any] = self._status.get()
+    @property
+    def is_old(self) -> bool:
+        """Whether the status has to be read again before clients have to wait for that."""
+        return not self._status.is_fresh(MAX_AGE)
+
+    def status(self, max_age: float | None = None) -> Mapping[str, Any]:
+        """Return the document of `updog status --json`, by default of :data:`OLDEST`. Raises ApiError."""
+        document: Mapping[str, Any] = self._status.get(OLDEST if max_age is None else max_age)
         return document
 
     def running_release(self) -> tuple[str, str]:
@@ -140,7 +148,7 @@ class NodeReader:
         """Return the events of `updog history --json`, oldest first, each with an ``id``. Raises ApiError."""
         seen: Counter[str] = Counter()
         found = []
-        for event in self._history.get():
+        for event in self._history.get(OLDEST):
             name = _event_id(event)
             seen[name] += 1
             found.append({"id": name if seen[name] == 1 else f"{name}-{seen[name]}", **event})

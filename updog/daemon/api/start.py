@@ -15,7 +15,7 @@ from updog.daemon import decision
 from updog.daemon.api.documents import Do, EventName
 from updog.daemon.api.events import Events
 from updog.daemon.api.jobs import JobRunner, tell
-from updog.daemon.api.node import NodeReader
+from updog.daemon.api.node import MAX_AGE, OLDEST, NodeReader
 from updog.daemon.api.problems import ApiError
 from updog.daemon.api.route import Right
 from updog.daemon.api.routes import BOTTLEROCKET, ROUTES, Grants, Router
@@ -38,6 +38,7 @@ IDLE_SECONDS = 60.0
 """Without automatic updates, a daemon that was started for a client ends so long after the last one."""
 
 _LOOK_SECONDS, _BUSY_LOOK_SECONDS = 1.0, 0.25
+_RETRY_SECONDS = 10.0  # where `updog status` fails: each time is a child
 _ANYBODY = (Grantee(kind=Kind.ANY),)  # the mode of the socket says who can open it
 
 
@@ -117,34 +118,37 @@ class Api:
 
     def _watch(self) -> None:
         """Tell those who listen of automatic work, and when the status or the history has changed."""
+        not_before = 0.0
         while True:
-            has_clients = not self._server.idle_seconds
-            time.sleep(_BUSY_LOOK_SECONDS if has_clients else _LOOK_SECONDS)
+            idle = self._server.idle_seconds
+            time.sleep(_LOOK_SECONDS if idle else _BUSY_LOOK_SECONDS)
+            reader = self._node.reader
             try:
-                if self._node.reader.is_changed:
-                    self._look()
+                is_due = reader.is_changed or (idle < OLDEST and reader.is_old)
+                if is_due and time.monotonic() >= not_before and not self._look():
+                    not_before = time.monotonic() + _RETRY_SECONDS
                 tell(self._events, self._automatic.lines(), None)
             except Exception:  # one odd file must not silence the events for ever
                 log.exception("what changes was not told")
                 time.sleep(_LOOK_SECONDS)
 
-    def _look(self) -> None:
-        """Read status and history; tell what is new since the last time."""
+    def _look(self) -> bool:
+        """Read status and history, tell what is new since the last time; return whether they are known."""
         try:
-            status, history = self._node.reader.status(), self._node.reader.history()
+            status, history = self._node.reader.status(MAX_AGE), self._node.reader.history()
         except ApiError as error:
             log.debug("the status is not known: %s", error)
-            return
+            return False
         tell(self._events, self._automatic.lines(), None)  # first what led to this
         known, self._known = self._known, {event["id"] for event in history}
         before, self._before = self._before, status
-        if known is None:
-            return
-        for event in history:
-            if event["id"] not in known:
-                self._events.add(EventName.HISTORY, event)
-        if status != before:
-            self._events.add(EventName.STATE, self._node.status())
+        if known is not None:
+            for event in history:
+                if event["id"] not in known:
+                    self._events.add(EventName.HISTORY, event)
+            if status != before:
+                self._events.add(EventName.STATE, self._node.status())
+        return True
 
 
 def _without_events(auto: Mapping[str, Any]) -> dict[str, Any]:
