@@ -20,7 +20,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from signpost.app import Signpost
-from signpost.errors import ToolError
+from signpost.errors import MediumError, ToolError
 from signpost.medium import OsMedium, opened
 from signpost.state import Command, State, transition
 from updog import outcome_report, preflight, status_files
@@ -546,6 +546,10 @@ class Agent:
 
     def record_boot(self) -> BootOutcome:
         """Find out how the last restart ended and record it; a node does this once after every start."""
+        try:
+            self._host.keep_machine_id(self._medium)
+        except (MediumError, OSError) as error:  # it must not hide how the restart ended
+            log.warning("the machine-id may not survive a power cut: %s", error)
         with self._session() as session:
             if session.standing not in {Standing.WAITING, Standing.TRIAL}:
                 # Records that exist by now cannot explain a later failure.

@@ -12,9 +12,11 @@ Rules it enforces:
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NewType
@@ -22,9 +24,10 @@ from typing import TYPE_CHECKING, Any, NewType
 from signpost.app import find_on, find_running
 from signpost.blockdev import command_line
 from signpost.bootrecord import BootRecord
-from signpost.medium import OsMedium
+from signpost.medium import OsMedium, opened
 from signpost.sets import Slot
 from signpost.system_file import read_system_text
+from updog import durable
 from updog.errors import HostError
 from updog.failed_boot.pstore import read_records
 from updog.os_release import parse_os_release
@@ -35,8 +38,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from signpost.bootrecord import Passed
+    from signpost.medium import Medium
     from updog.config import Config
     from updog.failed_boot.cause import Record
+
+_MACHINE_ID = re.compile("[0-9a-f]{32}")  # machine-id(5)
 
 BootId = NewType("BootId", str)
 """A text that differs from one start of the machine to the next."""
@@ -126,6 +132,31 @@ class Host:
             attempts=self._attempts(record) + failed,
             passed=passed,
         )
+
+    def keep_machine_id(self, medium: Medium, *, system: Path = Path("/etc/machine-id")) -> None:
+        """Let the node's own file with the machine-id survive a power cut; fill it where one emptied it.
+
+        systemd-tmpfiles makes the file at the first start without a flush, and fills none that is there.
+
+        Args:
+            medium: the file is written through it.
+            system: the machine-id of this start.
+
+        Raises:
+            MediumError: the file cannot be written or flushed.
+        """
+        path = self._config.machine_id
+        if path == system or not path.parent.is_dir():
+            return
+        if path.exists() and path.read_bytes().strip(b"\0 \n"):
+            with opened(medium, str(path)) as descriptor:
+                medium.flush(descriptor)
+            medium.flush_folder(str(path.parent))
+            return
+        with suppress(HostError, OSError, ValueError):
+            identity = read_system_text(system, "ascii").strip()
+            if _MACHINE_ID.fullmatch(identity):
+                durable.write_bytes(medium, path, f"{identity}\n".encode(), mode=0o444)
 
     def records(self) -> tuple[Record, ...]:
         """Return the records that crashed kernels left in pstore, newest first."""

@@ -10,7 +10,9 @@ import pytest
 
 from signpost.bootrecord import Passed
 from signpost.errors import ExitStatus, ToolError
+from signpost.medium import OsMedium
 from signpost.sets import Slot
+from tests.support.media import RecordingMedium
 from updog.config import Config, parse
 from updog.errors import HostError
 from updog.host import Attempt, Host
@@ -245,3 +247,44 @@ def test_what_was_passed_over_is_read_from_the_kernels_command_line(
 def test_a_drills_node_does_not_read_the_command_line_of_the_machine_it_lies_on(folder: Path) -> None:
     (folder / "proc/cmdline").write_text("slot=A signpost.tries=0 signpost.passed=B:kernel\n")
     assert _host(folder).running().passed == ()
+
+
+# -- the machine-id
+
+OWN, OTHER = "0123456789abcdef0123456789abcdef", "f" * 32
+
+
+def machine_id_after(folder: Path, content: bytes | None, *, system: str = f"{OTHER}\n") -> bytes | None:
+    """Return what the node's file has after a start whose own machine-id is ``system``."""
+    kept, of_this_start = folder / "kept", folder / "machine-id"
+    of_this_start.write_text(system, encoding="ascii")
+    if content is not None:
+        kept.write_bytes(content)
+    medium = RecordingMedium(OsMedium())
+    _host(folder, 'machine_id = "kept"\n').keep_machine_id(medium, system=of_this_start)
+    if kept.exists():
+        assert medium.names[-1] == "flush_folder"
+        assert "flush" in medium.names
+    return kept.read_bytes() if kept.exists() else None
+
+
+@pytest.mark.parametrize("lost", [None, b"", b"\n", bytes(33)])
+def test_a_machine_id_that_a_power_cut_took_is_written_again(folder: Path, lost: bytes | None) -> None:
+    assert machine_id_after(folder, lost) == f"{OTHER}\n".encode()
+
+
+def test_a_machine_id_that_is_kept_stays_and_is_flushed(folder: Path) -> None:
+    assert machine_id_after(folder, f"{OWN}\n".encode()) == f"{OWN}\n".encode()
+
+
+@pytest.mark.parametrize("system", ["", "uninitialized\n", "0" * 31])
+def test_no_machine_id_is_kept_where_this_start_has_none(folder: Path, system: str) -> None:
+    assert machine_id_after(folder, None, system=system) is None
+
+
+def test_the_systems_own_file_is_not_written(folder: Path) -> None:
+    file = folder / "machine-id"
+    file.write_bytes(b"")
+    medium = RecordingMedium(OsMedium())
+    _host(folder, 'machine_id = "machine-id"\n').keep_machine_id(medium, system=file)
+    assert medium.calls == []

@@ -135,7 +135,7 @@ def build(
         ImageBuildError, VerityError: a tool or a privilege is missing, or a tool fails.
         MediumError, BootEntryError: a file cannot be written; the options cannot be a boot entry's.
     """
-    tools.require(tools.PACKAGES)
+    tools.require(tools.OF_IMAGES)
     require_sound(find_faults(tree, request))
     with scratch_in(out) as scratch:
         return _placed(_made(tree, request, scratch, source, progress), out)

@@ -28,6 +28,9 @@ PACKAGES: Mapping[str, str] = {
 }
 """Every tool that is started, and the Debian package that has it."""
 
+OF_IMAGES = ("debugfs", "mke2fs", "mkfs.erofs", "tar", "veritysetup")
+"""Those without which no images can be built."""
+
 _FIXED = {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
 _LEFT_OUT = "SOURCE_DATE_EPOCH"
 _ADMIN_FOLDERS = "/usr/sbin:/sbin"  # file system tools are there, and the PATH of a plain user lacks it

@@ -13,7 +13,7 @@ from repo_tools.bootstage.image import MOMENT
 from repo_tools.errors import ImageBuildError
 from repo_tools.image_build.boot import boot_entry, boot_size, entry_path, write_ext4
 from repo_tools.image_build.root import reads_archives, write_root
-from repo_tools.image_build.tools import PACKAGES, require
+from repo_tools.image_build.tools import OF_IMAGES, require
 from repo_tools.image_build.tree import BytesContent, Inode, Kind, Tree, file, link
 from signpost.bootstage import read_entry
 from signpost.errors import BootEntryError
@@ -127,7 +127,7 @@ def test_missing_tools_are_told_together_with_their_packages(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("repo_tools.image_build.tools._ADMIN_FOLDERS", str(tmp_path))
     with pytest.raises(ImageBuildError, match=r"debugfs, mke2fs, mkfs\.erofs, tar, veritysetup") as caught:
-        require(PACKAGES)
+        require(OF_IMAGES)
     assert "cryptsetup-bin e2fsprogs erofs-utils tar" in caught.value.next_step
 
 
