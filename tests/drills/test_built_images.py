@@ -14,15 +14,13 @@ from fixtures.node.recipe import OPTIONS
 from fixtures.os.command import missing_tools
 from fixtures.os.errors import ArchiveError
 from repo_tools.cli import cli
-from signpost import sets
 from signpost.app import UnbootedDisk
 from signpost.console import run
-from signpost.disk import Disk
 from signpost.gptprio import Flags
 from signpost.medium import OsMedium
 from signpost.sets import Slot
 from tests.drills.emulator import missing, switched_on
-from tests.drills.test_node import CONFIRMED, tool
+from tests.drills.test_node import CONFIRMED, of_private
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,16 +63,8 @@ def release(source: Path, repository: Path, disk: Path, version: str, etc: str) 
 
 def names_in_private(disk: Path, scratch: Path, folder: str) -> set[str]:
     """Return the names in a folder of the PRIVATE partition of a machine that was unplugged."""
-    table = Disk(OsMedium(), str(disk)).load().table
-    place = table.extent(sets.find(table.entries).private)
-    with disk.open("rb") as file:
-        file.seek(place.offset)
-        scratch.write_bytes(file.read(place.size))
-    subprocess.run([tool("e2fsck"), "-p", scratch], capture_output=True, check=False)  # replays the journal
-    listed = subprocess.run(
-        [tool("debugfs"), "-R", f"ls -p {folder}", scratch], capture_output=True, check=True, text=True
-    )
-    return {line.split("/")[5] for line in listed.stdout.splitlines() if line.count("/") > 5}
+    listed = of_private(disk, scratch, f"ls -p {folder}").splitlines()
+    return {line.split("/")[5] for line in listed if line.count("/") > 5}
 
 
 @pytest.mark.parametrize(("etc", "version"), [("transient", "1.0.0"), ("persistent", "1.0.1")])

@@ -73,18 +73,21 @@ def publish(repository: Path, release: Release) -> None:
     assert run(cli, ["--repo", str(repository), "publish", *family, *images]) == 0
 
 
-def remembered(disk: Path, scratch: Path) -> dict[str, object]:
-    """Return what updog remembers, read from the PRIVATE partition of a machine that was unplugged."""
+def of_private(disk: Path, scratch: Path, request: str) -> str:
+    """Return what debugfs answers about the PRIVATE partition of a machine that was unplugged."""
     table = Disk(OsMedium(), str(disk)).load().table
     place = table.extent(sets.find(table.entries).private)
     with disk.open("rb") as file:
         file.seek(place.offset)
         scratch.write_bytes(file.read(place.size))
     subprocess.run([tool("e2fsck"), "-p", scratch], capture_output=True, check=False)  # replays the journal
-    read = subprocess.run(
-        [tool("debugfs"), "-R", "cat /state.json", scratch], capture_output=True, check=True
-    )
-    document: dict[str, object] = json.loads(read.stdout)
+    words = [tool("debugfs"), "-R", request, str(scratch)]
+    return subprocess.run(words, capture_output=True, check=True, text=True).stdout
+
+
+def remembered(disk: Path, scratch: Path) -> dict[str, object]:
+    """Return what updog remembers on the PRIVATE partition of a machine that was unplugged."""
+    document: dict[str, object] = json.loads(of_private(disk, scratch, "cat /state.json"))
     return document
 
 

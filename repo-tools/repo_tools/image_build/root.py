@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING
 from repo_tools.bootstage.image import MOMENT
 from repo_tools.errors import ImageBuildError
 from repo_tools.image_build import tools
-from repo_tools.image_build.tree import write_tar
-from signpost.errors import MediumError
+from repo_tools.image_build.unpacked import AS_IN_TREE, pack, unpack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,10 +57,7 @@ def write_root(tree: Tree, image: Path, scratch: Path, *, name: str, compression
     if not is_root and not reads_archives():
         raise ImageBuildError("building ROOT needs root here", next_step=_AS_ROOT)
     archive = scratch / "root.tar"
-    try:
-        write_tar(tree, archive, moment=MOMENT)
-    except OSError as error:
-        raise MediumError.of(f"cannot write {archive}: {error.strerror}", error) from error
+    pack(tree, archive)
     identity = uuid.uuid5(NAMESPACE, f"{name} root")
     packed = [] if compression == "none" else [f"-z{compression}"]
     options = [f"-T{MOMENT}", f"-U{identity}", *packed, _NOT_SHARED, "-Enoinline_data", "--quiet"]
@@ -70,19 +66,7 @@ def write_root(tree: Tree, image: Path, scratch: Path, *, name: str, compression
         archive.unlink()
         return None
     folder = scratch / "root"
-    folder.mkdir()
-    unpack: list[str | Path] = [
-        "tar",
-        "--extract",
-        "--file",
-        archive,
-        "--directory",
-        folder,
-        "--same-permissions",
-    ]
-    kept = ["--same-owner", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--delay-directory-restore"]
-    tools.run([*unpack, *kept], next_step=_SPACE)
-    archive.unlink()
+    unpack(archive, folder, AS_IN_TREE)
     tools.run(["mkfs.erofs", *options, image, folder], next_step=_SPACE)
     return folder
 

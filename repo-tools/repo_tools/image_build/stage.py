@@ -10,12 +10,11 @@ import re
 from typing import TYPE_CHECKING
 
 from repo_tools.bootstage.efi import make_efi
-from repo_tools.bootstage.image import MOMENT, build
+from repo_tools.bootstage.image import build
 from repo_tools.errors import BootStageError
-from repo_tools.image_build import tools
-from repo_tools.image_build.kernels import TreeFile, kernels_in
-from repo_tools.image_build.tree import Inode, Kind, Tree, file, write_tar
-from signpost.errors import MediumError
+from repo_tools.image_build.kernels import kernels_in
+from repo_tools.image_build.tree import Inode, Kind, Tree
+from repo_tools.image_build.unpacked import OF_THIS_USER, pack, unpack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,23 +44,18 @@ def build_stage(tree: Tree, scratch: Path, *, kernel: str | None) -> bytes:
     if len(chosen) != 1:
         raise BootStageError("the source has not one kernel for the boot stage", next_step=_HOW)
     (found,) = chosen
+    modules, _, _ = next(iter(found.modules.values())).path.partition(f"/{found.version}/")
     parts = Tree()
     for path, inode in tree.items():
-        if _PARTS.fullmatch(path) and inode.kind in {Kind.FILE, Kind.LINK}:
+        is_module = inode.kind is Kind.FILE and path.startswith(f"{modules}/{found.version}/")
+        if is_module or (inode.kind in {Kind.FILE, Kind.LINK} and _PARTS.fullmatch(path)):
             parts.put(path, _plain(inode))
-    modules = f"usr/lib/modules/{found.version}"
-    for module in found.modules.values():
-        parts.put(f"{modules}/{module.path.rpartition('/modules/')[2]}", file(module.read_bytes()))
-    builtin = "".join(f"{name}.ko\n" for name in sorted(found.builtin))
-    parts.put(f"{modules}/modules.builtin", file(builtin.encode()))
-    parts.put(f"boot/vmlinuz-{found.version}", file(TreeFile(tree, found.image).read_bytes()))
+    image = tree.find(found.image)
+    if image is not None:
+        parts.put(f"boot/vmlinuz-{found.version}", _plain(image))
     archive, folder = scratch / "stage.tar", scratch / "stage"
-    try:
-        write_tar(parts, archive, moment=MOMENT)
-        folder.mkdir()
-    except OSError as error:
-        raise MediumError.of(f"cannot write {archive}: {error.strerror}", error) from error
-    tools.run(["tar", "--extract", "--file", archive, "--directory", folder, "--no-same-owner"])
+    pack(parts, archive)
+    unpack(archive, folder, OF_THIS_USER)
     return make_efi(build(folder, version=found.version))
 
 
